@@ -1,0 +1,67 @@
+# Every target that needs it makes .venv first; PYTHON=python3.13 make test picks another Python.
+PYTHON ?= python3
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+BIN := .venv/bin
+MADE := .venv/made-$(VERSION)
+RUN_READY := $(MADE)-run
+TEST_READY := $(MADE)-test
+
+.PHONY: help run test migrate migration rollback lint typecheck coverage check lock clean
+
+help: ## Show this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
+
+run: $(RUN_READY) ## Migrate, then serve at HOST:PORT (127.0.0.1:8000) from DATABASE_URL (sqlite:///enrollment.db)
+	@$(BIN)/python -m service serve --migrate
+
+test: $(TEST_READY) ## Run all the tests
+	$(BIN)/python -m pytest
+
+migrate: $(RUN_READY) ## Apply the pending migrations to DATABASE_URL
+	@$(BIN)/python -m service migrate
+
+migration: $(RUN_READY) ## Write a new, empty migration: make migration NAME=add_rooms
+	@test -n "$(NAME)" || { echo "Name it: make migration NAME=add_rooms"; exit 2; }
+	@$(BIN)/pw_migrate create --database sqlite:///:memory: --directory migrations "$(NAME)"
+	@ls migrations/*_$(NAME).py
+
+rollback: $(RUN_READY) ## Undo the newest migration of DATABASE_URL
+	@$(BIN)/python -m service rollback
+
+lint: $(TEST_READY) ## Check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+typecheck: $(TEST_READY) ## Check types
+	$(BIN)/mypy
+
+coverage: $(TEST_READY) ## Run all the tests; every line and branch of service must be covered
+	$(BIN)/python -m pytest --cov
+
+check: lint typecheck coverage ## All that CI checks
+
+lock: ## Pin requirements.txt and tests/requirements.txt anew, from the ranges in pyproject.toml
+	$(PYTHON) -m venv --clear .venv-lock
+	.venv-lock/bin/pip install --quiet --disable-pip-version-check pip-tools
+	.venv-lock/bin/pip-compile $(LOCK) --output-file requirements.txt pyproject.toml
+	.venv-lock/bin/pip-compile $(LOCK) --allow-unsafe --extra test --constraint requirements.txt \
+		--output-file tests/requirements.txt pyproject.toml
+	rm -rf .venv-lock
+LOCK := --quiet --upgrade --strip-extras --no-annotate --no-header \
+	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options
+
+clean: ## Remove what the other targets made, but no database
+	rm -rf .venv .venv-lock build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -exec rm -rf {} +
+
+$(MADE):
+	$(PYTHON) -m venv --clear .venv
+	@touch $@
+
+$(RUN_READY): requirements.txt | $(MADE)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+$(TEST_READY): tests/requirements.txt | $(MADE)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@

@@ -1,0 +1,71 @@
+"""Connections to the database file, and the two ways to run a statement."""
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import peewee as pw
+
+from service.errors import SetupError
+
+
+def database_path(url: str | os.PathLike[str]) -> Path:
+    """Give the absolute path that a URL or a path names.
+
+    Raises SetupError for anything but a SQLite file.
+    """
+    text = os.fspath(url)
+    if "://" in text:
+        parts = urlsplit(text)
+        if parts.scheme != "sqlite" or parts.netloc or parts.query or parts.fragment:
+            message = f"{text!r} is not a database URL: write sqlite:///relative.db or sqlite:////absolute.db."
+            raise SetupError(message)
+        text = unquote(parts.path[1:])
+    if text in ("", ":memory:"):
+        message = "The database is a file: a database in memory would be another one for each connection."
+        raise SetupError(message)
+    return Path(text).absolute()
+
+
+def open_database(
+    path: Path,
+    *,
+    busy_timeout: float = 5.0,
+    create: bool = False,
+    foreign_keys: bool = True,
+    thread_safe: bool = True,
+) -> pw.SqliteDatabase:
+    """Make a Peewee database on a file; it connects at its first use.
+
+    Without `create` a missing file is an error and never an empty new one. A commit is
+    synced to the disk before it returns. With `thread_safe` every thread has its own
+    connection; without, there is one, which one thread at a time may use.
+    """
+    return pw.SqliteDatabase(
+        f"{path.as_uri()}?mode={'rwc' if create else 'rw'}",
+        uri=True,
+        timeout=busy_timeout,
+        thread_safe=thread_safe,
+        check_same_thread=thread_safe,
+        pragmas=[("foreign_keys", int(foreign_keys)), ("synchronous", "FULL")],
+    )
+
+
+def fetch_all(db: pw.Database, sql: str, *params: Any) -> list[tuple[Any, ...]]:
+    """Run one statement and give all its rows."""
+    rows: list[tuple[Any, ...]] = db.execute_sql(sql, params).fetchall()
+    return rows
+
+
+def fetch_one(db: pw.Database, sql: str, *params: Any) -> tuple[Any, ...] | None:
+    """Run one statement to its end and give its first row, or None."""
+    rows = fetch_all(db, sql, *params)
+    return rows[0] if rows else None
+
+
+def is_locked(error: Exception) -> bool:
+    """Tell whether a database error means that another connection holds a lock."""
+    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0)
+    return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

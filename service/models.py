@@ -1,0 +1,85 @@
+"""The schema's one description, as Peewee models, and the queries whose shape varies.
+
+The models are bound to no database: give one with each query, as in
+`Student.select().execute(db)`. What forgets to fails loudly.
+"""
+
+from typing import Any
+
+import peewee as pw
+from playhouse.sqlite_ext import AutoIncrementField
+
+MAX_NAME = 200
+"""Characters in a name or a level, at most."""
+
+
+class Course(pw.Model):
+    """What a student enrolls in."""
+
+    id = AutoIncrementField()
+    name = pw.CharField(max_length=MAX_NAME, collation="NOCASE")
+    level = pw.CharField(max_length=MAX_NAME)
+
+    class Meta:
+        """By name, by level, or by both, a page is one index range."""
+
+        table_name = "courses"
+        indexes = (
+            (("name", "id"), False),
+            (("level", "id"), False),
+            (("level", "name", "id"), False),
+        )
+
+
+_enrollment = pw.DeferredThroughModel()
+
+
+class Student(pw.Model):
+    """Who enrolls."""
+
+    id = AutoIncrementField()
+    name = pw.CharField(max_length=MAX_NAME, collation="NOCASE")
+    courses = pw.ManyToManyField(Course, backref="students", through_model=_enrollment)
+
+    class Meta:
+        """By name a page is one index range."""
+
+        table_name = "students"
+        indexes = ((("name", "id"), False),)
+
+
+class Enrollment(pw.Model):
+    """The through model: this student takes this course."""
+
+    student = pw.ForeignKeyField(Student, on_delete="RESTRICT", index=False)
+    course = pw.ForeignKeyField(Course, on_delete="RESTRICT", index=False)
+    enrolled_at = pw.CharField(max_length=24)
+    """RFC 3339 in UTC, to the millisecond."""
+
+    class Meta:
+        """The table is its primary key's tree, a schedule one range of it; the index is the roster."""
+
+        table_name = "enrollments"
+        primary_key = pw.CompositeKey("student", "course")
+        without_rowid = True
+        indexes = ((("course", "student"), False),)
+
+
+_enrollment.set_model(Enrollment)
+
+
+def page(model: type[Course] | type[Student], prefix: str | None, after: tuple[Any, ...] | None, limit: int) -> Any:
+    """Select a page of rows as tuples: by id, or with a name's prefix by (name, id).
+
+    `after` is the key of the row before the page, (id,) or (name, id). Case is folded as
+    SQLite's NOCASE folds it: ASCII letters only.
+    """
+    query = model.select()
+    key = (model.id,) if prefix is None else (model.name, model.id)
+    if prefix is not None:
+        # No name is longer than MAX_NAME, so this bound follows every name with the prefix.
+        query = query.where(model.name < prefix + "\U0010ffff" * MAX_NAME)
+        after = after or (prefix, 0)
+    if after is not None:
+        query = query.where(pw.Tuple(*key) > after)
+    return query.order_by(*key).limit(limit).tuples()

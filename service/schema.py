@@ -1,0 +1,187 @@
+"""The schema's versions: run the migrations, undo one, and tell where a database stands."""
+
+import logging
+import os
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import attrs
+import peewee as pw
+
+from service.database import database_path, fetch_all, open_database
+from service.errors import MigrationFailed, SchemaMismatch, SetupError
+
+HISTORY = "enrollment_migrations"
+"""The history's table; a host program's own peewee-migrate history has another name."""
+
+_HERE = Path(__file__).parent
+MIGRATIONS = next(path for path in (_HERE / "migrations", _HERE.parent / "migrations") if path.is_dir())
+"""Inside the package once installed, beside it in the source tree."""
+
+_MIGRATING = {"busy_timeout": 60.0, "foreign_keys": False}
+"""A second process waits for the first; a table can be rebuilt without its references in the way."""
+
+_TABLES = ("students", "courses", "enrollments")
+
+
+@attrs.frozen
+class Versions:
+    """Names of migrations: applied here, pending here, and applied here but unknown to the code."""
+
+    applied: list[str]
+    pending: list[str]
+    unknown: list[str]
+
+
+def connect(url: str | os.PathLike[str], *, busy_timeout: float = 5.0) -> pw.SqliteDatabase:
+    """Connect to a migrated database, given as a path or a URL.
+
+    The rules in students, courses and enrollments take what this returns. Raises
+    SchemaMismatch if the file is missing, behind the code or ahead of it.
+    """
+    with _setting_up(_existing(url), busy_timeout=busy_timeout) as db:
+        check(db, url)
+    return db
+
+
+def check(db: pw.Database, url: str | os.PathLike[str]) -> None:
+    """Raise SchemaMismatch, with the command that mends it, unless the schema is the code's."""
+    found = versions(db)
+    if found.unknown:
+        message = (
+            f"The database {os.fspath(url)} is ahead of this version of the service, which does not know "
+            f"{', '.join(found.unknown)}. Run the version that made it, or roll back with that version: "
+            f"{_command('rollback', url)}"
+        )
+        raise SchemaMismatch(message)
+    if found.pending:
+        message = (
+            f"The database {os.fspath(url)} is behind: {', '.join(found.pending)} not applied. "
+            f"Run: {_command('migrate', url)}"
+        )
+        raise SchemaMismatch(message)
+
+
+def status(url: str | os.PathLike[str]) -> tuple[Versions, dict[str, int]]:
+    """Tell where a database stands, and how many rows each table has.
+
+    Raises SchemaMismatch if there is no file.
+    """
+    with _setting_up(_existing(url)) as db:
+        found = versions(db)
+        tables = [table for table in _TABLES if found.applied and db.table_exists(table)]
+        return found, {table: fetch_all(db, f"SELECT count(*) FROM {table}")[0][0] for table in tables}
+
+
+def versions(db: pw.Database) -> Versions:
+    """Compare the database's history with the migrations that the code has."""
+    names = f"SELECT name FROM {HISTORY} ORDER BY id"
+    applied = [name for (name,) in fetch_all(db, names)] if db.table_exists(HISTORY) else []
+    known = sorted(path.stem for path in MIGRATIONS.glob("[0-9][0-9][0-9]_*.py"))
+    return Versions(
+        applied=applied,
+        pending=[name for name in known if name not in applied],
+        unknown=[name for name in applied if name not in known],
+    )
+
+
+def migrate(url: str | os.PathLike[str]) -> list[str]:
+    """Apply what is pending, all or nothing, and give the names; makes the file if it is missing.
+
+    Raises MigrationFailed, naming the migration; the database is then as it was.
+    """
+    with _setting_up(database_path(url), **_MIGRATING, create=True) as db:
+        with _migrating(db) as router:
+            done: list[str] = router.run()
+        if db.journal_mode != "wal":
+            db.journal_mode = "wal"
+    return done
+
+
+def rollback(url: str | os.PathLike[str]) -> str:
+    """Undo the newest migration, with the rows that it brought, and give its name.
+
+    Raises SetupError if there is none, MigrationFailed if it refuses.
+    """
+    with _setting_up(_existing(url), **_MIGRATING) as db, _migrating(db) as router:
+        applied: list[str] = router.done
+        if not applied:
+            message = f"The database {os.fspath(url)} has no migration to roll back."
+            raise SetupError(message)
+        router.rollback()
+        return applied[-1]
+
+
+@contextmanager
+def _migrating(db: pw.SqliteDatabase) -> Iterator[Any]:
+    """Give a router inside one transaction for the whole run, so that two runs cannot interleave."""
+    with db.atomic("IMMEDIATE"):
+        yield _router(db)
+        broken = fetch_all(db, "PRAGMA foreign_key_check")
+        if broken:
+            raise MigrationFailed(f"{len(broken)} rows refer to rows that are missing, the first in {broken[0][0]}.")
+
+
+def _router(db: pw.SqliteDatabase) -> Any:
+    # Imported here: it takes longer to import than all the rest that a server needs.
+    from peewee_migrate import Migrator, Router  # noqa: PLC0415
+    from peewee_migrate.models import MigrateHistory  # noqa: PLC0415
+
+    class _Router(Router):
+        """peewee-migrate's router without its shared state: nothing rebound, replayed or mocked."""
+
+        @cached_property
+        def model(self) -> Any:
+            meta = type("Meta", (), {"database": db, "table_name": HISTORY})
+            history: Any = type("MigrateHistory", (MigrateHistory,), {"Meta": meta})
+            history.create_table(safe=True)
+            return history
+
+        @cached_property
+        def migrator(self) -> Migrator:
+            return Migrator(db)
+
+        def run_one(self, name: str, migrator: Migrator, **options: Any) -> str:
+            try:
+                return super().run_one(name, migrator, **options)
+            except Exception as error:
+                hint = (
+                    " A table of another program is never taken over: give the service a file of its own."
+                    if "already exists" in str(error)
+                    else ""
+                )
+                message = f"Migration {name} failed: {error}.{hint} The database is as it was."
+                raise MigrationFailed(message) from error
+
+    quiet = logging.Logger("migrations")  # noqa: LOG001 - heard by nobody: MigrationFailed says it all.
+    quiet.addHandler(logging.NullHandler())
+    return _Router(db, migrate_dir=MIGRATIONS, migrate_table=HISTORY, logger=quiet)
+
+
+@contextmanager
+def _setting_up(path: Path, **options: Any) -> Iterator[pw.SqliteDatabase]:
+    """Open a database, close it at the end, and put its errors in words."""
+    db = open_database(path, **options)
+    try:
+        yield db
+    except pw.DatabaseError as error:
+        message = f"The database {path} cannot be used: {error}."
+        raise SetupError(message) from error
+    finally:
+        db.close()
+
+
+def _existing(url: str | os.PathLike[str]) -> Path:
+    path = database_path(url)
+    if not path.is_file():
+        message = f"There is no database at {path}. Run: {_command('migrate', url)}"
+        raise SchemaMismatch(message)
+    return path
+
+
+def _command(verb: str, url: str | os.PathLike[str]) -> str:
+    return f"python -m service {verb} --database-url {shlex.quote(os.fspath(url))}"

@@ -1,0 +1,248 @@
+"""Runs units of work on the database for async callers: reads inline, writes in groups.
+
+A unit of work is a function `work(db, *args)`. A read is a few indexed rows, which cost
+less than handing them to a thread would. A write waits its turn: one thread takes all that
+is waiting, runs it in one transaction and commits once, so that one sync to the disk serves
+many callers, and none of them hears of success before it is on the disk.
+"""
+
+import asyncio
+import errno
+import logging
+import os
+import threading
+import weakref
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar, TypeVarTuple
+
+import attrs
+import peewee as pw
+
+from service.database import database_path, fetch_all, is_locked, open_database
+from service.errors import Busy, ServiceError, SetupError, StorageUnavailable
+from service.schema import check
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+READY_TIMEOUT = 1.0
+"""Seconds within which a store that is ready opens a write transaction."""
+
+logger = logging.getLogger(__name__)
+
+
+class Store:
+    """One database file, which exists; several event loops and threads may share it.
+
+    It opens at its first use, and again at the first use after `close`.
+    """
+
+    def __init__(self, url: str | os.PathLike[str], *, busy_timeout: float, max_pending_writes: int) -> None:
+        """Remember which file it is: another one at the same path will be refused."""
+        self._url = url
+        self._busy_timeout = busy_timeout
+        self._file = _File(database_path(url))
+        self._idle_readers: deque[pw.SqliteDatabase] = deque()
+        self._writer = _Writer(self._file, busy_timeout, max_pending_writes)
+        # What was accepted is still written when the program ends, or when nobody holds the store.
+        weakref.finalize(self, _close, self._writer, self._idle_readers)
+
+    async def read(self, work: Callable[[pw.Database, *Ts], T], *args: *Ts) -> T:
+        """Run a bounded read. Raises what the work raises, Busy, StorageUnavailable."""
+        try:
+            return self._read(work, 0, *args)
+        except Busy:
+            # Somebody holds the file alone. Waiting here would stop every other request.
+            return await asyncio.to_thread(self._read, work, self._busy_timeout, *args)
+
+    def _read(self, work: Callable[..., T], busy_timeout: float, *args: Any) -> T:
+        try:
+            db = self._idle_readers.pop()
+        except IndexError:
+            db = self._file.open(busy_timeout)
+        try:
+            self._file.verify()
+            db.timeout = busy_timeout
+            return work(db, *args)
+        except (pw.DatabaseError, OSError) as error:
+            db.close()
+            raise _refusal(error, "Nothing was read.") from error
+        finally:
+            self._idle_readers.append(db)
+
+    async def write(self, work: Callable[[pw.Database, *Ts], T], *args: *Ts) -> T:
+        """Run a write; when this returns it is on the disk.
+
+        The work must be atomic in itself: what it raises is its own refusal, and the rest
+        of its group is committed. Raises that, Busy, StorageUnavailable.
+        """
+        loop = asyncio.get_running_loop()
+        job = _Job(work, args, loop, loop.create_future())
+        self._writer.submit(job)
+        result: T = await job.future
+        return result
+
+    async def check_ready(self) -> None:
+        """Raise Busy or StorageUnavailable unless a write would be accepted and kept now."""
+        try:
+            async with asyncio.timeout(READY_TIMEOUT):
+                await self.write(self._probe)
+        except TimeoutError as error:
+            raise StorageUnavailable(f"No write transaction opened within {READY_TIMEOUT:g} s.") from error
+
+    def _probe(self, db: pw.Database) -> None:
+        try:
+            check(db, self._url)
+        except SetupError as error:
+            raise StorageUnavailable(str(error)) from error
+        if self._writer.failed:
+            # Only a commit that writes can tell whether commits work again: store a value as it is.
+            ((version,),) = fetch_all(db, "PRAGMA user_version")
+            db.execute_sql(f"PRAGMA user_version = {version}")
+
+    def close(self) -> None:
+        """Finish what was accepted, then let go of the file."""
+        _close(self._writer, self._idle_readers)
+
+
+def _close(writer: "_Writer", idle_readers: "deque[pw.SqliteDatabase]") -> None:
+    writer.close()
+    with suppress(IndexError):
+        while True:
+            idle_readers.pop().close()
+
+
+class _File:
+    """The file that the store was given: SQLite itself goes on writing to one that is gone."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._identity = self._look()
+
+    def _look(self) -> tuple[int, int]:
+        found = os.stat(self._path)  # noqa: PTH116 - on the path of every request, and Path.stat is slower.
+        return found.st_dev, found.st_ino
+
+    def verify(self) -> None:
+        """Raise OSError unless the file that was opened is still the one at the path."""
+        if self._look() != self._identity:
+            raise OSError(errno.ESTALE, "its file was replaced while the service ran; restart the service")
+
+    def open(self, busy_timeout: float) -> pw.SqliteDatabase:
+        return open_database(self._path, busy_timeout=busy_timeout, thread_safe=False)
+
+
+@attrs.define(eq=False)
+class _Job:
+    work: Callable[..., Any]
+    args: tuple[Any, ...]
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Any]
+    result: Any = None
+    error: Exception | None = None
+
+
+class _Writer:
+    """The one thread that writes. It starts with the first job and ends with `close`."""
+
+    def __init__(self, file: _File, busy_timeout: float, max_pending: int) -> None:
+        self.failed = False
+        """Whether the last commit failed."""
+        self._file = file
+        self._db = file.open(busy_timeout)
+        self._max_pending = max_pending
+        self._pending: list[_Job] = []
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closing = False
+
+    def submit(self, job: _Job) -> None:
+        with self._changed:
+            if len(self._pending) >= self._max_pending:
+                raise Busy(f"{self._max_pending} writes are waiting already. Nothing was kept.")
+            if self._thread is None:
+                # A daemon, so that it does not keep a host program alive; the finalizer drains it.
+                self._thread = threading.Thread(target=self._run, name="enrollment-writer", daemon=True)
+                self._thread.start()
+            self._pending.append(job)
+            self._changed.notify()
+
+    def close(self) -> None:
+        with self._changed:
+            thread = self._thread
+            self._closing = thread is not None
+            self._changed.notify()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _run(self) -> None:
+        while group := self._next_group():
+            self._commit(group)
+            by_loop = defaultdict(list)
+            for job in group:
+                by_loop[job.loop].append(job)
+            for loop, jobs in by_loop.items():
+                with suppress(RuntimeError):  # A loop that is closed has nobody waiting.
+                    loop.call_soon_threadsafe(_settle, jobs)
+
+    def _next_group(self) -> list[_Job]:
+        """Wait for work and take all of it; none means that the writer is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._pending or self._closing)
+            group, self._pending = self._pending, []
+            if not group:
+                self._db.close()
+                self._thread, self._closing = None, False
+        return group
+
+    def _commit(self, group: Sequence[_Job]) -> None:
+        committing = False
+        try:
+            self._file.verify()
+            with self._db.atomic("IMMEDIATE"):
+                for job in group:
+                    self._work(job)
+                committing = True
+            self._file.verify()
+            self.failed = False
+        except Exception as error:  # noqa: BLE001 - nothing may end this thread: its callers would wait for ever.
+            kept = "Whether anything was kept is not known." if committing else "Nothing was kept."
+            refusal = _refusal(error, kept)
+            self.failed |= not isinstance(refusal, Busy)
+            for job in group:
+                job.error = refusal
+            self._db.close()
+
+    def _work(self, job: _Job) -> None:
+        try:
+            job.result = job.work(self._db, *job.args)
+        except Exception as error:
+            # A full disk or a failed write undoes the whole transaction, not just the statement;
+            # the next statement would then commit by itself.
+            if not self._db.connection().in_transaction:
+                raise
+            job.error = error
+
+
+def _settle(jobs: Sequence[_Job]) -> None:
+    for job in jobs:
+        if job.future.done():  # Its caller gave up waiting.
+            continue
+        if job.error is None:
+            job.future.set_result(job.result)
+        else:
+            job.future.set_exception(job.error)
+
+
+def _refusal(error: Exception, kept: str) -> ServiceError:
+    """Put a database error in the service's words, and in the log."""
+    if is_locked(error):
+        return Busy(f"Another process holds the database. {kept}")
+    logger.error("The database cannot be used.", exc_info=error)
+    cause: BaseException = error
+    while cause.__context__ is not None:  # A rollback that fails hides what it was to undo.
+        cause = cause.__context__
+    return StorageUnavailable(f"The database cannot be used: {getattr(cause, 'strerror', cause)}. {kept}")

@@ -1,0 +1,134 @@
+"""The command line: serve, migrate, rollback, status."""
+
+import os
+import socket
+from contextlib import suppress
+from typing import Any
+
+import attrs
+import click
+import uvicorn
+
+from service import schema
+from service.app import create_app
+from service.errors import SetupError
+from service.settings import Settings
+
+GRACE = 30
+"""Seconds that requests under way have to finish after SIGTERM."""
+
+
+class _Server(uvicorn.Server):
+    """Speaks once it listens, so that whoever waits for the line can connect at once."""
+
+    def __init__(self, config: uvicorn.Config, serves: str) -> None:
+        super().__init__(config)
+        self._serves = serves
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        click.echo(f"Serving {self._serves} at {url} - try: curl {url}/students")
+
+
+class _Commands(click.Group):
+    """Errors that the user can mend are one line and exit code 1, not a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SetupError as error:
+            raise click.ClickException(str(error)) from error
+
+
+def _settings(**given: Any) -> Settings:
+    """Take the options that were given, then the environment, then the defaults."""
+    try:
+        settings = Settings.from_environ(os.environ)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    return attrs.evolve(settings, **{name: value for name, value in given.items() if value is not None})
+
+
+_database_url = click.option(
+    "--database-url",
+    metavar="URL",
+    help="A path, sqlite:///relative.db or sqlite:////absolute.db.  [env: DATABASE_URL; "
+    f"default: {Settings().database_url}]",
+)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Keep who is enrolled in what."""
+
+
+@cli.command()
+@click.option("--host", help=f"The address to listen on.  [env: HOST; default: {Settings().host}]")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help=f"The port to listen on; 0 takes a free one.  [env: PORT; default: {Settings().port}]",
+)
+@_database_url
+@click.option("--migrate", is_flag=True, help="Apply pending migrations first.")
+def serve(host: str | None, port: int | None, database_url: str | None, *, migrate: bool) -> None:
+    """Serve the API over HTTP until SIGTERM or Ctrl+C.
+
+    BUSY_TIMEOUT and MAX_PENDING_WRITES are read from the environment too.
+    """
+    settings = _settings(host=host, port=port, database_url=database_url)
+    config = uvicorn.Config(
+        create_app(settings, migrate=migrate),
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE,
+    )
+    with suppress(KeyboardInterrupt):
+        _Server(config, settings.database_url).run()
+
+
+@cli.command()
+@_database_url
+def migrate(database_url: str | None) -> None:
+    """Apply the pending migrations, all or nothing; make the file if there is none."""
+    settings = _settings(database_url=database_url)
+    done = schema.migrate(settings.database_url)
+    for name in done:
+        click.echo(f"applied {name}")
+    click.echo(f"{settings.database_url} is up to date.")
+
+
+@cli.command()
+@_database_url
+def rollback(database_url: str | None) -> None:
+    """Undo the newest migration; the rows that it made room for go with it."""
+    settings = _settings(database_url=database_url)
+    click.echo(f"rolled back {schema.rollback(settings.database_url)}")
+
+
+@cli.command()
+@_database_url
+def status(database_url: str | None) -> None:
+    """Show the schema's version, the pending migrations and the number of rows."""
+    settings = _settings(database_url=database_url)
+    found, rows = schema.status(settings.database_url)
+    click.echo(f"database  {settings.database_url}")
+    click.echo(f"version   {found.applied[-1] if found.applied else 'none'}")
+    click.echo(f"pending   {', '.join(found.pending) or 'none'}")
+    if found.unknown:
+        click.echo(f"unknown   {', '.join(found.unknown)}")
+    for table, count in rows.items():
+        click.echo(f"{table:<12}{count:>12,}")
+
+
+if __name__ == "__main__":
+    cli(prog_name="python -m service")

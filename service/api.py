@@ -1,0 +1,176 @@
+"""The API: the table of routes, and for each a handler that asks the rules and answers."""
+
+from collections.abc import Mapping
+
+from service import courses, enrollments, students
+from service.payloads import (
+    CourseChanges,
+    CourseQuery,
+    NewCourse,
+    NewEnrollment,
+    NewStudent,
+    PageQuery,
+    StudentChanges,
+    StudentQuery,
+    given,
+)
+from service.problems import PROBLEMS
+from service.wire import EdgeError, Handler, Request, Response, created, no_content, ok, page
+
+
+async def create_student(request: Request) -> Response:
+    """Add a student."""
+    payload = await request.payload(NewStudent)
+    student = await request.store.write(students.insert_student, payload.name)
+    return created(student, request.url(f"/students/{student.id}"))
+
+
+async def list_students(request: Request) -> Response:
+    """List students by id, or those whose name begins so, by (name, id)."""
+    query = request.query(StudentQuery)
+    rows = await request.store.read(students.list_students, query.name, query.after, query.limit + 1)
+    return page(request, rows, query.limit, lambda row: (row.id,) if query.name is None else (row.name, row.id))
+
+
+async def show_student(request: Request) -> Response:
+    """Show one student."""
+    student_id = request.path_id("student_id")
+    return ok(await request.store.read(students.find_student, student_id))
+
+
+async def update_student(request: Request) -> Response:
+    """Change a student."""
+    student_id = request.path_id("student_id")
+    changes = given(await request.payload(StudentChanges))
+    return ok(await request.store.write(students.update_student, student_id, changes))
+
+
+async def delete_student(request: Request) -> Response:
+    """Remove a student who has no enrollments."""
+    student_id = request.path_id("student_id")
+    await request.store.write(students.delete_student, student_id)
+    return no_content()
+
+
+async def create_course(request: Request) -> Response:
+    """Add a course."""
+    payload = await request.payload(NewCourse)
+    course = await request.store.write(courses.insert_course, payload.name, payload.level)
+    return created(course, request.url(f"/courses/{course.id}"))
+
+
+async def list_courses(request: Request) -> Response:
+    """List courses by id, or those whose name begins so, by (name, id); of one level or of all."""
+    query = request.query(CourseQuery)
+    rows = await request.store.read(courses.list_courses, query.name, query.level, query.after, query.limit + 1)
+    return page(request, rows, query.limit, lambda row: (row.id,) if query.name is None else (row.name, row.id))
+
+
+async def show_course(request: Request) -> Response:
+    """Show one course."""
+    course_id = request.path_id("course_id")
+    return ok(await request.store.read(courses.find_course, course_id))
+
+
+async def update_course(request: Request) -> Response:
+    """Change a course."""
+    course_id = request.path_id("course_id")
+    changes = given(await request.payload(CourseChanges))
+    return ok(await request.store.write(courses.update_course, course_id, changes))
+
+
+async def delete_course(request: Request) -> Response:
+    """Remove a course that has no enrollments."""
+    course_id = request.path_id("course_id")
+    await request.store.write(courses.delete_course, course_id)
+    return no_content()
+
+
+async def enroll(request: Request) -> Response:
+    """Enroll a student in a course."""
+    student_id = request.path_id("student_id")
+    payload = await request.payload(NewEnrollment)
+    enrollment = await request.store.write(enrollments.enroll, student_id, payload.course_id)
+    return created(enrollment, _enrollment_url(request, enrollment))
+
+
+async def ensure_enrolled(request: Request) -> Response:
+    """Enroll a student in a course unless it is done already."""
+    student_id, course_id = request.path_id("student_id"), request.path_id("course_id")
+    enrollment, new = await request.store.write(enrollments.ensure_enrolled, student_id, course_id)
+    return created(enrollment, _enrollment_url(request, enrollment)) if new else ok(enrollment)
+
+
+async def show_enrollment(request: Request) -> Response:
+    """Show one enrollment."""
+    student_id, course_id = request.path_id("student_id"), request.path_id("course_id")
+    return ok(await request.store.read(enrollments.find_enrollment, student_id, course_id))
+
+
+async def drop(request: Request) -> Response:
+    """Take a student out of a course."""
+    student_id, course_id = request.path_id("student_id"), request.path_id("course_id")
+    await request.store.write(enrollments.drop, student_id, course_id)
+    return no_content()
+
+
+async def show_schedule(request: Request) -> Response:
+    """List the courses of one student."""
+    student_id = request.path_id("student_id")
+    query = request.query(PageQuery)
+    after = query.after[0] if query.after else 0
+    rows = await request.store.read(enrollments.list_schedule, student_id, after, query.limit + 1)
+    return page(request, rows, query.limit, lambda row: (row.id,))
+
+
+async def show_roster(request: Request) -> Response:
+    """List the students of one course."""
+    course_id = request.path_id("course_id")
+    query = request.query(PageQuery)
+    after = query.after[0] if query.after else 0
+    rows = await request.store.read(enrollments.list_roster, course_id, after, query.limit + 1)
+    return page(request, rows, query.limit, lambda row: (row.id,))
+
+
+async def show_live(_: Request) -> Response:
+    """Say that the process answers."""
+    return ok({"status": "live"})
+
+
+async def show_ready(request: Request) -> Response:
+    """Say that a write would be kept."""
+    await request.store.check_ready()
+    return ok({"status": "ready"})
+
+
+async def show_problem(request: Request) -> Response:
+    """Explain a problem's code."""
+    code = request.path("code")
+    if code not in PROBLEMS:
+        raise unknown_path()
+    row = PROBLEMS[code]
+    return ok({"code": code, "status": row.status, "title": row.title, "advice": row.advice})
+
+
+def unknown_path() -> EdgeError:
+    """Make the refusal of a path that is not in the table."""
+    return EdgeError("not_found", "There is nothing at this path.")
+
+
+def _enrollment_url(request: Request, enrollment: enrollments.Enrollment) -> str:
+    return request.url(f"/students/{enrollment.student_id}/courses/{enrollment.course_id}")
+
+
+ROUTES: Mapping[str, Mapping[str, Handler]] = {
+    "/students/{student_id}/courses": {"GET": show_schedule, "POST": enroll},
+    "/students/{student_id}/courses/{course_id}": {"GET": show_enrollment, "PUT": ensure_enrolled, "DELETE": drop},
+    "/students": {"GET": list_students, "POST": create_student},
+    "/students/{student_id}": {"GET": show_student, "PATCH": update_student, "DELETE": delete_student},
+    "/courses": {"GET": list_courses, "POST": create_course},
+    "/courses/{course_id}": {"GET": show_course, "PATCH": update_course, "DELETE": delete_course},
+    "/courses/{course_id}/students": {"GET": show_roster},
+    "/health/live": {"GET": show_live},
+    "/health/ready": {"GET": show_ready},
+    "/problems/{code}": {"GET": show_problem},
+}
+"""Path to method to handler; the most asked for come first, as the router tries them in turn."""

@@ -1,0 +1,105 @@
+"""Every problem type: one table from a refusal's code to its status, title and advice.
+
+`GET /problems/{code}` serves a row of it; RFC 9457, section 3.1.1, wants a problem's
+type to lead to documentation.
+"""
+
+import attrs
+
+
+@attrs.frozen
+class Problem:
+    """An HTTP status (RFC 9110), a title that never varies, and what a client should do."""
+
+    status: int
+    title: str
+    advice: str
+
+
+PROBLEMS = {
+    "malformed_json": Problem(
+        400,
+        "The body is not JSON",
+        "Send one JSON value in UTF-8, as RFC 8259 has it. NaN and Infinity are not JSON.",
+    ),
+    "not_found": Problem(
+        404,
+        "There is nothing at this path",
+        "Check the path. A trailing slash makes it another path.",
+    ),
+    "student_not_found": Problem(
+        404,
+        "There is no such student",
+        "Check the id: an integer from 1 to 9223372036854775807. GET /students lists them all. "
+        "Ids are not used again, so a deleted student's id stays empty.",
+    ),
+    "course_not_found": Problem(
+        404,
+        "There is no such course",
+        "Check the id: an integer from 1 to 9223372036854775807. GET /courses lists them all. "
+        "Ids are not used again, so a deleted course's id stays empty.",
+    ),
+    "enrollment_not_found": Problem(
+        404,
+        "The student is not enrolled in the course",
+        "GET /students/{student_id}/courses lists what the student is enrolled in. "
+        "After a DELETE that was sent twice this is the second answer: nothing is left to do.",
+    ),
+    "method_not_allowed": Problem(
+        405,
+        "The method is not allowed here",
+        "The Allow header lists the methods that this path has.",
+    ),
+    "already_enrolled": Problem(
+        409,
+        "The student is already enrolled in the course",
+        "Nothing is left to do. To enroll so that a retry is safe, use PUT /students/{student_id}/courses/{course_id}.",
+    ),
+    "student_has_enrollments": Problem(
+        409,
+        "The student has enrollments",
+        "Drop them first: DELETE /students/{student_id}/courses/{course_id} for each.",
+    ),
+    "course_has_enrollments": Problem(
+        409,
+        "The course has enrollments",
+        "Drop them first: DELETE /students/{student_id}/courses/{course_id} for each.",
+    ),
+    "payload_too_large": Problem(
+        413,
+        "The body is too large",
+        "Send at most 1 MiB.",
+    ),
+    "unsupported_media_type": Problem(
+        415,
+        "The body is of a type that is not accepted",
+        "Send Content-Type: application/json. PATCH takes application/merge-patch+json too.",
+    ),
+    "invalid_payload": Problem(
+        422,
+        "The payload breaks its rules",
+        "`errors` lists every fault; `pointer` (RFC 6901) says where in the body it is.",
+    ),
+    "invalid_query": Problem(
+        422,
+        "The query breaks its rules",
+        "`errors` lists every fault and the `parameter` that has it. Take `after` only from "
+        "the Link header of the page before it, with the same filters.",
+    ),
+    "internal_error": Problem(
+        500,
+        "The service failed",
+        "This is a defect of the service; its log has the traceback.",
+    ),
+    "busy": Problem(
+        503,
+        "The service is busy",
+        "Nothing was kept. Wait for Retry-After seconds and send the request again.",
+    ),
+    "storage_unavailable": Problem(
+        503,
+        "The database cannot be used",
+        "`detail` says whether anything can have been kept. Wait for Retry-After seconds and "
+        "send the request again; PUT, PATCH and DELETE are safe to repeat.",
+    ),
+}

@@ -1,0 +1,40 @@
+"""What can be set, and its defaults; the environment is read in `__main__` only."""
+
+from collections.abc import Mapping
+from typing import Self
+
+import attrs
+from attrs.validators import ge, le
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """How the service runs; the environment's name of each is its own in capitals."""
+
+    database_url: str = "sqlite:///enrollment.db"
+    """A path, or sqlite:///relative.db, or sqlite:////absolute.db."""
+    host: str = "127.0.0.1"
+    """The address to listen on."""
+    port: int = attrs.field(default=8000, converter=int, validator=[ge(0), le(65535)])
+    """The TCP port to listen on; 0 takes a free one."""
+    busy_timeout: float = attrs.field(default=5.0, converter=float, validator=[ge(0), le(3600)])
+    """Seconds that a write waits for another process's lock on the file."""
+    max_pending_writes: int = attrs.field(default=1000, converter=int, validator=ge(1))
+    """Writes that may wait at once; one more is refused with 503 busy."""
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Self:
+        """Read DATABASE_URL, HOST, PORT, ...; one that is absent or empty keeps its default.
+
+        Raises ValueError, naming the variable, for a value that does not fit.
+        """
+        given = {}
+        for field in attrs.fields(cls):
+            if value := environ.get(field.name.upper()):
+                try:
+                    cls(**{field.name: value})
+                except ValueError as error:
+                    message = f"{field.name.upper()}={value!r} is not valid: {error.args[0]}"
+                    raise ValueError(message) from error
+                given[field.name] = value
+        return cls(**given)

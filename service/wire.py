@@ -1,0 +1,219 @@
+"""The HTTP edge: bytes to payload, value to response, error to problem (RFC 9457)."""
+
+import json
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, TypeVar
+from urllib.parse import parse_qs, quote, urlencode
+
+import msgspec
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from service import payloads
+from service.errors import Invalid, InvalidPayload, InvalidQuery, ServiceError
+from service.problems import PROBLEMS
+from service.store import Store
+
+T = TypeVar("T")
+Headers = tuple[tuple[bytes, bytes], ...]
+Handler = Callable[["Request"], Awaitable["Response"]]
+
+MAX_BODY = 2**20
+"""Bytes in a body, at most."""
+RETRY_AFTER = 1
+"""Seconds after which a refused client may try again."""
+JSON = (b"content-type", b"application/json")
+PROBLEM_JSON = (b"content-type", b"application/problem+json")
+
+_ID = re.compile("[1-9][0-9]{0,18}")
+_UTF_8 = rb"\s*(;\s*charset\s*=\s*\"?utf-?8\"?\s*)?"
+_MEDIA_TYPES = {
+    "POST": re.compile(rb"application/json" + _UTF_8, re.IGNORECASE),
+    "PATCH": re.compile(rb"application/(merge-patch\+)?json" + _UTF_8, re.IGNORECASE),
+}
+
+logger = logging.getLogger(__name__)
+
+
+class EdgeError(ServiceError):
+    """A refusal that HTTP itself knows, before any rule is asked."""
+
+    def __init__(self, code: str, detail: str, headers: Headers = ()) -> None:
+        """Keep the code with the sentence, and the headers that the status calls for."""
+        super().__init__(detail)
+        self.code, self.headers = code, headers
+
+
+class Response(msgspec.Struct, frozen=True):
+    """A whole answer; an ASGI application, as Starlette's responses are."""
+
+    status: int
+    body: bytes = b""
+    headers: Headers = (JSON,)
+
+    async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
+        """Send it; to a HEAD request without the body."""
+        length = () if self.status == HTTPStatus.NO_CONTENT else ((b"content-length", b"%d" % len(self.body)),)
+        await send({"type": "http.response.start", "status": self.status, "headers": (*self.headers, *length)})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else self.body})
+
+
+class Request:
+    """What a handler needs of one request."""
+
+    __slots__ = ("_receive", "_scope", "store")
+
+    def __init__(self, scope: Scope, receive: Receive, store: Store) -> None:
+        """Read nothing yet."""
+        self._scope, self._receive, self.store = scope, receive, store
+
+    def path(self, name: str) -> str:
+        """Give a word from the path."""
+        word: str = self._scope["path_params"][name]
+        return word
+
+    def path_id(self, name: str) -> int:
+        """Give an id from the path; for what cannot be one, 0, which nothing ever has."""
+        word = self.path(name)
+        row_id = int(word) if _ID.fullmatch(word) else 0
+        return row_id if row_id <= payloads.MAX_ID else 0
+
+    def query(self, cls: type[T]) -> T:
+        """Give the query's parameters. Raises InvalidQuery."""
+        values = self._query_values()
+        return payloads.query(cls, values) if values else cls()
+
+    def _query_values(self) -> dict[str, list[str]]:
+        raw: bytes = self._scope["query_string"]
+        try:
+            return parse_qs(raw.decode(), keep_blank_values=True, errors="strict", max_num_fields=50) if raw else {}
+        except ValueError as error:
+            raise InvalidQuery([("", "must be percent-encoded UTF-8, with at most 50 parameters")]) from error
+
+    async def payload(self, cls: type[T]) -> T:
+        """Give the body's payload. Raises InvalidPayload, EdgeError."""
+        headers = dict(self._scope["headers"])
+        accepted = _MEDIA_TYPES[self._scope["method"]]
+        if not accepted.fullmatch(headers.get(b"content-type", b"")):
+            raise EdgeError("unsupported_media_type", "The body must be JSON, and its Content-Type must say so.")
+        body = await self._body(int(headers.get(b"content-length", 0)))
+        return payloads.payload(cls, _decode(body))
+
+    async def _body(self, announced: int) -> bytes:
+        body = bytearray()
+        more = announced <= MAX_BODY
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            body += message.get("body", b"")
+            more = message.get("more_body", False) and len(body) <= MAX_BODY
+        if max(announced, len(body)) > MAX_BODY:
+            raise EdgeError("payload_too_large", f"The body is over {MAX_BODY:,} bytes.")
+        return bytes(body)
+
+    def url(self, path: str) -> str:
+        """Give the public path of one of this app's own, wherever it is mounted."""
+        return quote(self._scope.get("root_path", "")) + path
+
+    def next_page(self, cursor: str) -> Headers:
+        """Give the RFC 8288 Link header to the page after this one."""
+        own = self._scope["path"].removeprefix(self._scope.get("root_path", ""))
+        query = urlencode(self._query_values() | {"after": cursor}, doseq=True)
+        return ((b"link", f'<{self.url(quote(own))}?{query}>; rel="next"'.encode()),)
+
+
+class Endpoint:
+    """One path: the ASGI application that picks the method's handler and answers its errors."""
+
+    def __init__(self, store: Store, handlers: Mapping[str, Handler]) -> None:
+        """Add what HTTP owes to every path: HEAD beside GET, and OPTIONS."""
+        self._store = store
+        self._handlers = dict(handlers)
+        if "GET" in handlers:
+            self._handlers["HEAD"] = handlers["GET"]
+        self._handlers["OPTIONS"] = self._options
+        self._allow = ((b"allow", ", ".join(sorted(self._handlers)).encode()),)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, whatever happens."""
+        request = Request(scope, receive, self._store)
+        try:
+            response = await self._handlers.get(scope["method"], self._not_allowed)(request)
+        except ServiceError as error:
+            response = problem(request, error)
+        except ClientDisconnect:
+            return  # Nobody is there to answer.
+        except Exception:
+            logger.exception("%s %s failed.", scope["method"], scope["path"])
+            response = problem(request, EdgeError("internal_error", "The service failed; its log says why."))
+        await response(scope, receive, send)
+
+    async def _options(self, _: Request) -> Response:
+        return Response(204, headers=self._allow)
+
+    async def _not_allowed(self, _: Request) -> Response:
+        raise EdgeError("method_not_allowed", "This path does not have that method.", self._allow)
+
+
+def ok(value: object, headers: Headers = ()) -> Response:
+    """Answer 200 with a value as JSON."""
+    return Response(200, msgspec.json.encode(value), (JSON, *headers))
+
+
+def created(value: object, location: str) -> Response:
+    """Answer 201 with a value as JSON and where to find it."""
+    return Response(201, msgspec.json.encode(value), (JSON, (b"location", location.encode())))
+
+
+def no_content() -> Response:
+    """Answer 204."""
+    return Response(204, headers=())
+
+
+def page(request: Request, rows: Sequence[Any], limit: int, key: Callable[[Any], tuple[Any, ...]]) -> Response:
+    """Answer with at most `limit` rows; one row more than that says that a page follows."""
+    if len(rows) <= limit:
+        return ok(rows)
+    return ok(rows[:limit], request.next_page(payloads.cursor(*key(rows[limit - 1]))))
+
+
+def problem(request: Request, error: ServiceError) -> Response:
+    """Answer with a refusal as problem+json."""
+    row = PROBLEMS[error.code]
+    body: dict[str, Any] = {
+        "type": request.url(f"/problems/{error.code}"),
+        "title": row.title,
+        "status": row.status,
+        "detail": error.detail,
+        "code": error.code,
+    }
+    if isinstance(error, Invalid):
+        where = "pointer" if isinstance(error, InvalidPayload) else "parameter"
+        body["errors"] = [{"detail": what, where: place} for place, what in error.faults]
+    headers: Headers = (PROBLEM_JSON, *getattr(error, "headers", ()))
+    if row.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers = (*headers, (b"retry-after", b"%d" % RETRY_AFTER))
+    return Response(row.status, msgspec.json.encode(body), headers)
+
+
+def _decode(body: bytes) -> object:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    # Some JSON is sound and yet more than msgspec holds: 1e999, or half a surrogate pair.
+    # The standard library reads it, so that the refusal can name the field.
+    try:
+        return json.loads(body.decode(), parse_constant=_not_json)
+    except (ValueError, RecursionError) as error:
+        detail = f"The body is not JSON: {error}."
+        raise EdgeError("malformed_json", detail) from error
+
+
+def _not_json(constant: str) -> object:
+    message = f"{constant} is not a JSON value"
+    raise ValueError(message)

@@ -43,12 +43,12 @@ class _Commands(click.Group):
 
 
 def _settings(**given: Any) -> Settings:
-    """Take the options that were given, then the environment, then the defaults."""
+    """Take the options that were given, then the environment, then the defaults; what is empty is not given."""
     try:
         settings = Settings.from_environ(os.environ)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    return attrs.evolve(settings, **{name: value for name, value in given.items() if value is not None})
+    return attrs.evolve(settings, **{name: value for name, value in given.items() if value not in (None, "")})
 
 
 _database_url = click.option(

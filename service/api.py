@@ -25,9 +25,8 @@ async def create_student(request: Request) -> Response:
     return created(student, request.url(f"/students/{student.id}"))
 
 
-async def list_students(request: Request) -> Response:
+async def list_students(request: Request, query: StudentQuery) -> Response:
     """List students by id, or those whose name begins so, by (name, id)."""
-    query = request.query(StudentQuery)
     rows = await request.store.read(students.list_students, query.name, query.after, query.limit + 1)
     return page(request, rows, query.limit, lambda row: (row.id,) if query.name is None else (row.name, row.id))
 
@@ -59,9 +58,8 @@ async def create_course(request: Request) -> Response:
     return created(course, request.url(f"/courses/{course.id}"))
 
 
-async def list_courses(request: Request) -> Response:
+async def list_courses(request: Request, query: CourseQuery) -> Response:
     """List courses by id, or those whose name begins so, by (name, id); of one level or of all."""
-    query = request.query(CourseQuery)
     rows = await request.store.read(courses.list_courses, query.name, query.level, query.after, query.limit + 1)
     return page(request, rows, query.limit, lambda row: (row.id,) if query.name is None else (row.name, row.id))
 
@@ -114,19 +112,17 @@ async def drop(request: Request) -> Response:
     return no_content()
 
 
-async def show_schedule(request: Request) -> Response:
+async def show_schedule(request: Request, query: PageQuery) -> Response:
     """List the courses of one student."""
     student_id = request.path_id("student_id")
-    query = request.query(PageQuery)
     after = query.after[0] if query.after else 0
     rows = await request.store.read(enrollments.list_schedule, student_id, after, query.limit + 1)
     return page(request, rows, query.limit, lambda row: (row.id,))
 
 
-async def show_roster(request: Request) -> Response:
+async def show_roster(request: Request, query: PageQuery) -> Response:
     """List the students of one course."""
     course_id = request.path_id("course_id")
-    query = request.query(PageQuery)
     after = query.after[0] if query.after else 0
     rows = await request.store.read(enrollments.list_roster, course_id, after, query.limit + 1)
     return page(request, rows, query.limit, lambda row: (row.id,))

@@ -1,6 +1,7 @@
 """The composition root: settings in, a Starlette application out."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -41,11 +42,15 @@ def create_app(settings: Settings | None = None, *, migrate: bool = False) -> St
     async def not_found(request: StarletteRequest, _: HTTPException) -> Response:
         return problem(Request(request.scope, request.receive, store), unknown_path())
 
+    routes = [Route(path, Endpoint(store, methods)) for path, methods in ROUTES.items()]
     handlers: dict[Any, Any] = {404: not_found}
     app = Starlette(
-        routes=[Route(path, Endpoint(store, methods)) for path, methods in ROUTES.items()],
+        routes=routes,
         exception_handlers=handlers,
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
+    for route in routes:
+        # Starlette ends a path's pattern with $, which a trailing newline gets past.
+        route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$") + r"\Z")
     return app

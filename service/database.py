@@ -4,7 +4,7 @@ import os
 import sqlite3
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import peewee as pw
 
@@ -18,11 +18,11 @@ def database_path(url: str | os.PathLike[str]) -> Path:
     """
     text = os.fspath(url)
     if "://" in text:
-        parts = urlsplit(text)
-        if parts.scheme != "sqlite" or parts.netloc or parts.query or parts.fragment:
+        scheme, _, rest = text.partition("://")
+        if scheme != "sqlite" or not rest.startswith("/") or {"?", "#"} & {*rest}:
             message = f"{text!r} is not a database URL: write sqlite:///relative.db or sqlite:////absolute.db."
             raise SetupError(message)
-        text = unquote(parts.path[1:])
+        text = unquote(rest[1:])
     if text in ("", ":memory:"):
         message = "The database is a file: a database in memory would be another one for each connection."
         raise SetupError(message)
@@ -65,7 +65,9 @@ def fetch_one(db: pw.Database, sql: str, *params: Any) -> tuple[Any, ...] | None
     return rows[0] if rows else None
 
 
-def is_locked(error: Exception) -> bool:
+def is_locked(error: BaseException) -> bool:
     """Tell whether a database error means that another connection holds a lock."""
-    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0)
-    return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    cause: Any = error
+    while hasattr(cause, "orig"):  # Peewee wraps an error of the driver, at times twice.
+        cause = cause.orig
+    return getattr(cause, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

@@ -78,7 +78,7 @@ def page(model: type[Course] | type[Student], prefix: str | None, after: tuple[A
     key = (model.id,) if prefix is None else (model.name, model.id)
     if prefix is not None:
         # No name is longer than MAX_NAME, so this bound follows every name with the prefix.
-        query = query.where(model.name < prefix + "\U0010ffff" * MAX_NAME)
+        query = query.where(model.name < prefix + "\U0010ffff" * (MAX_NAME + 1))
         after = after or (prefix, 0)
     if after is not None:
         query = query.where(pw.Tuple(*key) > after)

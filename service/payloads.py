@@ -4,7 +4,7 @@ Each field's type is its rule. All the faults of one value are found before it i
 """
 
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NewType, TypeVar
 from urllib.parse import quote
@@ -74,6 +74,11 @@ class NewEnrollment:
 
 
 @attrs.frozen
+class NoQuery:
+    """The query of everything that takes none."""
+
+
+@attrs.frozen
 class PageQuery:
     """The query of a list by id."""
 
@@ -107,12 +112,15 @@ def payload(cls: type[T], value: object) -> T:
 
 def query(cls: type[T], values: Mapping[str, list[str]]) -> T:
     """Make a query of its decoded values. Raises InvalidQuery with the parameter of each fault."""
+    faults = []
     try:
         made = _queries.structure(values, cls)
     except ClassValidationError as error:
-        raise InvalidQuery(list(_faults(error))) from None
-    if not _continues(made):
-        raise InvalidQuery([("after", _OTHER_LIST)])
+        faults = list(_faults(error))
+    if issubclass(cls, PageQuery) and "after" not in dict(faults) and not _continues(values):
+        faults.append(("after", _OTHER_LIST))
+    if faults:
+        raise InvalidQuery(faults)
     return made
 
 
@@ -126,13 +134,16 @@ def cursor(*key: str | int) -> str:
     return urlsafe_b64encode(msgspec.json.encode(key)).decode().rstrip("=")
 
 
-def _continues(page: Any) -> bool:
-    """Tell whether the cursor is of the order, and of the prefix, that the query asks for."""
-    prefix: str | None = getattr(page, "name", None)
-    if page.after is None or prefix is None:
-        return page.after is None or len(page.after) == 1
+def _continues(values: Mapping[str, list[str]]) -> bool:
+    """Tell whether the cursor, if any, is of the order, and of the prefix, that the query asks for."""
+    if "after" not in values:
+        return True
+    *name, _ = _key(values["after"][0])
+    if "name" not in values or not name:
+        return "name" not in values and not name
     # bytes.lower folds as SQLite's NOCASE does: ASCII letters only.
-    return len(page.after) > 1 and page.after[0].encode().lower().startswith(prefix.encode().lower())
+    folded: bytes = name[0].encode().lower()
+    return folded.startswith(values["name"][0].encode().lower())
 
 
 def _faults(error: ClassValidationError) -> Iterator[tuple[str, str]]:
@@ -177,7 +188,7 @@ def _limit(value: str) -> int:
 
 def _key(value: str) -> tuple[Any, ...]:
     try:
-        match msgspec.json.decode(urlsafe_b64decode(value + "=" * (-len(value) % 4))):
+        match msgspec.json.decode(b64decode(value + "=" * (-len(value) % 4), altchars=b"-_", validate=True)):
             case [row_id]:
                 return (_id(row_id),)
             case [name, row_id]:

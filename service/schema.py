@@ -3,8 +3,10 @@
 import logging
 import os
 import shlex
+import time
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -50,18 +52,21 @@ def connect(url: str | os.PathLike[str], *, busy_timeout: float = 5.0) -> pw.Sql
 
 def check(db: pw.Database, url: str | os.PathLike[str]) -> None:
     """Raise SchemaMismatch, with the command that mends it, unless the schema is the code's."""
-    found = versions(db)
-    if found.unknown:
+    _check_not_ahead(db, url)
+    if pending := versions(db).pending:
         message = (
-            f"The database {os.fspath(url)} is ahead of this version of the service, which does not know "
-            f"{', '.join(found.unknown)}. Run the version that made it, or roll back with that version: "
-            f"{_command('rollback', url)}"
+            f"The database {os.fspath(url)} is behind: {', '.join(pending)} not applied. "
+            f"Run: {_command('migrate', url)}"
         )
         raise SchemaMismatch(message)
-    if found.pending:
+
+
+def _check_not_ahead(db: pw.Database, url: str | os.PathLike[str]) -> None:
+    if unknown := versions(db).unknown:
         message = (
-            f"The database {os.fspath(url)} is behind: {', '.join(found.pending)} not applied. "
-            f"Run: {_command('migrate', url)}"
+            f"The database {os.fspath(url)} is ahead of this version of the service, which does not know "
+            f"{', '.join(unknown)}. Run the version that made it, or roll back with that version: "
+            f"{_command('rollback', url)}"
         )
         raise SchemaMismatch(message)
 
@@ -92,13 +97,14 @@ def versions(db: pw.Database) -> Versions:
 def migrate(url: str | os.PathLike[str]) -> list[str]:
     """Apply what is pending, all or nothing, and give the names; makes the file if it is missing.
 
-    Raises MigrationFailed, naming the migration; the database is then as it was.
+    Raises MigrationFailed, naming the migration, and SchemaMismatch if the database is
+    ahead of the code; it is then as it was.
     """
     with _setting_up(database_path(url), **_MIGRATING, create=True) as db:
-        with _migrating(db) as router:
-            done: list[str] = router.run()
-        if db.journal_mode != "wal":
-            db.journal_mode = "wal"
+        with db.atomic("IMMEDIATE"):  # The whole run, so that two cannot interleave.
+            _check_not_ahead(db, url)
+            done: list[str] = _router(db).run()
+        _log_ahead(db)
     return done
 
 
@@ -107,7 +113,8 @@ def rollback(url: str | os.PathLike[str]) -> str:
 
     Raises SetupError if there is none, MigrationFailed if it refuses.
     """
-    with _setting_up(_existing(url), **_MIGRATING) as db, _migrating(db) as router:
+    with _setting_up(_existing(url), **_MIGRATING) as db, db.atomic("IMMEDIATE"):
+        router = _router(db)
         applied: list[str] = router.done
         if not applied:
             message = f"The database {os.fspath(url)} has no migration to roll back."
@@ -116,14 +123,27 @@ def rollback(url: str | os.PathLike[str]) -> str:
         return applied[-1]
 
 
-@contextmanager
-def _migrating(db: pw.SqliteDatabase) -> Iterator[Any]:
-    """Give a router inside one transaction for the whole run, so that two runs cannot interleave."""
-    with db.atomic("IMMEDIATE"):
-        yield _router(db)
-        broken = fetch_all(db, "PRAGMA foreign_key_check")
-        if broken:
-            raise MigrationFailed(f"{len(broken)} rows refer to rows that are missing, the first in {broken[0][0]}.")
+def _log_ahead(db: pw.SqliteDatabase) -> None:
+    """Put the file into WAL mode, where reads and writes do not wait for each other; it stays in it.
+
+    SQLite does not wait for a lock here, so a writer that comes in between is waited for.
+    """
+    until = time.monotonic() + db.timeout
+    while db.journal_mode != "wal":
+        with suppress(pw.OperationalError) if time.monotonic() < until else nullcontext():
+            db.journal_mode = "wal"
+        time.sleep(0.001)
+
+
+def _broken_references(db: pw.Database) -> Counter[tuple[Any, ...]]:
+    """Count the rows that refer to rows that are missing, and the references that are broken in themselves."""
+    found: Counter[tuple[Any, ...]] = Counter()
+    for table in db.get_tables():
+        try:
+            found.update(fetch_all(db, f'PRAGMA foreign_key_check("{table}")'))
+        except pw.OperationalError as error:
+            found[table, str(error)] += 1
+    return found
 
 
 def _router(db: pw.SqliteDatabase) -> Any:
@@ -147,7 +167,11 @@ def _router(db: pw.SqliteDatabase) -> Any:
 
         def run_one(self, name: str, migrator: Migrator, **options: Any) -> str:
             try:
-                return super().run_one(name, migrator, **options)
+                before = _broken_references(db)
+                super().run_one(name, migrator, **options)
+                if broken := _broken_references(db) - before:
+                    what = f"{broken.total()} references would be broken, the first in {min(broken)[0]}"
+                    raise ValueError(what)
             except Exception as error:
                 hint = (
                     " A table of another program is never taken over: give the service a file of its own."
@@ -156,6 +180,7 @@ def _router(db: pw.SqliteDatabase) -> Any:
                 )
                 message = f"Migration {name} failed: {error}.{hint} The database is as it was."
                 raise MigrationFailed(message) from error
+            return name
 
     quiet = logging.Logger("migrations")  # noqa: LOG001 - heard by nobody: MigrationFailed says it all.
     quiet.addHandler(logging.NullHandler())

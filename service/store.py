@@ -10,6 +10,7 @@ import asyncio
 import errno
 import logging
 import os
+import sqlite3
 import threading
 import weakref
 from collections import defaultdict, deque
@@ -30,6 +31,9 @@ Ts = TypeVarTuple("Ts")
 
 READY_TIMEOUT = 1.0
 """Seconds within which a store that is ready opens a write transaction."""
+
+_NOTHING = "Nothing was kept."
+_UNKNOWN = "Whether anything was kept is not known."
 
 logger = logging.getLogger(__name__)
 
@@ -162,11 +166,12 @@ class _Writer:
     def submit(self, job: _Job) -> None:
         with self._changed:
             if len(self._pending) >= self._max_pending:
-                raise Busy(f"{self._max_pending} writes are waiting already. Nothing was kept.")
+                raise Busy(f"{self._max_pending} writes are waiting already. {_NOTHING}")
             if self._thread is None:
                 # A daemon, so that it does not keep a host program alive; the finalizer drains it.
-                self._thread = threading.Thread(target=self._run, name="enrollment-writer", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="enrollment-writer", daemon=True)
+                thread.start()
+                self._thread = thread
             self._pending.append(job)
             self._changed.notify()
 
@@ -179,14 +184,20 @@ class _Writer:
             thread.join()
 
     def _run(self) -> None:
-        while group := self._next_group():
-            self._commit(group)
-            by_loop = defaultdict(list)
-            for job in group:
-                by_loop[job.loop].append(job)
-            for loop, jobs in by_loop.items():
-                with suppress(RuntimeError):  # A loop that is closed has nobody waiting.
-                    loop.call_soon_threadsafe(_settle, jobs)
+        while self._run_group():
+            pass
+
+    def _run_group(self) -> bool:
+        """Serve one group and forget it: what waits for the next one keeps no job alive."""
+        group = self._next_group()
+        self._commit(group)
+        by_loop = defaultdict(list)
+        for job in group:
+            by_loop[job.loop].append(job)
+        for loop, jobs in by_loop.items():
+            with suppress(RuntimeError):  # A loop that is closed has nobody waiting.
+                loop.call_soon_threadsafe(_settle, jobs)
+        return bool(group)
 
     def _next_group(self) -> list[_Job]:
         """Wait for work and take all of it; none means that the writer is closed."""
@@ -200,6 +211,8 @@ class _Writer:
 
     def _commit(self, group: Sequence[_Job]) -> None:
         committing = False
+        if not group:
+            return
         try:
             self._file.verify()
             with self._db.atomic("IMMEDIATE"):
@@ -209,7 +222,8 @@ class _Writer:
             self._file.verify()
             self.failed = False
         except Exception as error:  # noqa: BLE001 - nothing may end this thread: its callers would wait for ever.
-            kept = "Whether anything was kept is not known." if committing else "Nothing was kept."
+            # A commit that found a lock in its way was rolled back; of another failure nobody can tell.
+            kept = _UNKNOWN if committing and not is_locked(error) else _NOTHING
             refusal = _refusal(error, kept)
             self.failed |= not isinstance(refusal, Busy)
             for job in group:
@@ -219,12 +233,17 @@ class _Writer:
     def _work(self, job: _Job) -> None:
         try:
             job.result = job.work(self._db, *job.args)
-        except Exception as error:
-            # A full disk or a failed write undoes the whole transaction, not just the statement;
-            # the next statement would then commit by itself.
-            if not self._db.connection().in_transaction:
-                raise
-            job.error = error
+        except BaseException as error:  # noqa: BLE001 - it is its caller's, and may not end this thread.
+            job.error = RuntimeError(f"The work raised {error!r}.")
+            if isinstance(error, Exception) and not isinstance(error, StopIteration):  # Those fit in a future.
+                job.error = error
+        # A full disk or a failed write undoes the whole transaction, not just the statement; what
+        # follows would then commit by itself.
+        if not self._db.connection().in_transaction:
+            raise job.error or pw.OperationalError("the transaction was undone")
+        # A constraint that no rule expects is a defect; any other error is the database's own.
+        if isinstance(job.error, (pw.DatabaseError, sqlite3.Error)) and not isinstance(job.error, pw.IntegrityError):
+            job.error = _refusal(job.error, _NOTHING)
 
 
 def _settle(jobs: Sequence[_Job]) -> None:

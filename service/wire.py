@@ -5,7 +5,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar, get_type_hints
 from urllib.parse import parse_qs, quote, urlencode
 
 import msgspec
@@ -19,7 +19,8 @@ from service.store import Store
 
 T = TypeVar("T")
 Headers = tuple[tuple[bytes, bytes], ...]
-Handler = Callable[["Request"], Awaitable["Response"]]
+Handler = Callable[..., Awaitable["Response"]]
+"""Takes the request and, if it has a parameter `query`, the query's values as the class annotated there."""
 
 MAX_BODY = 2**20
 """Bytes in a body, at most."""
@@ -82,14 +83,13 @@ class Request:
         return row_id if row_id <= payloads.MAX_ID else 0
 
     def query(self, cls: type[T]) -> T:
-        """Give the query's parameters. Raises InvalidQuery."""
-        values = self._query_values()
-        return payloads.query(cls, values) if values else cls()
+        """Give the query's values. Raises InvalidQuery."""
+        return payloads.query(cls, self._query_values()) if self._scope["query_string"] else cls()
 
     def _query_values(self) -> dict[str, list[str]]:
         raw: bytes = self._scope["query_string"]
         try:
-            return parse_qs(raw.decode(), keep_blank_values=True, errors="strict", max_num_fields=50) if raw else {}
+            return parse_qs(raw.decode(), keep_blank_values=True, errors="strict", max_num_fields=50)
         except ValueError as error:
             raise InvalidQuery([("", "must be percent-encoded UTF-8, with at most 50 parameters")]) from error
 
@@ -99,7 +99,8 @@ class Request:
         accepted = _MEDIA_TYPES[self._scope["method"]]
         if not accepted.fullmatch(headers.get(b"content-type", b"")):
             raise EdgeError("unsupported_media_type", "The body must be JSON, and its Content-Type must say so.")
-        body = await self._body(int(headers.get(b"content-length", 0)))
+        length = headers.get(b"content-length", b"")
+        body = await self._body(int(length[:20]) if length.isdigit() else 0)
         return payloads.payload(cls, _decode(body))
 
     async def _body(self, announced: int) -> bytes:
@@ -132,17 +133,23 @@ class Endpoint:
     def __init__(self, store: Store, handlers: Mapping[str, Handler]) -> None:
         """Add what HTTP owes to every path: HEAD beside GET, and OPTIONS."""
         self._store = store
-        self._handlers = dict(handlers)
-        if "GET" in handlers:
-            self._handlers["HEAD"] = handlers["GET"]
-        self._handlers["OPTIONS"] = self._options
+        head = {"HEAD": handlers["GET"]} if "GET" in handlers else {}
+        self._handlers = {
+            method: (handler, get_type_hints(handler).get("query"))
+            for method, handler in {**handlers, **head, "OPTIONS": self._options}.items()
+        }
         self._allow = ((b"allow", ", ".join(sorted(self._handlers)).encode()),)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens."""
         request = Request(scope, receive, self._store)
         try:
-            response = await self._handlers.get(scope["method"], self._not_allowed)(request)
+            handler, query = self._handlers.get(scope["method"]) or self._not_allowed()
+            if query is not None:
+                response = await handler(request, request.query(query))
+            else:
+                request.query(payloads.NoQuery)
+                response = await handler(request)
         except ServiceError as error:
             response = problem(request, error)
         except ClientDisconnect:
@@ -155,7 +162,7 @@ class Endpoint:
     async def _options(self, _: Request) -> Response:
         return Response(204, headers=self._allow)
 
-    async def _not_allowed(self, _: Request) -> Response:
+    def _not_allowed(self) -> NoReturn:
         raise EdgeError("method_not_allowed", "This path does not have that method.", self._allow)
 
 
@@ -208,7 +215,8 @@ def _decode(body: bytes) -> object:
     # Some JSON is sound and yet more than msgspec holds: 1e999, or half a surrogate pair.
     # The standard library reads it, so that the refusal can name the field.
     try:
-        return json.loads(body.decode(), parse_constant=_not_json)
+        # More than 4,300 digits are more than int takes; 25 are enough to be out of any range here.
+        return json.loads(body.decode(), parse_constant=_not_json, parse_int=lambda digits: int(digits[:25]))
     except (ValueError, RecursionError) as error:
         detail = f"The body is not JSON: {error}."
         raise EdgeError("malformed_json", detail) from error

@@ -1,0 +1,146 @@
+"""Set-up: the wheel in an environment of its own, the Makefile, and what the checks run on."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx2
+import pytest
+from conftest import ROOT, Server
+
+RUNNING = ["run", "migrate", "migration", "rollback"]
+TESTING = ["test", "lint", "typecheck", "coverage", "check"]
+# What a `make` around these tests, or whoever runs them, has set is not for what they start.
+OURS = re.compile("MAKE.*|MFLAGS|PYTHON.*|HOST|PORT|DATABASE_URL|NAME")
+ENVIRON = {name: value for name, value in os.environ.items() if not OURS.fullmatch(name)}
+
+
+def run(*command: str | Path, cwd: Path, env: Mapping[str, str] = ENVIRON) -> str:
+    """Run a command that must succeed; give what it prints."""
+    ended = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Copy what the repository holds of the program, without what was made from it."""
+    tree = tmp_path / "tree"
+    for folder in ("service", "migrations"):
+        shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("Makefile", "README.md", "pyproject.toml", "requirements.txt", "tests/requirements.txt", ".ci/run"):
+        (tree / file).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / file, tree / file)
+    return tree
+
+
+def serve(*command: str | Path, cwd: Path) -> list[object]:
+    """Start a server with a command, ask it for the students, and kill all that was started."""
+    with subprocess.Popen(
+        command, cwd=cwd, env=ENVIRON, text=True, stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
+        try:
+            assert process.stdout
+            students: list[object] = httpx2.get(f"{Server(process, process.stdout.readline()).url}/students").json()
+            return students
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_wheel(tree: Path, tmp_path: Path) -> None:
+    """The wheel brings its migrations and all that it needs: in an empty environment it migrates and serves."""
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, tree, cwd=tmp_path)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist() if ".dist-info" not in name} == {"service"}
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "empty", cwd=tmp_path)
+    python = tmp_path / "empty" / "bin" / "python"
+    pip = (sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check", "install", "--quiet")
+    run(*pip, "--constraint", ROOT / "requirements.txt", wheel, cwd=tmp_path)
+    host = tmp_path / "host"
+    (host / "migrations").mkdir(parents=True)
+    (host / "migrations" / "001_host.py").write_text("Another program's migrations are none of ours.")
+    applied = [f"applied {path.stem}" for path in sorted((ROOT / "migrations").glob("0*.py"))]
+    assert run(python, "-m", "service", "migrate", cwd=host).splitlines()[:-1] == applied
+    assert serve(python, "-m", "service", "serve", "--port", "0", cwd=host) == []
+    assert (host / "enrollment.db").exists()
+
+
+def test_make_help(tree: Path) -> None:
+    """The default target lists every target, in order, with its own comment; all those promised are there."""
+    documented = re.findall(r"^([a-z]+):.*## (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    listed = [re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in run("make", cwd=tree).splitlines()]
+    assert listed == [[f"make {target}", comment] for target, comment in documented]
+    assert {target for target, _ in documented} >= {"help", "lock", "clean", *RUNNING, *TESTING}
+    assert run("make", "help", cwd=tree) == run("make", cwd=tree)
+
+
+@pytest.mark.parametrize("target", [*RUNNING, *TESTING])
+def test_make_makes_the_environment_first(tree: Path, target: str) -> None:
+    """Where there is no .venv, a target that needs it makes it first, with the Python that was asked for."""
+    made, _, installed, *_ = run("make", "-n", target, f"PYTHON={sys.executable}", "NAME=x", cwd=tree).splitlines()
+    assert made == f"{sys.executable} -m venv --clear .venv"
+    pins = "requirements.txt" if target in RUNNING else "tests/requirements.txt"
+    assert re.fullmatch(rf"\.venv/bin/pip install .*-r {pins}", installed)
+
+
+def test_make_keeps_the_environment_of_its_python(tree: Path, ready: Path) -> None:
+    """An environment that is made, for this Python and these requirements, is not made again."""
+    assert "venv --clear" not in run("make", "-n", "run", cwd=ready)
+    (tree / "requirements.txt").touch()
+    assert "pip install" in run("make", "-n", "run", cwd=ready)
+    assert "venv --clear" in run("make", "-n", "run", f"PYTHON={ready / 'python9.9'}", cwd=ready)
+
+
+@pytest.fixture
+def ready(tree: Path) -> Path:
+    """Give the tree a .venv that is made already, and stands on the one that the tests run in."""
+    folder = tree / ".venv" / "bin"
+    folder.mkdir(parents=True)
+    for name in ("python", "pw_migrate"):
+        (folder / name).write_text(f'#!/bin/sh\nexec {Path(sys.executable).with_name(name)} "$@"\n')
+        (folder / name).chmod(0o755)
+    (tree / "python9.9").write_text("#!/bin/sh\necho 9.9\n")
+    (tree / "python9.9").chmod(0o755)
+    version = run("make", "-n", "run", cwd=tree).split("made-")[1].split()[0]
+    for marker in (f"made-{version}", f"made-{version}-run"):
+        (tree / ".venv" / marker).touch()
+    return tree
+
+
+def test_make_run(ready: Path) -> None:
+    """`make run` migrates and serves; what make is told on its command line reaches the service."""
+    assert serve("make", "run", "PORT=0", f"DATABASE_URL=sqlite:///{ready}/x.db", cwd=ready) == []
+    assert (ready / "x.db").exists()
+    assert not (ready / "enrollment.db").exists()
+
+
+def test_make_migration(ready: Path) -> None:
+    """`make migration` writes the next migration, which `make migrate` and `make rollback` then run as it is."""
+    run("make", "migration", "NAME=add_rooms", cwd=ready)
+    (made,) = ready.glob("migrations/*_add_rooms.py")
+    assert f"applied {made.stem}\n" in run("make", "migrate", cwd=ready)
+    assert run("make", "rollback", cwd=ready) == f"rolled back {made.stem}\n"
+
+
+def test_ci(tree: Path, tmp_path: Path) -> None:
+    """The checks run in full on one Python, then the tests on each other one that is found, once."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    versions = {"python3": "3.11", "python3.11": "3.11", "python3.12": "3.12", "python3.13": "3.13"}
+    for name, version in versions.items():
+        (folder / name).write_text(f"#!/bin/sh\necho {version}\n")
+    spare = tmp_path / "pyenv" / "versions" / "3.12.9" / "bin"
+    spare.mkdir(parents=True)
+    shutil.copy(folder / "python3.12", spare / "python")
+    (folder / "pyenv").write_text(f"#!/bin/sh\necho {tmp_path / 'pyenv'}\n")
+    for script in (*folder.iterdir(), spare / "python"):
+        script.chmod(0o755)
+    (tree / "Makefile").write_text("check:\n\t@echo check\ntest:\n\t@echo test $(PYTHON)\n")
+    said = run(tree / ".ci" / "run", cwd=tmp_path, env={**ENVIRON, "PATH": f"{folder}:{ENVIRON['PATH']}"})
+    assert said.splitlines() == ["check", "test python3.12", "test python3.13"]

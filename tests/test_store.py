@@ -1,0 +1,634 @@
+"""The store in this process, on real files: groups, locks, full disks, files that vanish, closing."""
+
+import asyncio
+import gc
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import peewee as pw
+import pytest
+from conftest import ROOT
+
+from service import courses, enrollments, schema, students
+from service.database import fetch_all, open_database
+from service.errors import AlreadyEnrolled, Busy, CourseNotFound, StorageUnavailable, StudentNotFound
+from service.store import Store
+from service.students import Student, insert_student, list_students
+
+pytestmark = pytest.mark.anyio
+
+HOLD = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+for statement in sys.argv[2:]:
+    db.execute(statement).fetchall()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+LEAVE = """
+import asyncio, sys, time
+from service.store import Store
+from service.students import insert_student
+
+async def main():
+    asyncio.ensure_future(store.write(lambda db: time.sleep(0.3)))
+    for n in range(500):
+        asyncio.ensure_future(store.write(insert_student, str(n)))
+    await asyncio.sleep(0)
+
+store = Store(sys.argv[1], busy_timeout=5, max_pending_writes=1000)
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run the async tests on asyncio alone."""
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _in_time() -> Iterator[None]:
+    """Fail a test that hangs: a caller without an answer would wait for ever."""
+    usual = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("It hangs."))
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, usual)
+
+
+def open_store(path: Path, *, busy_timeout: float = 5, max_pending_writes: int = 1000) -> Store:
+    """Make a store that waits long, unless told otherwise."""
+    return Store(path, busy_timeout=busy_timeout, max_pending_writes=max_pending_writes)
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    """Give a store on the file."""
+    with closing(open_store(path)) as store:
+        yield store
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Give a disk of 1 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if not shutil.which("mount") or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("A small disk can be mounted on Linux, by root.")
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+@contextmanager
+def held(path: Path, *statements: str) -> Iterator[None]:
+    """Have another process run statements on the file, and keep what they lock until the block ends."""
+    command = [sys.executable, "-c", HOLD, str(path), *statements]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "held\n"
+        yield
+
+
+@asynccontextmanager
+async def stalled(store: Store, first: Callable[[pw.Database], object] = id) -> AsyncIterator[None]:
+    """Keep the writer inside a transaction until the block ends: what is written meanwhile is one group."""
+    started, go_on = threading.Event(), threading.Event()
+
+    def stall(db: pw.Database) -> None:
+        first(db)
+        started.set()
+        go_on.wait(10)
+
+    (stalling,) = await submit(store.write(stall))
+    await asyncio.to_thread(started.wait, 10)
+    try:
+        yield
+    finally:
+        go_on.set()
+        await stalling
+
+
+async def submit(*writes: Awaitable[Any]) -> list[asyncio.Future[Any]]:
+    """Start writes, in this order."""
+    started: list[asyncio.Future[Any]] = [asyncio.ensure_future(write) for write in writes]
+    await asyncio.sleep(0)
+    return started
+
+
+async def as_one_group(store: Store, *writes: Awaitable[Any]) -> list[Any]:
+    """Give what became of writes that share a transaction: a result or an error each."""
+    async with stalled(store):
+        started = await submit(*writes)
+    return await asyncio.wait_for(asyncio.gather(*started, return_exceptions=True), 5)
+
+
+def ends_threads(before: set[threading.Thread]) -> bool:
+    """Tell whether all threads but those before have ended within 5 s."""
+    gc.collect()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(5)
+    return set(threading.enumerate()) <= before
+
+
+def names(path: Path) -> list[str]:
+    """Give the names of the students in the file, as another program finds them."""
+    with closing(sqlite3.connect(path)) as db:
+        return [name for (name,) in db.execute("SELECT name FROM students ORDER BY id")]
+
+
+def wal(path: Path) -> Path:
+    """Give the write-ahead log's path: it is there while anybody has the file open."""
+    return path.with_name(f"{path.name}-wal")
+
+
+def fill_up(db: pw.Database) -> None:
+    """Outgrow the file's limit: SQLite then undoes the whole transaction."""
+    db.execute_sql("PRAGMA max_page_count = 1")
+    with db.atomic():
+        db.execute_sql("INSERT INTO students (name) VALUES (hex(zeroblob(100000)))")
+
+
+def fill_up_and_hide_it(db: pw.Database) -> None:
+    """Outgrow the file's limit, and return as if nothing were wrong."""
+    with suppress(pw.OperationalError):
+        fill_up(db)
+
+
+def break_commit(db: pw.Database) -> None:
+    """Break a reference in such a way that only the commit notices."""
+    db.execute_sql("PRAGMA defer_foreign_keys = ON")
+    db.execute_sql("INSERT INTO enrollments VALUES (1, 1, '')")
+
+
+def insert_half(db: pw.Database) -> None:
+    """Fail between two statements of one rule."""
+    with db.atomic():
+        insert_student(db, "half")
+        raise ValueError
+
+
+# Groups
+
+
+async def test_every_refusal_in_a_group_is_its_own(store: Store, path: Path) -> None:
+    """Units that are refused, or that fail, undo themselves and nothing else of their group."""
+    enroll = enrollments.enroll
+    ada, course, *outcome, ben = await as_one_group(
+        store,
+        store.write(insert_student, "Ada"),
+        store.write(courses.insert_course, "Chess", "A1"),
+        store.write(enroll, 1, 1),
+        store.write(enroll, 1, 1),
+        store.write(enroll, 9, 9),
+        store.write(enroll, 1, 9),
+        store.write(insert_half),
+        store.write(insert_student, "Ben"),
+    )
+    assert [type(each) for each in outcome] == [
+        enrollments.Enrollment,
+        AlreadyEnrolled,
+        StudentNotFound,
+        CourseNotFound,
+        ValueError,
+    ]
+    assert (ada.id, course.id, ben.id) == (1, 1, 2)
+    assert names(path) == ["Ada", "Ben"]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, StopIteration, SystemExit, asyncio.CancelledError])
+async def test_no_error_of_one_unit_reaches_another(store: Store, path: Path, error: type[BaseException]) -> None:
+    """Whatever a unit raises, its own caller gets an error and every other caller a result."""
+
+    def fail(_: pw.Database) -> None:
+        raise error
+
+    before, failed, after = await as_one_group(
+        store, store.write(insert_student, "Ada"), store.write(fail), store.write(insert_student, "Ben")
+    )
+    assert isinstance(failed, Exception)
+    assert (before, after) == (Student(1, "Ada"), Student(2, "Ben"))
+    assert await asyncio.wait_for(store.write(insert_student, "Cy"), 5)
+    assert names(path) == ["Ada", "Ben", "Cy"]
+
+
+async def test_nobody_hears_of_a_write_before_its_commit(store: Store) -> None:
+    """While a group runs its callers wait, and readers see nothing of it; then both see it all."""
+    async with stalled(store, lambda db: insert_student(db, "Ada")):
+        (waiting,) = await submit(store.write(insert_student, "Ben"))
+        assert await store.read(list_students) == []
+        assert not waiting.done()
+    await waiting
+    assert await store.read(list_students) == [Student(1, "Ada"), Student(2, "Ben")]
+
+
+@pytest.mark.parametrize("undo", [fill_up, fill_up_and_hide_it, pw.Database.rollback])
+async def test_a_transaction_that_is_undone_is_undone_for_its_whole_group(
+    store: Store, path: Path, undo: Callable[[pw.Database], None]
+) -> None:
+    """When SQLite gives up a transaction nothing of it is kept, every caller knows, and the next one starts afresh."""
+    outcome = await as_one_group(
+        store, store.write(insert_student, "Ada"), store.write(undo), store.write(insert_student, "Ben")
+    )
+    assert [type(each) for each in outcome] == [StorageUnavailable] * 3
+    assert {each.detail.rpartition(": ")[2] for each in outcome} == {outcome[0].detail.rpartition(": ")[2]}
+    assert outcome[0].detail.endswith("Nothing was kept.")
+    assert names(path) == []
+    await store.write(insert_student, "C" * 100_000)
+    assert names(path) == ["C" * 100_000]
+
+
+async def test_a_full_disk_in_the_middle_of_a_group_is_a_refusal(store: Store, path: Path) -> None:
+    """A statement that finds no room, and is undone alone, is no defect of the service to its caller."""
+    await store.write(lambda db: fetch_all(db, "PRAGMA max_page_count = 1"))
+    outcome = await as_one_group(store, store.write(insert_student, "Ada"), store.write(insert_student, "B" * 100_000))
+    assert isinstance(outcome[1], StorageUnavailable)
+    assert names(path) == [each.name for each in outcome if isinstance(each, Student)]
+
+
+async def test_a_failed_commit_leaves_the_outcome_open(store: Store, path: Path) -> None:
+    """Every caller of the group hears that it is not known what was kept; the next commit works."""
+    outcome = await as_one_group(store, store.write(insert_student, "Ada"), store.write(break_commit))
+    assert [type(each) for each in outcome] == [StorageUnavailable] * 2
+    assert {each.detail.partition(". ")[2] for each in outcome} == {"Whether anything was kept is not known."}
+    await store.write(insert_student, "Ben")
+    assert names(path) == ["Ben"]
+
+
+async def test_every_commit_is_synced(store: Store) -> None:
+    """Durable commits and enforced references are on from the start, and after a failure too."""
+    pragmas = "SELECT synchronous, foreign_keys FROM pragma_synchronous, pragma_foreign_keys"
+    assert await store.write(fetch_all, pragmas) == [(2, 1)]
+    with pytest.raises(StorageUnavailable):
+        await store.write(break_commit)
+    assert await store.write(fetch_all, pragmas) == [(2, 1)]
+
+
+# Another process on the same file
+
+
+async def test_a_write_waits_for_a_lock(store: Store, path: Path) -> None:
+    """A write that finds the file locked is done as soon as the lock is gone."""
+    with held(path, "BEGIN IMMEDIATE", "INSERT INTO students (name) VALUES ('never')"):
+        (adding,) = await submit(store.write(insert_student, "Ada"))
+        assert await store.read(list_students) == []
+        await asyncio.sleep(0.1)
+        assert not adding.done()
+    assert await adding == Student(1, "Ada")
+
+
+async def test_a_write_gives_up_on_a_lock(path: Path) -> None:
+    """After the busy timeout a write is refused and not kept, and the next one works."""
+    with closing(open_store(path, busy_timeout=0.3)) as store:
+        with held(path, "BEGIN IMMEDIATE"):
+            began = time.monotonic()
+            with pytest.raises(Busy, match=r"Another process holds the database\. Nothing was kept"):
+                await store.write(insert_student, "Ada")
+            assert 0.3 <= time.monotonic() - began < 3
+        await store.write(insert_student, "Ben")
+        await store.check_ready()
+    assert names(path) == ["Ben"]
+
+
+async def test_a_commit_that_finds_a_reader_in_its_way_keeps_nothing(path: Path) -> None:
+    """In a file that is out of WAL a reader can hold up the commit: busy, and surely not kept."""
+    with held(path, "PRAGMA journal_mode = DELETE", "BEGIN", "SELECT * FROM students"):
+        with closing(open_store(path, busy_timeout=0.1)) as store, pytest.raises(Busy, match="Nothing was kept"):
+            await store.write(insert_student, "Ada")
+        assert names(path) == []
+
+
+@pytest.mark.parametrize("mode", ["locking_mode = EXCLUSIVE", "journal_mode = DELETE"])
+async def test_a_read_waits_for_a_lock_without_stopping_the_others(store: Store, path: Path, mode: str) -> None:
+    """A read of a file that another process has to itself waits in a thread; the event loop goes on."""
+    insert = "INSERT INTO students (name) VALUES ('Ada')"
+    with held(path, f"PRAGMA {mode}", insert, "BEGIN EXCLUSIVE"):
+        began = time.monotonic()
+        (reading,) = await submit(store.read(list_students))
+        for _ in range(10):
+            await asyncio.sleep(0.01)
+            assert not reading.done()
+        assert time.monotonic() - began < 3
+    assert await reading == [Student(1, "Ada")]
+
+
+async def test_a_read_gives_up_on_a_lock(path: Path) -> None:
+    """After the busy timeout a read is refused, on a connection that has read before too, and the next one works."""
+    with closing(open_store(path, busy_timeout=0.3)) as store:
+        with held(path, "PRAGMA journal_mode = DELETE"):
+            assert await store.read(list_students) == []
+        with held(path, "BEGIN EXCLUSIVE"):
+            began = time.monotonic()
+            with pytest.raises(Busy, match=r"Another process holds the database\. Nothing was read"):
+                await store.read(list_students)
+            assert 0.3 <= time.monotonic() - began < 3
+        assert await store.read(list_students) == []
+
+
+# The disk and the file
+
+
+def test_a_full_disk_costs_nothing_that_was_acknowledged(small_disk: Path, empty_database: Path) -> None:
+    """On a full disk writes are refused and reads go on; with room again all works, with no restart."""
+    path = Path(shutil.copy(empty_database, small_disk))
+    filler = small_disk / "filler"
+    kept: list[Student] = []
+
+    async def write_on(store: Store) -> None:
+        while True:
+            kept.append(await store.write(insert_student, "B" * 200))
+
+    with closing(open_store(path)) as store:
+        kept.append(asyncio.run(store.write(insert_student, "Ada")))
+        assert asyncio.run(store.read(list_students)) == kept
+        with filler.open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        with pytest.raises(StorageUnavailable, match="full"):
+            asyncio.run(write_on(store))
+        with pytest.raises(StorageUnavailable, match="full"):
+            asyncio.run(store.check_ready())
+        assert asyncio.run(store.read(list_students)) == kept
+        filler.unlink()
+        asyncio.run(store.check_ready())
+        kept.append(asyncio.run(store.write(insert_student, "Cy")))
+    assert names(path) == [student.name for student in kept]
+
+
+def test_a_file_that_vanishes_is_missed_until_it_is_back(store: Store, path: Path) -> None:
+    """Without its file the store reads nothing, writes nothing and makes no new one; when it is back all is there."""
+    asyncio.run(store.write(insert_student, "Ada"))
+    away = path.rename(path.with_name("away.db"))
+    refuses_everything(store, "No such file or directory")
+    assert not path.exists()
+    away.rename(path)
+    assert asyncio.run(store.read(list_students)) == [Student(1, "Ada")]
+    asyncio.run(store.write(insert_student, "Ben"))
+    asyncio.run(store.check_ready())
+    assert names(path) == ["Ada", "Ben"]
+
+
+def test_a_file_that_vanishes_before_the_first_use_is_not_made_anew(store: Store, path: Path) -> None:
+    """A store that has not opened its file yet refuses too, and leaves no empty file behind."""
+    path.unlink()
+    refuses_everything(store, "No such file or directory")
+    assert not path.exists()
+
+
+def test_a_file_that_vanishes_before_it_is_opened_is_an_error(tmp_path: Path) -> None:
+    """Should a file vanish right after it was looked at, SQLite itself does not make an empty one."""
+    with pytest.raises(pw.OperationalError, match="unable to open"):
+        open_database(tmp_path / "gone.db").connect()
+    assert not [*tmp_path.iterdir()]
+
+
+async def test_a_file_that_vanishes_under_a_commit_is_noticed(store: Store, path: Path) -> None:
+    """A write that SQLite commits to a file that is gone is never acknowledged."""
+    with pytest.raises(StorageUnavailable, match="Whether anything was kept is not known"):
+        await store.write(lambda _: path.unlink())
+
+
+def test_another_file_at_the_path_is_never_touched(store: Store, path: Path, empty_database: Path) -> None:
+    """A file that takes the place of the store's own is neither read nor written, whatever is asked or closed."""
+    asyncio.run(store.write(insert_student, "Ada"))
+    other = Path(shutil.copy(empty_database, path.with_name("other.db")))
+    other.replace(path)
+    for _ in range(2):
+        refuses_everything(store, "replaced")
+        store.close()
+    assert path.read_bytes() == empty_database.read_bytes()
+
+
+def refuses_everything(store: Store, why: str) -> None:
+    """Check that reads, writes and the probe are refused, and say that nothing was done."""
+    for attempt, done in (
+        (store.write(insert_student, "nowhere"), "kept"),
+        (store.read(list_students), "read"),
+        (store.check_ready(), "kept"),
+    ):
+        with pytest.raises(StorageUnavailable, match=rf"{why}.*\. Nothing was {done}\."):
+            asyncio.run(attempt)
+
+
+async def test_a_schema_that_is_rolled_back_under_the_store_is_a_refusal(store: Store, path: Path) -> None:
+    """Reads and writes of a table that is gone are refused as the storage's fault, and so is the probe."""
+    await store.write(insert_student, "Ada")
+    schema.rollback(path)
+    with pytest.raises(StorageUnavailable, match="no such table"):
+        await store.read(enrollments.list_roster, 1)
+    with pytest.raises(StorageUnavailable, match="no such table"):
+        await store.write(enrollments.enroll, 1, 1)
+    assert names(path) == ["Ada"]
+
+
+# Ready or not
+
+
+async def test_a_ready_store_says_so_and_writes_nothing(store: Store, path: Path) -> None:
+    """The probe of a sound store opens a transaction and leaves the file as it is."""
+    with closing(sqlite3.connect(path)) as db:
+        before = db.execute("PRAGMA data_version").fetchone()
+        await store.check_ready()
+        assert db.execute("PRAGMA data_version").fetchone() == before
+
+
+async def test_a_store_that_waits_over_a_second_for_a_lock_is_not_ready(store: Store, path: Path) -> None:
+    """The probe answers within about 1 s although a write would wait longer, and works once the lock is gone."""
+    with held(path, "BEGIN IMMEDIATE"):
+        began = time.monotonic()
+        with pytest.raises(StorageUnavailable, match="No write transaction opened within 1 s"):
+            await store.check_ready()
+        assert 1 <= time.monotonic() - began < 3
+    await store.check_ready()
+
+
+async def test_a_store_that_may_not_wait_for_a_lock_is_not_ready(path: Path) -> None:
+    """The probe is refused like any write when its lock is not to be had in time."""
+    with closing(open_store(path, busy_timeout=0)) as store, held(path, "BEGIN IMMEDIATE"), pytest.raises(Busy):
+        await store.check_ready()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("DELETE FROM {} WHERE name = '002_enrollments'", "is behind: 002_enrollments not applied. Run: .* migrate"),
+        ("INSERT INTO {} (name, migrated_at) VALUES ('999_later', '')", "is ahead of .* 999_later"),
+    ],
+)
+async def test_a_store_on_another_schema_is_not_ready(store: Store, path: Path, change: str, message: str) -> None:
+    """The probe refuses a schema that is behind the code or ahead of it, and says what to run."""
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(change.format(schema.HISTORY))
+    with pytest.raises(StorageUnavailable, match=message):
+        await store.check_ready()
+
+
+async def test_a_store_is_ready_again_once_a_commit_works(store: Store, path: Path) -> None:
+    """After a failed commit the probe itself proves that commits work again, and changes no value."""
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("PRAGMA user_version = 42")
+    with pytest.raises(StorageUnavailable):
+        await store.write(break_commit)
+    await store.check_ready()
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (42,)
+        before = db.execute("PRAGMA data_version").fetchone()
+        await store.check_ready()
+        assert db.execute("PRAGMA data_version").fetchone() == before
+
+
+# The queue, the callers and the end
+
+
+async def test_a_full_queue_refuses_at_once(path: Path) -> None:
+    """One write more than may wait is refused without waiting; those before it are kept."""
+    with closing(open_store(path, max_pending_writes=3)) as store:
+        async with stalled(store):
+            accepted = await submit(*(store.write(insert_student, name) for name in "abc"))
+            for refused in (store.write(insert_student, "d"), store.check_ready()):
+                with pytest.raises(Busy, match="3 writes are waiting already"):
+                    await refused
+            assert not any(each.done() for each in accepted)
+        await asyncio.gather(*accepted)
+        await store.write(insert_student, "e")
+    assert names(path) == [*"abce"]
+
+
+async def test_close_finishes_what_was_accepted(store: Store, path: Path) -> None:
+    """Writes that wait when the store is closed are kept and answered; then the file is let go."""
+    await store.read(list_students)
+    async with stalled(store):
+        accepted = await submit(*(store.write(insert_student, str(n)) for n in range(100)))
+        closings = await submit(*(asyncio.to_thread(store.close) for _ in range(3)))
+        accepted += await submit(store.write(insert_student, "late"))
+    await asyncio.gather(*closings)
+    await asyncio.gather(*accepted)
+    store.close()
+    assert names(path) == [*map(str, range(100)), "late"]
+    assert not wal(path).exists()
+
+
+async def test_a_closed_store_opens_again(store: Store, path: Path) -> None:
+    """Closing is for the moment: the next use opens the file again, as often as it comes to that."""
+    store.close()
+    for n in range(3):
+        await store.write(insert_student, str(n))
+        assert len(await store.read(list_students)) == n + 1
+        store.close()
+        assert not wal(path).exists()
+
+
+async def test_close_in_the_midst_of_writes_loses_none(store: Store, path: Path) -> None:
+    """Closing over and over while others write leaves no caller without an answer."""
+    writes = []
+    for n in range(100):
+        writes += await submit(store.write(insert_student, str(n)))
+        await asyncio.to_thread(store.close)
+    await asyncio.wait_for(asyncio.gather(*writes), 5)
+    assert names(path) == [*map(str, range(100))]
+
+
+def test_event_loops_in_several_threads_share_a_store(store: Store, path: Path) -> None:
+    """Each loop gets its own answers, whatever the others do."""
+
+    async def work(thread: int) -> list[str]:
+        made = await asyncio.gather(*(store.write(insert_student, f"{thread}/{n}") for n in range(100)))
+        read = await asyncio.gather(*(store.read(students.find_student, student.id) for student in made))
+        return [student.name for student in read]
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = [*pool.map(lambda thread: asyncio.run(work(thread)), range(4))]
+    assert answers == [[f"{thread}/{n}" for n in range(100)] for thread in range(4)]
+    assert len(names(path)) == 400
+
+
+async def test_a_caller_that_gives_up_disturbs_nobody(store: Store, path: Path) -> None:
+    """A cancelled caller's neighbours get their answers, refused or not, and the store goes on."""
+    async with stalled(store):
+        ada, gone, failing, refused = await submit(
+            store.write(insert_student, "Ada"),
+            store.write(insert_student, "gone"),
+            store.write(insert_half),
+            store.write(students.find_student, 9),
+        )
+        gone.cancel()
+        failing.cancel()
+    assert await ada == Student(1, "Ada")
+    with pytest.raises(StudentNotFound):
+        await refused
+    await store.write(insert_student, "Ben")
+    assert set(names(path)) - {"gone"} == {"Ada", "Ben"}
+
+
+def test_an_event_loop_that_ends_early_disturbs_nobody(store: Store, path: Path) -> None:
+    """A write whose loop is closed before its commit is kept, and another loop's is answered."""
+
+    async def leave() -> None:
+        await submit(store.write(insert_student, "Ada"))
+
+    with held(path, "BEGIN IMMEDIATE"):
+        asyncio.run(leave())
+    assert asyncio.run(store.write(insert_student, "Ben")).name == "Ben"
+    assert names(path) == ["Ada", "Ben"]
+
+
+async def test_a_thread_that_cannot_start_is_tried_again(store: Store, path: Path) -> None:
+    """When the system has no thread to give, the write fails and the next one is not stuck behind it."""
+    usual = threading.stack_size(2**46)
+    try:
+        with pytest.raises(RuntimeError):
+            await store.write(insert_student, "Ada")
+    finally:
+        threading.stack_size(usual)
+    await asyncio.wait_for(store.write(insert_student, "Ben"), 5)
+    assert names(path) == ["Ben"]
+
+
+@pytest.mark.parametrize("probed", [False, True])
+def test_a_store_that_nobody_holds_lets_go(path: Path, *, probed: bool) -> None:
+    """A store that is forgotten without being closed ends its thread and closes its file."""
+    before = set(threading.enumerate())
+    store = open_store(path)
+    asyncio.run(store.read(list_students))
+    asyncio.run(store.write(insert_student, "Ada"))
+    if probed:
+        asyncio.run(store.check_ready())
+    del store
+    assert ends_threads(before)
+    assert not wal(path).exists()
+
+
+def test_a_store_whose_last_holder_is_its_own_work_lets_go(path: Path) -> None:
+    """A store that is forgotten while it works ends by itself, from its own thread."""
+    before = set(threading.enumerate())
+
+    async def leave() -> None:
+        store = open_store(path)
+        await submit(store.write(lambda db, _: insert_student(db, "Ada"), store))
+
+    with held(path, "BEGIN IMMEDIATE"):
+        asyncio.run(leave())
+        gc.collect()
+    assert ends_threads(before)
+    assert names(path) == ["Ada"]
+    assert not wal(path).exists()
+
+
+def test_a_program_that_ends_waits_for_its_accepted_work_and_no_longer(path: Path) -> None:
+    """A host program that never closes its store ends by itself, in silence, with every accepted write kept."""
+    command = [sys.executable, "-c", LEAVE, str(path)]
+    ended = subprocess.run(command, cwd=ROOT, check=True, timeout=20, capture_output=True, text=True)
+    assert ended.stderr == ""
+    assert names(path) == [*map(str, range(500))]

@@ -71,7 +71,7 @@ class Store:
             self._file.verify()
             db.timeout = busy_timeout
             return work(db, *args)
-        except (pw.DatabaseError, OSError) as error:
+        except (pw.DatabaseError, sqlite3.Error, OSError) as error:
             db.close()
             raise _refusal(error, "Nothing was read.") from error
         finally:

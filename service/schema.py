@@ -3,10 +3,9 @@
 import logging
 import os
 import shlex
-import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -104,7 +103,10 @@ def migrate(url: str | os.PathLike[str]) -> list[str]:
         with db.atomic("IMMEDIATE"):  # The whole run, so that two cannot interleave.
             _check_not_ahead(db, url)
             done: list[str] = _router(db).run()
-        _log_ahead(db)
+        # In WAL mode reads and writes do not wait for each other; the file stays in it. SQLite refuses the
+        # switch while another process writes; one that migrates as well comes here in its turn.
+        with suppress(pw.OperationalError):
+            db.journal_mode = "wal"
     return done
 
 
@@ -121,18 +123,6 @@ def rollback(url: str | os.PathLike[str]) -> str:
             raise SetupError(message)
         router.rollback()
         return applied[-1]
-
-
-def _log_ahead(db: pw.SqliteDatabase) -> None:
-    """Put the file into WAL mode, where reads and writes do not wait for each other; it stays in it.
-
-    SQLite does not wait for a lock here, so a writer that comes in between is waited for.
-    """
-    until = time.monotonic() + db.timeout
-    while db.journal_mode != "wal":
-        with suppress(pw.OperationalError) if time.monotonic() < until else nullcontext():
-            db.journal_mode = "wal"
-        time.sleep(0.001)
 
 
 def _broken_references(db: pw.Database) -> Counter[tuple[Any, ...]]:

@@ -195,6 +195,7 @@ async def test_every_refusal_in_a_group_is_its_own(store: Store, path: Path) -> 
         store.write(enroll, 9, 9),
         store.write(enroll, 1, 9),
         store.write(insert_half),
+        store.write(lambda db: db.execute_sql("INSERT INTO enrollments VALUES (9, 9, '')")),
         store.write(insert_student, "Ben"),
     )
     assert [type(each) for each in outcome] == [
@@ -203,6 +204,7 @@ async def test_every_refusal_in_a_group_is_its_own(store: Store, path: Path) -> 
         StudentNotFound,
         CourseNotFound,
         ValueError,
+        pw.IntegrityError,
     ]
     assert (ada.id, course.id, ben.id) == (1, 1, 2)
     assert names(path) == ["Ada", "Ben"]
@@ -420,6 +422,19 @@ def refuses_everything(store: Store, why: str) -> None:
     ):
         with pytest.raises(StorageUnavailable, match=rf"{why}.*\. Nothing was {done}\."):
             asyncio.run(attempt)
+
+
+def test_a_damaged_file_is_a_refusal(path: Path) -> None:
+    """A damage that shows only after some rows is the storage's fault too, to readers and to writers."""
+    with closing(sqlite3.connect(path)) as db, db:
+        db.executemany("INSERT INTO students (name) VALUES (?)", [("A" * 200,)] * 1000)
+    sound = path.read_bytes()
+    path.write_bytes(sound[: len(sound) // 2] + bytes(len(sound) // 2))
+    with closing(open_store(path)) as store:
+        assert len(asyncio.run(store.read(list_students))) == 100
+        for run in (store.read, store.write):
+            with pytest.raises(StorageUnavailable, match="malformed"):
+                asyncio.run(run(list_students, None, None, 1000))
 
 
 async def test_a_schema_that_is_rolled_back_under_the_store_is_a_refusal(store: Store, path: Path) -> None:

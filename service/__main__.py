@@ -46,9 +46,9 @@ def _settings(**given: Any) -> Settings:
     """Take the options that were given, then the environment, then the defaults; what is empty is not given."""
     try:
         settings = Settings.from_environ(os.environ)
+        return attrs.evolve(settings, **{name: value for name, value in given.items() if value not in (None, "")})
     except ValueError as error:
-        raise click.UsageError(str(error)) from error
-    return attrs.evolve(settings, **{name: value for name, value in given.items() if value not in (None, "")})
+        raise click.UsageError(error.args[0]) from error
 
 
 _database_url = click.option(
@@ -71,18 +71,26 @@ def cli() -> None:
     type=click.IntRange(0, 65535),
     help=f"The port to listen on; 0 takes a free one.  [env: PORT; default: {Settings().port}]",
 )
+@click.option(
+    "--root-path",
+    metavar="PATH",
+    help="The path that a proxy strips in front of the service, such as /enrollment.  [env: ROOT_PATH; default: none]",
+)
 @_database_url
 @click.option("--migrate", is_flag=True, help="Apply pending migrations first.")
-def serve(host: str | None, port: int | None, database_url: str | None, *, migrate: bool) -> None:
+def serve(
+    host: str | None, port: int | None, root_path: str | None, database_url: str | None, *, migrate: bool
+) -> None:
     """Serve the API over HTTP until SIGTERM or Ctrl+C.
 
     BUSY_TIMEOUT and MAX_PENDING_WRITES are read from the environment too.
     """
-    settings = _settings(host=host, port=port, database_url=database_url)
+    settings = _settings(host=host, port=port, root_path=root_path, database_url=database_url)
     config = uvicorn.Config(
         create_app(settings, migrate=migrate),
         host=settings.host,
         port=settings.port,
+        root_path=settings.root_path,
         loop="uvloop",
         http="httptools",
         ws="none",
@@ -127,7 +135,7 @@ def status(database_url: str | None) -> None:
     if found.unknown:
         click.echo(f"unknown   {', '.join(found.unknown)}")
     for table, count in rows.items():
-        click.echo(f"{table:<12}{count:>12,}")
+        click.echo(f"{table:<18}{count:>12,}")
 
 
 if __name__ == "__main__":

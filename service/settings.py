@@ -1,5 +1,6 @@
 """What can be set, and its defaults; the environment is read in `__main__` only."""
 
+import re
 from collections.abc import Mapping
 from typing import Self
 
@@ -17,10 +18,17 @@ class Settings:
     """The address to listen on."""
     port: int = attrs.field(default=8000, converter=int, validator=[ge(0), le(65535)])
     """The TCP port to listen on; 0 takes a free one."""
+    root_path: str = attrs.field(default="")
+    """The path that a proxy strips in front of the service, such as /enrollment: Location, Link and type begin so."""
     busy_timeout: float = attrs.field(default=5.0, converter=float, validator=[ge(0), le(3600)])
     """Seconds that a write waits for another process's lock on the file."""
     max_pending_writes: int = attrs.field(default=1000, converter=int, validator=ge(1))
     """Writes that may wait at once; one more is refused with 503 busy."""
+
+    @root_path.validator
+    def _check_root_path(self, _: object, value: str) -> None:
+        if not re.fullmatch(r"(/[\w.~-]+)*", value, re.ASCII):  # Nothing that a URL would have to escape.
+            raise ValueError("'root_path' must begin with / and not end so, and have only letters, digits and . _ ~ -")
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:

@@ -20,6 +20,7 @@ from conftest import ROOT, serving
 from service.__main__ import cli
 from service.schema import rollback
 
+ALL = sorted(path.stem for path in (ROOT / "migrations").glob("0*.py"))
 VARIABLES = ("DATABASE_URL", "HOST", "PORT", "BUSY_TIMEOUT", "MAX_PENDING_WRITES")
 
 
@@ -104,29 +105,32 @@ def test_a_database_from_first_to_last(tmp_path: Path, monkeypatch: pytest.Monke
     missing = run("status")
     assert missing.exit_code == 1
     assert "There is no database" in missing.output
-    applied = "applied 001_students_and_courses\napplied 002_enrollments\n"
-    assert run("migrate").output == f"{applied}sqlite:///enrollment.db is up to date.\n"
+    applied = [f"applied {name}" for name in ALL]
+    assert run("migrate").output.splitlines() == [*applied, "sqlite:///enrollment.db is up to date."]
     assert run("migrate").output == "sqlite:///enrollment.db is up to date.\n"
     with closing(sqlite3.connect("enrollment.db")) as connection, connection:
         connection.execute(
             "WITH RECURSIVE n (i) AS (SELECT 1 UNION SELECT i + 1 FROM n WHERE i < 1234)"
             "INSERT INTO students (name) SELECT 'x' FROM n"
         )
-    assert run("status").output.splitlines() == [
-        "database  sqlite:///enrollment.db",
-        "version   002_enrollments",
-        "pending   none",
-        "students           1,234",
-        "courses                0",
-        "enrollments            0",
+    lines = run("status").output.splitlines()
+    assert [line.split() for line in lines] == [
+        ["database", "sqlite:///enrollment.db"],
+        ["version", ALL[-1]],
+        ["pending", "none"],
+        ["students", "1,234"],
+        ["courses", "0"],
+        ["enrollments", "0"],
+        ["enrollment_events", "0"],
     ]
-    assert run("rollback").output == "rolled back 002_enrollments\n"
-    assert run("status").output.splitlines()[1:3] == ["version   001_students_and_courses", "pending   002_enrollments"]
-    assert run("rollback").output == "rolled back 001_students_and_courses\n"
-    assert run("status").output.splitlines()[1:] == [
-        "version   none",
-        "pending   001_students_and_courses, 002_enrollments",
-    ]
+    assert len({len(line) for line in lines[3:]}) == 1, "The numbers are not in one column."
+    for count, name in reversed([*enumerate(ALL)]):
+        assert run("rollback").output == f"rolled back {name}\n"
+        assert run("status").output.splitlines()[1:3] == [
+            f"version   {ALL[count - 1] if count else 'none'}",
+            f"pending   {', '.join(ALL[count:])}",
+        ]
+    assert run("status").output.count("\n") == 3
     assert (run("rollback").exit_code, [path.name for path in tmp_path.iterdir()]) == (1, ["enrollment.db"])
 
 

@@ -50,32 +50,54 @@ class Store:
         self._busy_timeout = busy_timeout
         self._file = _File(database_path(url))
         self._idle_readers: deque[pw.SqliteDatabase] = deque()
+        self._turns: dict[asyncio.AbstractEventLoop, pw.SqliteDatabase] = {}
         self._writer = _Writer(self._file, busy_timeout, max_pending_writes)
         # What was accepted is still written when the program ends, or when nobody holds the store.
         weakref.finalize(self, _close, self._writer, self._idle_readers)
 
     async def read(self, work: Callable[[pw.Database, *Ts], T], *args: *Ts) -> T:
-        """Run a bounded read. Raises what the work raises, Busy, StorageUnavailable."""
-        try:
-            return self._read(work, 0, *args)
-        except Busy:
-            # Somebody holds the file alone. Waiting here would stop every other request.
-            return await asyncio.to_thread(self._read, work, self._busy_timeout, *args)
+        """Run a bounded read. Raises what the work raises, Busy, StorageUnavailable.
 
-    def _read(self, work: Callable[..., T], busy_timeout: float, *args: Any) -> T:
+        The reads of one turn of the event loop share a snapshot: taking and releasing one costs
+        four system calls, a sixth of a whole GET under load. Nobody can tell: a turn begins after
+        the requests that it serves have come in, so whatever was acknowledged before them is there.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            return work(self._turns.get(loop) or self._begin_turn(loop), *args)
+        except (pw.DatabaseError, sqlite3.Error, OSError) as error:
+            if loop in self._turns:
+                self._turns.pop(loop).close()
+            if not is_locked(error):
+                raise _refusal(error, "Nothing was read.") from error
+        # Somebody holds the file alone. Waiting here would stop every other request.
+        return await asyncio.to_thread(self._read_patiently, work, *args)
+
+    def _begin_turn(self, loop: asyncio.AbstractEventLoop) -> pw.SqliteDatabase:
+        self._file.verify()
         try:
             db = self._idle_readers.pop()
         except IndexError:
-            db = self._file.open(busy_timeout)
+            db = self._file.open(0)
+        self._turns[loop] = db
+        db.begin()
+        loop.call_soon(self._end_turn, loop)
+        return db
+
+    def _end_turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        if loop in self._turns:
+            db = self._turns.pop(loop)
+            db.rollback()
+            self._idle_readers.append(db)
+
+    def _read_patiently(self, work: Callable[..., T], *args: Any) -> T:
+        db = self._file.open(self._busy_timeout)
         try:
-            self._file.verify()
-            db.timeout = busy_timeout
             return work(db, *args)
-        except (pw.DatabaseError, sqlite3.Error, OSError) as error:
-            db.close()
+        except (pw.DatabaseError, sqlite3.Error) as error:
             raise _refusal(error, "Nothing was read.") from error
         finally:
-            self._idle_readers.append(db)
+            db.close()
 
     async def write(self, work: Callable[[pw.Database, *Ts], T], *args: *Ts) -> T:
         """Run a write; when this returns it is on the disk.
@@ -109,6 +131,8 @@ class Store:
 
     def close(self) -> None:
         """Finish what was accepted, then let go of the file."""
+        with suppress(RuntimeError):
+            self._end_turn(asyncio.get_running_loop())
         _close(self._writer, self._idle_readers)
 
 

@@ -1,21 +1,33 @@
 """The API: the table of routes, and for each a handler that asks the rules and answers."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 
-from service import courses, enrollments, students
+from service import bulk, courses, enrollments, events, students
+from service.errors import ServiceError
 from service.payloads import (
+    BulkQuery,
     CourseChanges,
     CourseQuery,
+    EventQuery,
     NewCourse,
     NewEnrollment,
     NewStudent,
     PageQuery,
+    ScheduleQuery,
     StudentChanges,
     StudentQuery,
+    cursor,
     given,
 )
 from service.problems import PROBLEMS
 from service.wire import EdgeError, Handler, Request, Response, created, no_content, ok, page
+from service.wire import bulk as bulk_answer
+
+MAX_ROWS = 10_000
+"""Rows in a bulk, at most."""
+MAX_WHOLE = 2_000
+"""Rows in a bulk that is one transaction, at most: it holds the writer to its end."""
 
 
 async def create_student(request: Request) -> Response:
@@ -28,7 +40,7 @@ async def create_student(request: Request) -> Response:
 async def list_students(request: Request, query: StudentQuery) -> Response:
     """List students by id, or those whose name begins so, by (name, id)."""
     rows = await request.store.read(students.list_students, query.name, query.after, query.limit + 1)
-    return page(request, rows, query.limit, lambda row: (row.id,) if query.name is None else (row.name, row.id))
+    return page(request, rows, query.limit, _after(query))
 
 
 async def show_student(request: Request) -> Response:
@@ -54,14 +66,16 @@ async def delete_student(request: Request) -> Response:
 async def create_course(request: Request) -> Response:
     """Add a course."""
     payload = await request.payload(NewCourse)
-    course = await request.store.write(courses.insert_course, payload.name, payload.level)
+    course = await request.store.write(
+        courses.insert_course, payload.name, payload.level, payload.capacity, payload.waitlist_capacity
+    )
     return created(course, request.url(f"/courses/{course.id}"))
 
 
 async def list_courses(request: Request, query: CourseQuery) -> Response:
     """List courses by id, or those whose name begins so, by (name, id); of one level or of all."""
     rows = await request.store.read(courses.list_courses, query.name, query.level, query.after, query.limit + 1)
-    return page(request, rows, query.limit, lambda row: (row.id,) if query.name is None else (row.name, row.id))
+    return page(request, rows, query.limit, _after(query))
 
 
 async def show_course(request: Request) -> Response:
@@ -112,12 +126,12 @@ async def drop(request: Request) -> Response:
     return no_content()
 
 
-async def show_schedule(request: Request, query: PageQuery) -> Response:
+async def show_schedule(request: Request, query: ScheduleQuery) -> Response:
     """List the courses of one student."""
     student_id = request.path_id("student_id")
     after = query.after[0] if query.after else 0
-    rows = await request.store.read(enrollments.list_schedule, student_id, after, query.limit + 1)
-    return page(request, rows, query.limit, lambda row: (row.id,))
+    rows = await request.store.read(enrollments.list_schedule, student_id, query.status, after, query.limit + 1)
+    return page(request, rows, query.limit, lambda row: cursor(row.id))
 
 
 async def show_roster(request: Request, query: PageQuery) -> Response:
@@ -125,7 +139,42 @@ async def show_roster(request: Request, query: PageQuery) -> Response:
     course_id = request.path_id("course_id")
     after = query.after[0] if query.after else 0
     rows = await request.store.read(enrollments.list_roster, course_id, after, query.limit + 1)
-    return page(request, rows, query.limit, lambda row: (row.id,))
+    return page(request, rows, query.limit, lambda row: cursor(row.id))
+
+
+async def show_waitlist(request: Request, query: PageQuery) -> Response:
+    """List who waits for a seat in one course, first come first."""
+    course_id = request.path_id("course_id")
+    after = query.after[0] if query.after else 0
+    places = await request.store.read(enrollments.list_waitlist, course_id, after, query.limit + 1)
+    place_of = {row.id: place for place, row in places}
+    return page(request, [row for _, row in places], query.limit, lambda row: cursor(place_of[row.id]))
+
+
+async def show_events(request: Request, query: EventQuery) -> Response:
+    """Follow what happened, oldest first."""
+    found = await request.store.read(
+        events.list_events, query.after, query.student_id, query.course_id, query.limit + 1
+    )
+    return page(request, found, query.limit, lambda event: str(event.id))
+
+
+async def enroll_many(request: Request, query: BulkQuery) -> Response:
+    """Enroll many students in many courses, slice by slice so that others get their turn."""
+    whole = query.atomic or query.dry_run
+    rows = await request.rows(MAX_WHOLE if whole else MAX_ROWS)
+    results: list[bulk.Result] = []
+    if whole:
+        results = await request.store.write(bulk.enroll_all, rows, query.atomic, query.dry_run)
+    while len(results) < len(rows):
+        try:
+            results += await request.store.write(bulk.enroll_many, rows[len(results) :])
+        except ServiceError as error:
+            if not results:
+                raise
+            # What is committed stays; each row that is left gets the refusal.
+            results += [error] * (len(rows) - len(results))
+    return await asyncio.to_thread(bulk_answer, request, results)
 
 
 async def show_live(_: Request) -> Response:
@@ -153,6 +202,10 @@ def unknown_path() -> EdgeError:
     return EdgeError("not_found", "There is nothing at this path.")
 
 
+def _after(query: StudentQuery) -> Callable[[students.Student | courses.Course], str]:
+    return lambda row: cursor(row.id) if query.name is None else cursor(row.name, row.id)
+
+
 def _enrollment_url(request: Request, enrollment: enrollments.Enrollment) -> str:
     return request.url(f"/students/{enrollment.student_id}/courses/{enrollment.course_id}")
 
@@ -160,11 +213,14 @@ def _enrollment_url(request: Request, enrollment: enrollments.Enrollment) -> str
 ROUTES: Mapping[str, Mapping[str, Handler]] = {
     "/students/{student_id}/courses": {"GET": show_schedule, "POST": enroll},
     "/students/{student_id}/courses/{course_id}": {"GET": show_enrollment, "PUT": ensure_enrolled, "DELETE": drop},
+    "/enrollments": {"POST": enroll_many},
+    "/events": {"GET": show_events},
     "/students": {"GET": list_students, "POST": create_student},
     "/students/{student_id}": {"GET": show_student, "PATCH": update_student, "DELETE": delete_student},
     "/courses": {"GET": list_courses, "POST": create_course},
     "/courses/{course_id}": {"GET": show_course, "PATCH": update_course, "DELETE": delete_course},
     "/courses/{course_id}/students": {"GET": show_roster},
+    "/courses/{course_id}/waitlist": {"GET": show_waitlist},
     "/health/live": {"GET": show_live},
     "/health/ready": {"GET": show_ready},
     "/problems/{code}": {"GET": show_problem},

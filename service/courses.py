@@ -1,16 +1,32 @@
 """Courses: what students enroll in."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 import peewee as pw
 
 from service import models
-from service.database import fetch_one
-from service.errors import CourseHasEnrollments, CourseNotFound
+from service.database import fetch_all, fetch_one
+from service.errors import (
+    CapacityBelowEnrolled,
+    Conflict,
+    CourseHasEnrollments,
+    CourseNotFound,
+    WaitlistCapacityBelowWaitlisted,
+)
 
-INSERT_COURSE = "INSERT INTO courses (name, level) VALUES (?, ?) RETURNING id, name, level"
-FIND_COURSE = "SELECT id, name, level FROM courses WHERE id = ?"
+COLUMNS = """
+    id, name, level, capacity, waitlist_capacity, enrolled, waitlisted, capacity - enrolled AS seats_left,
+    CASE WHEN coalesce(enrolled < capacity, TRUE) THEN 'open'
+         WHEN coalesce(waitlisted < waitlist_capacity, TRUE) THEN 'waitlist'
+         ELSE 'full' END AS availability"""
+"""`coalesce`, as SQLite is wrong about IS NULL in a RETURNING."""
+INSERT_COURSE = f"""
+    INSERT INTO courses (name, level, capacity, waitlist_capacity)
+    VALUES (?, ?, ?, ?)
+    RETURNING {COLUMNS}"""
+FIND_COURSE = f"SELECT {COLUMNS} FROM courses WHERE id = ?"
 DELETE_COURSE = "DELETE FROM courses WHERE id = ? RETURNING id"
 
 
@@ -20,11 +36,22 @@ class Course(msgspec.Struct, frozen=True):
     id: int
     name: str
     level: str
+    capacity: int | None
+    """Seats; None: no limit."""
+    waitlist_capacity: int | None
+    """Places in line; 0: no waitlist, None: no limit."""
+    enrolled: int
+    waitlisted: int
+    seats_left: int | None
+    availability: str
+    """What the next student gets: open (a seat), waitlist (a place in line), full (neither)."""
 
 
-def insert_course(db: pw.Database, name: str, level: str) -> Course:
+def insert_course(
+    db: pw.Database, name: str, level: str, capacity: int | None = None, waitlist_capacity: int | None = 0
+) -> Course:
     """Add a course; the id is new and never used again."""
-    return Course(*fetch_one(db, INSERT_COURSE, name, level) or ())
+    return Course(*fetch_all(db, INSERT_COURSE, name, level, capacity, waitlist_capacity)[0])
 
 
 def find_course(db: pw.Database, course_id: int) -> Course:
@@ -43,17 +70,32 @@ def list_courses(
     limit: int = 100,
 ) -> list[Course]:
     """Give a page by id, or with a name's prefix by (name, id), of one level or of all."""
-    query = models.page(models.Course, prefix, after, limit)
+    query = models.page(models.Course, prefix, after, limit, pw.SQL(COLUMNS))
     if level is not None:
         query = query.where(models.Course.level == level)
     return [Course(*row) for row in query.execute(db)]
 
 
-def update_course(db: pw.Database, course_id: int, changes: Mapping[str, str]) -> Course:
-    """Change the columns that are given. Raises CourseNotFound."""
-    if changes:
-        models.Course.update(changes).where(models.Course.id == course_id).execute(db)
-    return find_course(db, course_id)
+def update_course(db: pw.Database, course_id: int, changes: Mapping[str, str | int | None]) -> Course:
+    """Change the columns that are given; a raised capacity promotes as many as fit.
+
+    Raises CourseNotFound, CapacityBelowEnrolled, and, judged after the promotion,
+    WaitlistCapacityBelowWaitlisted.
+    """
+    before = {name: value for name, value in changes.items() if name != "waitlist_capacity"}
+    after = {name: value for name, value in changes.items() if name == "waitlist_capacity"}
+    with db.atomic():
+        _update(db, course_id, before, CapacityBelowEnrolled)
+        _update(db, course_id, after, WaitlistCapacityBelowWaitlisted)
+        return find_course(db, course_id)
+
+
+def _update(db: pw.Database, course_id: int, changes: Mapping[str, Any], refusal: type[Conflict]) -> None:
+    try:
+        if changes:
+            models.Course.update(changes).where(models.Course.id == course_id).execute(db)
+    except pw.IntegrityError as error:
+        raise refusal(course_id) from error
 
 
 def delete_course(db: pw.Database, course_id: int) -> None:

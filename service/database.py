@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -40,8 +41,9 @@ def open_database(
     """Make a Peewee database on a file; it connects at its first use.
 
     Without `create` a missing file is an error and never an empty new one. A commit is
-    synced to the disk before it returns. With `thread_safe` every thread has its own
-    connection; without, there is one, which one thread at a time may use.
+    synced to the disk before it returns; what a savepoint may undo is kept in memory. With
+    `thread_safe` every thread has its own connection; without, there is one, which one
+    thread at a time may use.
     """
     return pw.SqliteDatabase(
         f"{path.as_uri()}?mode={'rwc' if create else 'rw'}",
@@ -49,7 +51,7 @@ def open_database(
         timeout=busy_timeout,
         thread_safe=thread_safe,
         check_same_thread=thread_safe,
-        pragmas=[("foreign_keys", int(foreign_keys)), ("synchronous", "FULL")],
+        pragmas=[("foreign_keys", int(foreign_keys)), ("synchronous", "FULL"), ("temp_store", "MEMORY")],
     )
 
 
@@ -63,6 +65,11 @@ def fetch_one(db: pw.Database, sql: str, *params: Any) -> tuple[Any, ...] | None
     """Run one statement to its end and give its first row, or None."""
     rows = fetch_all(db, sql, *params)
     return rows[0] if rows else None
+
+
+def transaction(db: pw.Database) -> AbstractContextManager[Any]:
+    """Open a write transaction, or go on in the caller's: for one statement and the reads that explain it."""
+    return nullcontext() if db.in_transaction() else db.atomic("IMMEDIATE")
 
 
 def is_locked(error: BaseException) -> bool:

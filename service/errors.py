@@ -7,6 +7,11 @@ ServiceError                      while serving: a code, and a sentence as `deta
 │   └── EnrollmentNotFound        enrollment_not_found
 ├── Conflict
 │   ├── AlreadyEnrolled           already_enrolled
+│   ├── AlreadyWaitlisted         already_waitlisted
+│   ├── CourseFull                course_full
+│   ├── CapacityBelowEnrolled     capacity_below_enrolled
+│   ├── WaitlistCapacityBelowWaitlisted   waitlist_capacity_below_waitlisted
+│   ├── BulkRefused               bulk_refused
 │   ├── StudentHasEnrollments     student_has_enrollments
 │   └── CourseHasEnrollments      course_has_enrollments
 ├── Invalid                       with every fault at once
@@ -20,7 +25,7 @@ SetupError                        before serving: a sentence that says how to me
 └── MigrationFailed
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 
@@ -68,16 +73,52 @@ class AlreadyEnrolled(Conflict):
     code, sentence = "already_enrolled", "Student {} is already enrolled in course {}."
 
 
+class AlreadyWaitlisted(Conflict):
+    """The student waits for a seat in the course already."""
+
+    code, sentence = "already_waitlisted", "Student {} is already on the waitlist of course {}."
+
+
+class CourseFull(Conflict):
+    """The course has neither a seat nor a place on its waitlist."""
+
+    code, sentence = "course_full", "Course {} is full, and so is its waitlist."
+
+
+class CapacityBelowEnrolled(Conflict):
+    """Nobody loses a seat to a smaller capacity."""
+
+    code, sentence = "capacity_below_enrolled", "Course {} has more students enrolled than this capacity."
+
+
+class WaitlistCapacityBelowWaitlisted(Conflict):
+    """Nobody loses a place in line to a shorter waitlist."""
+
+    code = "waitlist_capacity_below_waitlisted"
+    sentence = "Course {} has more students waiting than this waitlist_capacity."
+
+
+class BulkRefused(Conflict):
+    """An atomic bulk enrolls all rows or none; `refusals` are those that stood in the way, by row."""
+
+    code, sentence = "bulk_refused", "{} of {} rows were refused, so none was kept."
+
+    def __init__(self, refusals: Mapping[int, ServiceError], count: int) -> None:
+        """Count the rows in the sentence."""
+        super().__init__(len(refusals), count)
+        self.refusals = refusals
+
+
 class StudentHasEnrollments(Conflict):
     """A student with enrollments is not deleted."""
 
-    code, sentence = "student_has_enrollments", "Student {} has enrollments; drop them first."
+    code, sentence = "student_has_enrollments", "Student {} is enrolled or waiting somewhere; drop that first."
 
 
 class CourseHasEnrollments(Conflict):
     """A course with enrollments is not deleted."""
 
-    code, sentence = "course_has_enrollments", "Course {} has enrollments; drop them first."
+    code, sentence = "course_has_enrollments", "Course {} has students enrolled or waiting; drop them first."
 
 
 class Invalid(ServiceError):

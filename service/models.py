@@ -19,6 +19,13 @@ class Course(pw.Model):
     id = AutoIncrementField()
     name = pw.CharField(max_length=MAX_NAME, collation="NOCASE")
     level = pw.CharField(max_length=MAX_NAME)
+    capacity = pw.IntegerField(null=True)
+    waitlist_capacity = pw.IntegerField(null=True, constraints=[pw.Default(0)])
+    enrolled = pw.IntegerField(constraints=[pw.Default(0), pw.Check("enrolled >= 0 AND enrolled <= capacity")])
+    waitlisted = pw.IntegerField(
+        constraints=[pw.Default(0), pw.Check("waitlisted >= 0 AND waitlisted <= waitlist_capacity")]
+    )
+    """The two counts belong to the database's triggers."""
 
     class Meta:
         """By name, by level, or by both, a page is one index range."""
@@ -49,32 +56,57 @@ class Student(pw.Model):
 
 
 class Enrollment(pw.Model):
-    """The through model: this student takes this course."""
+    """The through model: a student is enrolled in a course, or waits for a seat."""
 
     student = pw.ForeignKeyField(Student, on_delete="RESTRICT", index=False)
     course = pw.ForeignKeyField(Course, on_delete="RESTRICT", index=False)
-    enrolled_at = pw.CharField(max_length=24)
-    """RFC 3339 in UTC, to the millisecond."""
+    enrolled_at = pw.CharField(max_length=24, null=True)
+    """RFC 3339 in UTC, to the millisecond; null while waiting."""
+    waiting = pw.IntegerField(null=True)
+    """The place in line, lowest first: the id of the event that put it there; null once enrolled."""
 
     class Meta:
-        """The table is its primary key's tree, a schedule one range of it; the index is the roster."""
+        """The table is its key's tree, a schedule one range of it; roster and waitlist are ranges of the index."""
 
         table_name = "enrollments"
         primary_key = pw.CompositeKey("student", "course")
         without_rowid = True
-        indexes = ((("course", "student"), False),)
+        indexes = ((("course", "waiting", "student"), False),)
+        constraints = (pw.Check("(enrolled_at IS NULL) <> (waiting IS NULL)"),)
+
+
+class Event(pw.Model):
+    """What happened to an enrollment; never changed or deleted, and outlives what it names."""
+
+    id = pw.AutoField()
+    type = pw.CharField(max_length=10)
+    at = pw.CharField(max_length=24)
+    student_id = pw.IntegerField()
+    course_id = pw.IntegerField()
+
+    class Meta:
+        """The feed of one student, or of one course, is a range of an index."""
+
+        table_name = "enrollment_events"
+        indexes = ((("student_id", "id"), False), (("course_id", "id"), False))
 
 
 _enrollment.set_model(Enrollment)
 
 
-def page(model: type[Course] | type[Student], prefix: str | None, after: tuple[Any, ...] | None, limit: int) -> Any:
-    """Select a page of rows as tuples: by id, or with a name's prefix by (name, id).
+def page(
+    model: type[Course | Student],
+    prefix: str | None,
+    after: tuple[Any, ...] | None,
+    limit: int,
+    *columns: pw.Node,
+) -> Any:
+    """Select a page of rows as tuples, whole or of some columns: by id, or with a name's prefix by (name, id).
 
     `after` is the key of the row before the page, (id,) or (name, id). Case is folded as
     SQLite's NOCASE folds it: ASCII letters only.
     """
-    query = model.select()
+    query = model.select(*columns)
     key = (model.id,) if prefix is None else (model.name, model.id)
     if prefix is not None:
         # No name is longer than MAX_NAME, so this bound follows every name with the prefix.

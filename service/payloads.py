@@ -22,8 +22,16 @@ Name = NewType("Name", str)
 """1 to 200 characters once trimmed, none of them a control character or a surrogate."""
 Id = NewType("Id", int)
 """1 to 2⁶³-1."""
+Capacity = NewType("Capacity", int)
+"""0 to 2⁶³-1."""
 Prefix = NewType("Prefix", str)
 """In a query, how a text begins: up to 200 characters of those that a name may have."""
+Status = NewType("Status", str)
+"""In a query, enrolled or waitlisted."""
+Number = NewType("Number", int)
+"""In a query, 0 to 2⁶³-1."""
+Flag = NewType("Flag", bool)
+"""In a query, true or false."""
 Limit = NewType("Limit", int)
 """In a query, 1 to 1000."""
 Key = NewType("Key", tuple[Any, ...])
@@ -56,6 +64,8 @@ class NewCourse:
 
     name: Name
     level: Name
+    capacity: Capacity | None = None
+    waitlist_capacity: Capacity | None = Capacity(0)
 
 
 @attrs.frozen
@@ -64,6 +74,8 @@ class CourseChanges:
 
     name: Name = ABSENT
     level: Name = ABSENT
+    capacity: Capacity | None = ABSENT
+    waitlist_capacity: Capacity | None = ABSENT
 
 
 @attrs.frozen
@@ -71,6 +83,32 @@ class NewEnrollment:
     """POST /students/{student_id}/courses."""
 
     course_id: Id
+
+
+@attrs.frozen
+class BulkRow:
+    """One row of POST /enrollments."""
+
+    student_id: Id
+    course_id: Id
+
+
+@attrs.frozen
+class BulkQuery:
+    """POST /enrollments."""
+
+    atomic: Flag = Flag(False)
+    dry_run: Flag = Flag(False)
+
+
+@attrs.frozen
+class EventQuery:
+    """GET /events: `after` is the last id seen."""
+
+    limit: Limit = Limit(100)
+    after: Number = Number(0)
+    student_id: Number | None = None
+    course_id: Number | None = None
 
 
 @attrs.frozen
@@ -84,6 +122,13 @@ class PageQuery:
 
     limit: Limit = Limit(100)
     after: Key | None = None
+
+
+@attrs.frozen
+class ScheduleQuery(PageQuery):
+    """GET /students/{student_id}/courses: of one status, or of both."""
+
+    status: Status | None = None
 
 
 @attrs.frozen
@@ -180,10 +225,25 @@ def _id(value: object) -> int:
     return value
 
 
-def _limit(value: str) -> int:
-    if not re.fullmatch("[0-9]{1,4}", value) or not 1 <= int(value) <= MAX_LIMIT:
-        raise ValueError(f"must be an integer from 1 to {MAX_LIMIT}")
+def _capacity(value: object) -> int:
+    if type(value) is not int or not 0 <= value <= MAX_ID:
+        raise ValueError(f"must be null or an integer from 0 to {MAX_ID}")
+    return value
+
+
+def _number(value: str, least: int, most: int) -> int:
+    if not re.fullmatch("[0-9]{1,19}", value) or not least <= int(value) <= most:
+        raise ValueError(f"must be an integer from {least} to {most}")
     return int(value)
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def rule(value: str) -> str:
+        if value not in words:
+            raise ValueError(f"must be {' or '.join(words)}")
+        return value
+
+    return rule
 
 
 def _key(value: str) -> tuple[Any, ...]:
@@ -218,5 +278,14 @@ def _converter(rules: Mapping[Any, Callable[[Any], Any]]) -> Converter:
     return converter
 
 
-_payloads = _converter({Name: _name, Id: _id})
-_queries = _converter({Prefix: _single(lambda value: _text(value, 0)), Limit: _single(_limit), Key: _single(_key)})
+_payloads = _converter({Name: _name, Id: _id, Capacity: _capacity})
+_queries = _converter(
+    {
+        Prefix: _single(lambda value: _text(value, 0)),
+        Status: _single(_one_of("enrolled", "waitlisted")),
+        Flag: _single(lambda value: _one_of("true", "false")(value) == "true"),
+        Number: _single(lambda value: _number(value, 0, MAX_ID)),
+        Limit: _single(lambda value: _number(value, 1, MAX_LIMIT)),
+        Key: _single(_key),
+    }
+)

@@ -55,25 +55,54 @@ PROBLEMS = {
         "The student is already enrolled in the course",
         "Nothing is left to do. To enroll so that a retry is safe, use PUT /students/{student_id}/courses/{course_id}.",
     ),
+    "already_waitlisted": Problem(
+        409,
+        "The student is already on the course's waitlist",
+        "Nothing is left to do: a seat that falls free goes to the head of the list. "
+        "GET /students/{student_id}/courses/{course_id} tells the position.",
+    ),
+    "course_full": Problem(
+        409,
+        "The course is full",
+        "Try later or choose another course: GET /courses shows `availability` for each.",
+    ),
+    "capacity_below_enrolled": Problem(
+        409,
+        "The capacity is below the number of students enrolled",
+        "Drop students first, or choose a capacity of at least the course's `enrolled`.",
+    ),
+    "waitlist_capacity_below_waitlisted": Problem(
+        409,
+        "The waitlist's capacity is below the number of students waiting",
+        "Raise `capacity` in the same request, drop students from the list first, "
+        "or choose at least the course's `waitlisted`.",
+    ),
+    "bulk_refused": Problem(
+        409,
+        "Some rows were refused, so none was kept",
+        "`errors` names each refused row and its `code`. Mend or remove those rows and send all again, "
+        "or send without atomic=true to keep the others.",
+    ),
     "student_has_enrollments": Problem(
         409,
-        "The student has enrollments",
-        "Drop them first: DELETE /students/{student_id}/courses/{course_id} for each.",
+        "The student is enrolled or waiting somewhere",
+        "Drop each first, waiting or enrolled: DELETE /students/{student_id}/courses/{course_id}.",
     ),
     "course_has_enrollments": Problem(
         409,
-        "The course has enrollments",
-        "Drop them first: DELETE /students/{student_id}/courses/{course_id} for each.",
+        "The course has students enrolled or waiting",
+        "Drop each first, waiting or enrolled: DELETE /students/{student_id}/courses/{course_id}.",
     ),
     "payload_too_large": Problem(
         413,
         "The body is too large",
-        "Send at most 1 MiB.",
+        "Send at most 1 MiB, or to POST /enrollments 4 MiB.",
     ),
     "unsupported_media_type": Problem(
         415,
         "The body is of a type that is not accepted",
-        "Send Content-Type: application/json. PATCH takes application/merge-patch+json too.",
+        "Send Content-Type: application/json. PATCH takes application/merge-patch+json too, "
+        "POST /enrollments application/x-ndjson.",
     ),
     "invalid_payload": Problem(
         422,
@@ -84,7 +113,7 @@ PROBLEMS = {
         422,
         "The query breaks its rules",
         "`errors` lists every fault and the `parameter` that has it. Take `after` only from "
-        "the Link header of the page before it, with the same filters.",
+        "the Link header of the page before it, with the same filters; in GET /events it is the last id seen.",
     ),
     "internal_error": Problem(
         500,

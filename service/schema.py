@@ -26,7 +26,7 @@ MIGRATIONS = next(path for path in (_HERE / "migrations", _HERE.parent / "migrat
 _MIGRATING = {"busy_timeout": 60.0, "foreign_keys": False}
 """A second process waits for the first; a table can be rebuilt without its references in the way."""
 
-_TABLES = ("students", "courses", "enrollments")
+_TABLES = ("students", "courses", "enrollments", "enrollment_events")
 
 
 @attrs.frozen
@@ -168,8 +168,8 @@ def _router(db: pw.SqliteDatabase) -> Any:
                     if "already exists" in str(error)
                     else ""
                 )
-                message = f"Migration {name} failed: {error}.{hint} The database is as it was."
-                raise MigrationFailed(message) from error
+                what = f"Rolling back {name}" if options.get("downgrade") else f"Migration {name}"
+                raise MigrationFailed(f"{what} failed: {error}.{hint} The database is as it was.") from error
             return name
 
     quiet = logging.Logger("migrations")  # noqa: LOG001 - heard by nobody: MigrationFailed says it all.

@@ -1,5 +1,6 @@
 """The HTTP edge: bytes to payload, value to response, error to problem (RFC 9457)."""
 
+import asyncio
 import json
 import logging
 import re
@@ -13,7 +14,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from service import payloads
-from service.errors import Invalid, InvalidPayload, InvalidQuery, ServiceError
+from service.enrollments import Enrollment
+from service.errors import BulkRefused, Invalid, InvalidPayload, InvalidQuery, ServiceError
 from service.problems import PROBLEMS
 from service.store import Store
 
@@ -24,6 +26,8 @@ Handler = Callable[..., Awaitable["Response"]]
 
 MAX_BODY = 2**20
 """Bytes in a body, at most."""
+MAX_BULK_BODY = 2**22
+"""Bytes in a bulk's body, at most."""
 RETRY_AFTER = 1
 """Seconds after which a refused client may try again."""
 JSON = (b"content-type", b"application/json")
@@ -31,10 +35,9 @@ PROBLEM_JSON = (b"content-type", b"application/problem+json")
 
 _ID = re.compile("[1-9][0-9]{0,18}")
 _UTF_8 = rb"\s*(;\s*charset\s*=\s*\"?utf-?8\"?\s*)?"
-_MEDIA_TYPES = {
-    "POST": re.compile(rb"application/json" + _UTF_8, re.IGNORECASE),
-    "PATCH": re.compile(rb"application/(merge-patch\+)?json" + _UTF_8, re.IGNORECASE),
-}
+_JSON = re.compile(rb"application/json" + _UTF_8, re.IGNORECASE)
+_PATCH = re.compile(rb"application/(merge-patch\+)?json" + _UTF_8, re.IGNORECASE)
+_BULK = re.compile(rb"application/(json|x-ndjson)" + _UTF_8, re.IGNORECASE)
 
 logger = logging.getLogger(__name__)
 
@@ -95,26 +98,35 @@ class Request:
 
     async def payload(self, cls: type[T]) -> T:
         """Give the body's payload. Raises InvalidPayload, EdgeError."""
-        headers = dict(self._scope["headers"])
-        accepted = _MEDIA_TYPES[self._scope["method"]]
-        if not accepted.fullmatch(headers.get(b"content-type", b"")):
-            raise EdgeError("unsupported_media_type", "The body must be JSON, and its Content-Type must say so.")
-        length = headers.get(b"content-length", b"")
-        body = await self._body(int(length[:20]) if length.isdigit() else 0)
+        _, body = await self._body(_PATCH if self._scope["method"] == "PATCH" else _JSON, MAX_BODY)
         return payloads.payload(cls, _decode(body))
 
-    async def _body(self, announced: int) -> bytes:
+    async def rows(self, most: int) -> list[tuple[int, int] | ServiceError]:
+        """Give the body's rows, a JSON array or NDJSON; one that is no row is its own refusal.
+
+        Raises InvalidPayload, EdgeError.
+        """
+        media_type, body = await self._body(_BULK, MAX_BULK_BODY)
+        return await asyncio.to_thread(_rows, body, most, ndjson=b"ndjson" in media_type.lower())
+
+    async def _body(self, accepted: re.Pattern[bytes], limit: int) -> tuple[bytes, bytes]:
+        headers = dict(self._scope["headers"])
+        media_type: bytes = headers.get(b"content-type", b"")
+        if not accepted.fullmatch(media_type):
+            raise EdgeError("unsupported_media_type", "The body must be JSON, and its Content-Type must say so.")
         body = bytearray()
-        more = announced <= MAX_BODY
+        length = headers.get(b"content-length", b"")
+        announced = int(length[:20]) if length.isdigit() else 0
+        more = announced <= limit
         while more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
             body += message.get("body", b"")
-            more = message.get("more_body", False) and len(body) <= MAX_BODY
-        if max(announced, len(body)) > MAX_BODY:
-            raise EdgeError("payload_too_large", f"The body is over {MAX_BODY:,} bytes.")
-        return bytes(body)
+            more = message.get("more_body", False) and len(body) <= limit
+        if max(announced, len(body)) > limit:
+            raise EdgeError("payload_too_large", f"The body is over {limit:,} bytes.")
+        return media_type, bytes(body)
 
     def url(self, path: str) -> str:
         """Give the public path of one of this app's own, wherever it is mounted."""
@@ -135,7 +147,7 @@ class Endpoint:
         self._store = store
         head = {"HEAD": handlers["GET"]} if "GET" in handlers else {}
         self._handlers = {
-            method: (handler, get_type_hints(handler).get("query"))
+            method: (handler, get_type_hints(handler).get("query", payloads.NoQuery))
             for method, handler in {**handlers, **head, "OPTIONS": self._options}.items()
         }
         self._allow = ((b"allow", ", ".join(sorted(self._handlers)).encode()),)
@@ -145,11 +157,8 @@ class Endpoint:
         request = Request(scope, receive, self._store)
         try:
             handler, query = self._handlers.get(scope["method"]) or self._not_allowed()
-            if query is not None:
-                response = await handler(request, request.query(query))
-            else:
-                request.query(payloads.NoQuery)
-                response = await handler(request)
+            values = request.query(query)
+            response = await (handler(request) if query is payloads.NoQuery else handler(request, values))
         except ServiceError as error:
             response = problem(request, error)
         except ClientDisconnect:
@@ -181,15 +190,36 @@ def no_content() -> Response:
     return Response(204, headers=())
 
 
-def page(request: Request, rows: Sequence[Any], limit: int, key: Callable[[Any], tuple[Any, ...]]) -> Response:
+def page(request: Request, rows: Sequence[T], limit: int, after: Callable[[T], str]) -> Response:
     """Answer with at most `limit` rows; one row more than that says that a page follows."""
     if len(rows) <= limit:
         return ok(rows)
-    return ok(rows[:limit], request.next_page(payloads.cursor(*key(rows[limit - 1]))))
+    return ok(rows[:limit], request.next_page(after(rows[limit - 1])))
+
+
+def bulk(request: Request, results: Sequence[Enrollment | ServiceError]) -> Response:
+    """Answer with one result a row: what the single call would have given."""
+    rows = [
+        {"status": PROBLEMS[result.code].status, "problem": _problem(request, result)}
+        if isinstance(result, ServiceError)
+        else {"status": 201, "enrollment": result}
+        for result in results
+    ]
+    statuses = [getattr(result, "status", "refused") for result in results]
+    totals = {status: statuses.count(status) for status in ("enrolled", "waitlisted", "refused")}
+    return ok({"results": rows, "totals": totals})
 
 
 def problem(request: Request, error: ServiceError) -> Response:
     """Answer with a refusal as problem+json."""
+    row = PROBLEMS[error.code]
+    headers: Headers = (PROBLEM_JSON, *getattr(error, "headers", ()))
+    if row.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers = (*headers, (b"retry-after", b"%d" % RETRY_AFTER))
+    return Response(row.status, msgspec.json.encode(_problem(request, error)), headers)
+
+
+def _problem(request: Request, error: ServiceError) -> dict[str, Any]:
     row = PROBLEMS[error.code]
     body: dict[str, Any] = {
         "type": request.url(f"/problems/{error.code}"),
@@ -201,10 +231,30 @@ def problem(request: Request, error: ServiceError) -> Response:
     if isinstance(error, Invalid):
         where = "pointer" if isinstance(error, InvalidPayload) else "parameter"
         body["errors"] = [{"detail": what, where: place} for place, what in error.faults]
-    headers: Headers = (PROBLEM_JSON, *getattr(error, "headers", ()))
-    if row.status == HTTPStatus.SERVICE_UNAVAILABLE:
-        headers = (*headers, (b"retry-after", b"%d" % RETRY_AFTER))
-    return Response(row.status, msgspec.json.encode(body), headers)
+    if isinstance(error, BulkRefused):
+        body["errors"] = [
+            {"detail": refusal.detail, "pointer": f"#/{at}", "code": refusal.code}
+            for at, refusal in error.refusals.items()
+        ]
+    return body
+
+
+def _rows(body: bytes, most: int, *, ndjson: bool) -> list[tuple[int, int] | ServiceError]:
+    values = body.splitlines() if ndjson else _decode(body)
+    if not isinstance(values, list):
+        raise InvalidPayload([("#", "must be a JSON array of rows")])
+    lines = [value for value in values if value != b""]
+    if len(lines) > most:
+        raise InvalidPayload([("#", f"must have at most {most:,} rows")])
+    return [_row(line) for line in lines]
+
+
+def _row(line: object) -> tuple[int, int] | ServiceError:
+    try:
+        row = payloads.payload(payloads.BulkRow, _decode(line) if isinstance(line, bytes) else line)
+    except ServiceError as error:
+        return error
+    return row.student_id, row.course_id
 
 
 def _decode(body: bytes) -> object:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 from conftest import Server
+from invariants import check
 
 Pair = tuple[int, int]
 """A student's id and a course's."""
@@ -34,10 +35,7 @@ def _school(path: Path) -> None:
 
 def enrolled(path: Path) -> set[Pair]:
     """Give the enrollments in the file, once it has proved sound."""
-    with closing(sqlite3.connect(path)) as db:
-        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        assert db.execute("PRAGMA foreign_key_check").fetchall() == []
-        return set(db.execute("SELECT student_id, course_id FROM enrollments"))
+    return {(student_id, course_id) for course_id, (seats, _) in check(path).items() for student_id in seats}
 
 
 def everyone_in(course_id: int) -> list[Pair]:
@@ -88,7 +86,7 @@ def listens(url: str) -> bool:
     where = urlsplit(url)
     try:
         socket.create_connection((where.hostname, where.port), timeout=5).close()
-    except ConnectionRefusedError:
+    except ConnectionError:  # Refused, or reset with all that waited to be accepted.
         return False
     return True
 
@@ -121,7 +119,7 @@ def test_kill_9_loses_no_acknowledged_enrollment(serve: Callable[[], Server], pa
     """Five times a server is killed in the midst of its work; what it acknowledged is there, in a sound file."""
     answers: dict[Pair, int] = {}
     for turn in range(5):
-        answers |= kill_at_work(serve(), range(16 * turn + 1, 16 * turn + 17), 200 * (turn + 1))
+        answers |= kill_at_work(serve(), range(16 * turn + 1, 16 * turn + 17), 100 * (turn + 1))
     assert set(answers.values()) == {201}
     kept = enrolled(path)
     assert answers.keys() <= kept
@@ -174,7 +172,7 @@ def test_2000_writes_of_64_clients_leave_exactly_the_good_ones(serve: Callable[[
     """Every tenth write is bad: it alone is refused, and every other one is kept."""
     there = {(student_id, COURSES) for student_id in range(1, 68)}
     with closing(sqlite3.connect(path)) as db, db:
-        db.executemany("INSERT INTO enrollments VALUES (?, ?, '')", there)
+        db.executemany("INSERT INTO enrollments (student_id, course_id, enrolled_at) VALUES (?, ?, '')", there)
     expected = {(1 + n % STUDENTS, 1 + n // STUDENTS): 201 for n in range(1800)}
     good = set(expected)
     work = [*good]
@@ -205,7 +203,7 @@ def test_a_lock_is_waited_for_and_then_refused(serve: Callable[..., Server], pat
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="Only Linux limits a process that runs.")
-@pytest.mark.parametrize("room", [0, 10_000])
+@pytest.mark.parametrize("room", [0, 100_000])
 def test_a_disk_that_is_full_for_a_while_costs_no_acknowledged_write(
     serve: Callable[[], Server], path: Path, room: int
 ) -> None:

@@ -23,9 +23,9 @@ from peewee_migrate import Router
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from service import Settings, connect, courses, create_app, enrollments, errors, migrate, schema, students
+from service import Settings, bulk, connect, courses, create_app, enrollments, errors, migrate, schema, students
 
-OURS = ("students", "courses", "enrollments", schema.HISTORY)
+OURS = ("students", "courses", "enrollments", "enrollment_events", schema.HISTORY)
 
 HOST_MIGRATION = """
 def migrate(migrator, database, *, fake=False):
@@ -95,7 +95,7 @@ def test_mounted_apps_never_mix(host: tuple[Starlette, dict[str, Path]]) -> None
 
     asyncio.run(ask_both())
     for at, path in files.items():
-        assert schema.status(path)[1] == {"students": 20, "courses": 20, "enrollments": 20}
+        assert schema.status(path)[1] == dict.fromkeys(["students", "courses", "enrollments", "enrollment_events"], 20)
         with closing(connect(path)) as db:
             assert {row.name for row in students.list_students(db)} == {f"{at} {number}" for number in range(20)}
 
@@ -147,8 +147,8 @@ def test_host_tables_and_history_are_untouched(tmp_path: Path) -> None:
     router.rollback()
     assert content(path, *OURS) == ours
 
-    schema.rollback(path)
-    schema.rollback(path)
+    while schema.status(path)[1]:
+        schema.rollback(path)
     assert content(path, *theirs) == theirs
     assert not host_db.table_exists("students")
     router.rollback()
@@ -166,11 +166,13 @@ def test_connect_takes_a_path_or_a_url(form: str, path: Path) -> None:
 
 @pytest.fixture
 def school(db: pw.SqliteDatabase, path: Path) -> Path:
-    """Fill the file with two students, two courses, one enrollment and a table of the host's."""
-    for name in ("Ada", "Grace"):
+    """Fill the file with students, courses, of which the third is full with one in line, and a table of the host's."""
+    for name in ("Ada", "Grace", "Edsger"):
         students.insert_student(db, name)
-        courses.insert_course(db, name, "1")
-    enrollments.enroll(db, 1, 1)
+    for name, *limits in (("Ada",), ("Grace",), ("Edsger", 1, 1)):
+        courses.insert_course(db, name, "1", *limits)
+    for student_id, course_id in ((1, 1), (1, 3), (2, 3)):
+        enrollments.enroll(db, student_id, course_id)
     db.execute_sql("CREATE TABLE notes (text)")
     return path
 
@@ -182,6 +184,10 @@ def test_host_rolls_back(db: pw.SqliteDatabase, school: Path) -> None:
         db.execute_sql("INSERT INTO notes VALUES ('mine')")
         enrollments.enroll(db, 1, 2)
         enrollments.ensure_enrolled(db, 2, 2)
+        enrollments.drop(db, 1, 3)
+        enrollments.enroll(db, 3, 3)
+        courses.update_course(db, 3, {"capacity": 2})
+        bulk.enroll_all(db, [(2, 1), (3, 1)])
         enrollments.drop(db, 1, 1)
         students.insert_student(db, "Alan")
         courses.delete_course(db, courses.insert_course(db, "Physics", "1").id)
@@ -200,13 +206,22 @@ def test_host_rolls_back(db: pw.SqliteDatabase, school: Path) -> None:
         (lambda db: enrollments.enroll(db, 1, 1), errors.AlreadyEnrolled),
         (lambda db: enrollments.enroll(db, 9, 9), errors.StudentNotFound),
         (lambda db: enrollments.enroll(db, 1, 9), errors.CourseNotFound),
+        (lambda db: enrollments.enroll(db, 2, 3), errors.AlreadyWaitlisted),
+        (lambda db: enrollments.enroll(db, 3, 3), errors.CourseFull),
         (lambda db: enrollments.ensure_enrolled(db, 9, 9), errors.StudentNotFound),
         (lambda db: enrollments.ensure_enrolled(db, 1, 9), errors.CourseNotFound),
+        (lambda db: enrollments.ensure_enrolled(db, 3, 3), errors.CourseFull),
         (lambda db: enrollments.drop(db, 2, 1), errors.EnrollmentNotFound),
         (lambda db: students.update_student(db, 9, {"name": "Alan"}), errors.StudentNotFound),
         (lambda db: students.delete_student(db, 1), errors.StudentHasEnrollments),
         (lambda db: courses.update_course(db, 9, {"level": "2"}), errors.CourseNotFound),
+        (lambda db: courses.update_course(db, 3, {"level": "2", "capacity": 0}), errors.CapacityBelowEnrolled),
+        (
+            lambda db: courses.update_course(db, 3, {"level": "2", "waitlist_capacity": 0}),
+            errors.WaitlistCapacityBelowWaitlisted,
+        ),
         (lambda db: courses.delete_course(db, 1), errors.CourseHasEnrollments),
+        (lambda db: bulk.enroll_all(db, [(2, 1), (3, 3)], atomic=True), errors.BulkRefused),
     ],
 )
 def test_refusal_in_host_transaction(
@@ -292,8 +307,10 @@ def test_datasette_plugin(tmp_path: Path) -> None:
         assert client.post(f"{service}/courses", json={"name": "Algebra", "level": "1"}).status_code == 201
         enrollment = client.post(f"{service}/students/1/courses", json={"course_id": 1})
         assert enrollment.status_code == 201
-        assert shown("enrollments") == [enrollment.json()]
+        kept = {key: enrollment.json()[key] for key in ("student_id", "course_id", "enrolled_at")}
+        assert shown("enrollments") == [kept | {"waiting": None}]
         assert client.delete(enrollment.headers["location"]).status_code == 204
         assert shown("enrollments") == []
+        assert shown("enrollment_events") == client.get(f"{service}/events").json()
         assert shown("students") == [student.json()] == client.get(f"{service}/students").json()
         assert [row["name"] for row in shown("rooms")] == ["blue"]

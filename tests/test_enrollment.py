@@ -7,12 +7,16 @@ from typing import Any
 import httpx2
 import peewee as pw
 import pytest
+from answers import faults, pages, refusal
 from conftest import Server
 from starlette.testclient import TestClient
-from test_edge import faults, pages, refusal
 
 from service.courses import insert_course
+from service.enrollments import enroll
 from service.students import insert_student
+
+SEAT = {"status": "enrolled", "position": None}
+"""What everybody has who does not wait."""
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +51,7 @@ def test_an_enrollment_is_found_at_its_location(client: TestClient, enroll: Enro
     assert answer.status_code == 201
     assert answer.headers["location"] == "/students/1/courses/2"
     enrolled_at = answer.json()["enrolled_at"]
-    assert answer.json() == {"student_id": 1, "course_id": 2, "enrolled_at": enrolled_at}
+    assert answer.json() == {"student_id": 1, "course_id": 2, "enrolled_at": enrolled_at, **SEAT}
     assert before - timedelta(milliseconds=1) <= datetime.fromisoformat(enrolled_at) <= datetime.now(UTC)
     shown = client.get("/students/1/courses/2")
     assert (shown.status_code, shown.json()) == (200, answer.json())
@@ -169,7 +173,7 @@ def test_a_schedule_has_the_students_own_courses(client: TestClient) -> None:
     moment = post(client, 1, 2).json()["enrolled_at"]
     post(client, 2, 1)
     answer = client.get("/students/1/courses")
-    row = {"id": 2, "name": "Music", "level": "A1", "enrolled_at": moment}
+    row = {"id": 2, "name": "Music", "level": "A1", "enrolled_at": moment, **SEAT}
     assert (answer.status_code, answer.json()) == (200, [row])
 
 
@@ -178,7 +182,7 @@ def test_a_roster_has_the_courses_own_students(client: TestClient) -> None:
     moment = post(client, 2, 1).json()["enrolled_at"]
     post(client, 1, 2)
     answer = client.get("/courses/1/students")
-    assert (answer.status_code, answer.json()) == (200, [{"id": 2, "name": "Bo", "enrolled_at": moment}])
+    assert (answer.status_code, answer.json()) == (200, [{"id": 2, "name": "Bo", "enrolled_at": moment, **SEAT}])
 
 
 @pytest.mark.parametrize(
@@ -187,13 +191,16 @@ def test_a_roster_has_the_courses_own_students(client: TestClient) -> None:
         ("/students/3/courses", "student_not_found"),
         ("/students/0/courses", "student_not_found"),
         ("/courses/3/students", "course_not_found"),
+        ("/courses/3/waitlist", "course_not_found"),
+        ("/courses/0/waitlist", "course_not_found"),
         ("/courses/x/students", "course_not_found"),
     ],
 )
 def test_a_list_of_nobody_is_not_found(client: TestClient, url: str, code: str) -> None:
-    """The schedule of a student, or the roster of a course, that does not exist is a 404, and not empty."""
+    """The schedule of a student, or a list of a course, that does not exist is a 404, and not empty."""
     assert refusal(client.get(url)) == (404, code)
-    assert [client.get(empty).json() for empty in ("/students/1/courses", "/courses/1/students")] == [[], []]
+    for empty in ("/students/1/courses", "/courses/1/students", "/courses/1/waitlist"):
+        assert client.get(empty).json() == []
 
 
 def ids(found: list[list[dict[str, Any]]]) -> list[list[int]]:
@@ -222,7 +229,7 @@ def test_a_page_has_100_rows_unless_told(client: TestClient, db: pw.Database) ->
     with db.atomic():
         for number in range(1001):
             student = insert_student(db, f"Student {number}")
-            db.execute_sql("INSERT INTO enrollments VALUES (?, 1, '2024-02-29T00:00:00.000Z')", (student.id,))
+            enroll(db, student.id, 1)
     assert [len(page) for page in pages(client, "/courses/1/students")] == [*[100] * 10, 1]
     assert [len(page) for page in pages(client, "/courses/1/students?limit=1000")] == [1000, 1]
 

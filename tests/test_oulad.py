@@ -114,8 +114,8 @@ async def replay(url: str, courses: list[dict[str, str]], registrations: list[di
         path = f"/students/{ids['student_id']}/courses"
         status, _, answer = await client.send("POST", path, {"course_id": ids["course_id"]})
         assert (status, answer) == (201, answer | ids)
-        roster_row = {"id": ids["student_id"], "name": name, "enrolled_at": answer["enrolled_at"]}
-        rosters[ids["course_id"]][ids["student_id"]] = roster_row
+        seat = {"enrolled_at": answer["enrolled_at"], "status": "enrolled", "position": None}
+        rosters[ids["course_id"]][ids["student_id"]] = {"id": ids["student_id"], "name": name, **seat}
 
     async def withdraw(client: Client, row: dict[str, str]) -> None:
         student_id, course_id = student_ids[row["id_student"]], course_ids[course_name(row)]

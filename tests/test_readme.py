@@ -12,15 +12,18 @@ from pathlib import Path
 
 import attrs
 import httpx2
+import peewee as pw
 import pytest
 from conftest import ROOT, Server
 
-from service import Settings
+from service import Settings, courses, enrollments, students
 from service.__main__ import GRACE, cli
-from service.api import ROUTES
+from service.api import MAX_ROWS, MAX_WHOLE, ROUTES
+from service.errors import CourseFull, StudentNotFound
 from service.models import MAX_NAME
 from service.payloads import MAX_ID, MAX_LIMIT
 from service.problems import PROBLEMS
+from service.wire import MAX_BODY, MAX_BULK_BODY
 
 README = (ROOT / "README.md").read_text()
 SHOWN = "127.0.0.1:8000"
@@ -52,7 +55,7 @@ def settled(text: str) -> str:
 
 EXAMPLES: list[tuple[str, str]] = [
     (command, settled(answer))
-    for command, answer in re.findall(r"^```console\n\$ (curl .*)\n((?:.*\n)*?)```", README, re.MULTILINE)
+    for command, answer in re.findall(r"^```console\n\$ (curl [^`]*?)\n(HTTP(?:.*\n)*?)```", README, re.MULTILINE)
 ]
 
 
@@ -70,6 +73,7 @@ def test_tour(serve: Callable[[], Server], path: Path) -> None:
     server = serve()
     address = server.url.removeprefix("http://")
     assert server.line.replace(address, SHOWN).replace(str(path), Settings().database_url) in section("Start")
+    assert len(EXAMPLES) == README.count("\n$ curl ")
     assert [(command, paste(command.replace(SHOWN, address))) for command, _ in EXAMPLES] == EXAMPLES
 
 
@@ -93,16 +97,16 @@ def test_routes() -> None:
 
 
 def test_problems() -> None:
-    """The table of refusals has every code with its status, and no other."""
-    assert {code: int(status) for code, status, _ in table("Refusals")} == {
-        code: problem.status for code, problem in PROBLEMS.items()
-    }
+    """The table of refusals has every code with its status, and no other; the rules of seats name some of them."""
+    refusals = {code: int(status) for code, status, _ in table("Refusals")}
+    assert refusals == {code: problem.status for code, problem in PROBLEMS.items()}
+    assert {refusals[code] for code in re.findall(r"409 `(\w+)`", section("Seats and waitlists"))} == {409}
 
 
 def test_settings() -> None:
     """The table of settings has every field with its variable and its default, and no other."""
     assert [row[:3] for row in table("Settings")] == [
-        [field.name, field.name.upper(), str(field.default)] for field in attrs.fields(Settings)
+        [field.name, field.name.upper(), str(field.default) or "empty"] for field in attrs.fields(Settings)
     ]
 
 
@@ -112,6 +116,10 @@ def test_numbers() -> None:
     assert f"from 1 to {MAX_ID}" in section("Routes")
     assert f"1 to {MAX_LIMIT}" in section("Lists")
     assert f"{GRACE} seconds" in section("Promises")
+    assert f"at most {MAX_ROWS:,} rows" in section("Seats and waitlists")
+    assert f"at most {MAX_WHOLE:,} rows" in section("Seats and waitlists")
+    for text in section("Refusals"), section("Limits"):
+        assert re.findall(r"(\d+) MiB", text) == [str(MAX_BODY >> 20), str(MAX_BULK_BODY >> 20)]
 
 
 def test_commands() -> None:
@@ -200,6 +208,17 @@ def test_embedding_the_rules(tmp_path: Path) -> None:
     assert (settled(done.stdout), done.stderr) == (settled(shown), "")
 
 
+def test_embedding_in_a_database_of_its_own(path: Path) -> None:
+    """Opened as shown, a host's own database refuses what the service would."""
+    assert '`SqliteDatabase("school.db", pragmas={"foreign_keys": 1})`' in section("The rules, without HTTP")
+    with pw.SqliteDatabase(str(path), pragmas={"foreign_keys": 1}) as db:
+        ada = students.insert_student(db, "Ada").id
+        full = courses.insert_course(db, "Logic", "1", capacity=0).id
+        for student_id, refusal in (ada, CourseFull), (ada + 1, StudentNotFound):
+            with pytest.raises(refusal):
+                enrollments.enroll(db, student_id, full)
+
+
 def test_embedding_in_datasette(tmp_path: Path) -> None:
     """With the plugin and the two commands that are shown, Datasette and the API answer from one file."""
     (plugin,) = blocks("python", section("In Datasette"))
@@ -210,6 +229,18 @@ def test_embedding_in_datasette(tmp_path: Path) -> None:
     with hosting(*shlex.split(datasette), folder=tmp_path) as client:
         add_student(client, "/enrollment")
         assert client.get("/school/students.json?_shape=array").json() == [{"id": 1, "name": "Ada"}]
+
+
+def test_prefix(serve: Callable[..., Server]) -> None:
+    """The prefix that nginx is shown to strip is the one that the unit is shown to put back."""
+    unit = re.search(r"`Environment=(\w+)=(\S+)`", section("nginx"))
+    nginx = re.search(r"location (/\w+)/ \{\n +proxy_pass (\S+);", section("nginx"))
+    assert unit
+    assert nginx
+    assert nginx[2] == f"http://{SHOWN}/"
+    with httpx2.Client(base_url=serve(**{unit[1]: unit[2]}).url) as client:
+        added = client.post("/students", json={"name": "Ada"})
+        assert added.headers["location"] == f"{nginx[1]}/students/1"
 
 
 @pytest.mark.parametrize("tool", ["sqlite3", "python3"])

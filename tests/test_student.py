@@ -4,8 +4,8 @@ import re
 
 import peewee as pw
 import pytest
+from answers import body, faults, pages, refusal
 from starlette.testclient import TestClient
-from test_edge import body, faults, pages, refusal
 
 from service.students import insert_student
 

@@ -1,0 +1,104 @@
+"""Of use to all tests over HTTP: a small school, what to ask, and what to check of every answer."""
+
+import asyncio
+import json
+from base64 import urlsafe_b64encode
+from typing import Any
+
+import httpx2
+import peewee as pw
+from starlette.testclient import TestClient
+
+from service.courses import insert_course
+from service.enrollments import enroll
+from service.problems import PROBLEMS
+from service.students import insert_student
+
+JSON = {"content-type": "application/json"}
+LISTS = ["/students", "/courses", "/students/1/courses", "/courses/1/students", "/courses/1/waitlist"]
+"""What has pages with an opaque cursor."""
+WRITES = [
+    ("POST", "/students"),
+    ("PATCH", "/students/1"),
+    ("POST", "/courses"),
+    ("PATCH", "/courses/1"),
+    ("POST", "/students/1/courses"),
+]
+"""What takes one payload; a bulk takes many."""
+BULK = ("POST", "/enrollments")
+
+
+def open_school(db: pw.Database) -> None:
+    """Have Music (1) with one seat and one place in line: Ada (1) is enrolled, Bo (2) waits, Cy (3) is left over."""
+    with db.atomic():
+        insert_course(db, "Music", "A1", 1, 1)
+        for name in ("Ada", "Bo", "Cy"):
+            insert_student(db, name)
+        for student_id in (1, 2):
+            enroll(db, student_id, 1)
+
+
+def body(value: object) -> dict[str, Any]:
+    """Give a request's body and its type; JSON's escapes let lone surrogates through, and 1e999 as Infinity."""
+    return {"content": json.dumps(value), "headers": JSON}
+
+
+def cursor(key: object) -> str:
+    """Write a key as a cursor is written, whatever it is."""
+    return urlsafe_b64encode(json.dumps(key, separators=(",", ":")).encode()).decode().rstrip("=")
+
+
+def ask(client: TestClient, method: str, path: str, *messages: dict[str, Any], length: int = 0) -> list[Any]:
+    """Ask the app as a server does, without one, and give what it sends."""
+    left, sent = iter(messages), []
+
+    async def receive() -> dict[str, Any]:
+        return next(left)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def run() -> None:
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % length)]
+        scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": headers}
+        await client.app(scope, receive, send)
+
+    asyncio.run(run())
+    return sent
+
+
+def refusal(answer: httpx2.Response) -> tuple[int, str]:
+    """Check that an answer is a problem as the table has it, and give its status and code."""
+    problem = answer.json()
+    code = problem["code"]
+    row = PROBLEMS[code]
+    known = {"type": f"/problems/{code}", "title": row.title, "status": row.status, "code": code}
+    several = ["errors"] if code in ("invalid_payload", "invalid_query", "bulk_refused") else []
+    assert problem == known | {key: problem[key] for key in ("detail", *several)}
+    assert problem["detail"]
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert ("retry-after" in answer.headers) == (row.status == 503)
+    return answer.status_code, code
+
+
+def faults(answer: httpx2.Response) -> list[str]:
+    """Check that an answer is a 422, and give the pointers or the parameters of its faults in order."""
+    status, code = refusal(answer)
+    where = {"invalid_payload": "pointer", "invalid_query": "parameter"}[code]
+    errors = answer.json()["errors"]
+    assert status == 422
+    assert all(error.keys() == {"detail", where} and error["detail"] for error in errors)
+    return sorted(error[where] for error in errors)
+
+
+def pages(client: httpx2.Client, url: str) -> list[list[dict[str, Any]]]:
+    """Follow a list's Link headers to its last page."""
+    found: list[list[dict[str, Any]]] = []
+    while url:
+        assert url.startswith("/")
+        assert len(found) < 100
+        answer = client.get(url)
+        assert answer.status_code == 200
+        found.append(answer.json())
+        url = answer.links.get("next", {}).get("url", "")
+    return found

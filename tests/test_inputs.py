@@ -1,0 +1,241 @@
+"""Bodies and queries that break a rule are refused, with every fault, and nothing of them is kept."""
+
+import socket
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx2
+import peewee as pw
+import pytest
+from answers import BULK, JSON, LISTS, WRITES, ask, body, cursor, faults, open_school, refusal
+from conftest import Server
+from starlette.testclient import TestClient
+
+
+@pytest.fixture
+def school(client: TestClient, db: pw.Database) -> TestClient:
+    """Give a client of the small school."""
+    open_school(db)
+    return client
+
+
+# Bodies
+
+
+DEEP = 100_000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b" ",
+        b"{",
+        b'{"name": "Ada"}}',
+        b"{'name': 'Ada'}",
+        b'{"name": "\xff"}',
+        b'{"name": "\xed\xa0\x80"}',
+        b'{"name": "a\x00b"}',
+        b'{"name": "a\nb"}',
+        b'{"name": NaN}',
+        b'{"name": "Ada", "x": -Infinity}',
+        b'\xef\xbb\xbf{"name": "Ada"}',
+        '{"name": "Ada"}'.encode("utf-16"),
+        b"[" * DEEP,
+        b"[" * DEEP + b"]" * DEEP,
+        b'{"name":' * DEEP + b"1" + b"}" * DEEP,
+        b'{"name": "Ada", "x": ' + b"[" * DEEP + b"]" * DEEP + b"}",
+    ],
+    ids=lambda content: repr(content[:20]),
+)
+def test_what_is_not_json_is_refused(school: TestClient, content: bytes) -> None:
+    """Bytes that are not JSON in UTF-8, or nest deeper than can be read, are a 400."""
+    for method, url in (*WRITES, BULK):
+        assert refusal(school.request(method, url, content=content, headers=JSON)) == (400, "malformed_json")
+
+
+@pytest.mark.parametrize("value", [None, True, 0, 1.5, "name", [], [{"name": "Ada"}], 10**400])
+def test_a_payload_is_an_object(school: TestClient, value: object) -> None:
+    """JSON that is not an object is a 422 that points at the whole of it."""
+    for method, url in WRITES:
+        assert faults(school.request(method, url, **body(value))) == ["#"]
+
+
+@pytest.mark.parametrize("text", ["1e999", "-1e999", '"\\u0000"', '"\\ud800"', '"\\udc00\\ud800"', "9" * 5000])
+def test_json_that_is_no_name_is_pointed_at(school: TestClient, text: str) -> None:
+    """JSON that is sound, and yet holds more than most programs do, is a fault of its field."""
+    for method, url in WRITES[:2]:
+        answer = school.request(method, url, content=f'{{"name": {text}}}', headers=JSON)
+        assert faults(answer) == ["#/name"]
+
+
+def test_every_fault_of_a_payload_is_told(client: TestClient) -> None:
+    """All the faults come at once, each with its pointer, escaped as RFC 6901 wants it in a URI."""
+    unknown = {"a/b": "a~1b", "m~n": "m~0n", "~1": "~01", "é": "%C3%A9", "": "", " ": "%20", 'k"l': "k%22l", "%": "%25"}
+    answer = client.post(
+        "/courses", json=dict.fromkeys(unknown, 1) | {"name": None, "capacity": -1, "waitlist_capacity": ""}
+    )
+    known = ["name", "level", "capacity", "waitlist_capacity"]
+    assert faults(answer) == sorted(f"#/{pointer}" for pointer in [*unknown.values(), *known])
+    assert answer.json()["detail"] == "The payload has 12 faults."
+    assert faults(client.post("/students", **body({"name": "Ada", "\ud800": 1}))) == ["#/%3F"]
+
+
+@pytest.mark.parametrize("media_type", ["", "text/plain", "application/jsonx", "application/json; charset=latin-1"])
+def test_a_body_of_another_type_is_refused(school: TestClient, media_type: str) -> None:
+    """A body is taken only if it says that it is JSON, in UTF-8; a merge patch only in a PATCH, lines only in bulk."""
+    unsupported = (415, "unsupported_media_type")
+    for method, url in (*WRITES, BULK):
+        assert refusal(school.request(method, url, content=b"{}")) == unsupported
+        assert refusal(school.request(method, url, content=b"{}", headers={"content-type": media_type})) == unsupported
+    for other in ("application/merge-patch+json", "application/x-ndjson"):
+        assert refusal(school.post("/students", content=b"{}", headers={"content-type": other})) == unsupported
+
+
+@pytest.mark.parametrize("parameter", ["", ";charset=utf-8", '; Charset="UTF-8"', " ; charset=utf8 "])
+def test_json_is_taken_however_it_is_called(school: TestClient, parameter: str) -> None:
+    """The media type is the same in any case, and with the charset that JSON has anyway."""
+    for media_type in ("application/json", "Application/JSON", "application/Merge-Patch+json"):
+        headers = {"content-type": f"{media_type}{parameter}"}
+        assert school.patch("/students/1", content=b"{}", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("length", ["abc", "-1", "1.0", "", "9" * 5000])
+def test_a_content_length_is_not_trusted(client: TestClient, length: str) -> None:
+    """A length that is no number, which some servers let through, is no failure of the service."""
+    answer = client.post("/students", content=b'{"name": "Ada"}', headers=JSON | {"content-length": length})
+    assert answer.status_code < 500
+
+
+def test_a_body_that_is_announced_too_large_is_not_read(client: TestClient) -> None:
+    """A Content-Length over 1 MiB is refused before a byte of the body has come."""
+    start, _ = ask(client, "POST", "/students", length=2**20 + 1)
+    assert start["status"] == 413
+
+
+def test_a_body_over_1_mib_is_refused_over_the_wire(live: httpx2.Client) -> None:
+    """A body of 1 MiB is read and one of a byte more is not, whether it comes with its length or in chunks."""
+
+    def chunks(length: int) -> Iterator[bytes]:
+        for start in range(0, length, 65536):
+            yield b" " * min(65536, length - start)
+
+    too_large = (413, "payload_too_large")
+    for length, expected in ((2**20, (400, "malformed_json")), (2**20 + 1, too_large), (2**24, too_large)):
+        for content in (b" " * length, chunks(length)):
+            assert refusal(live.post("/students", content=content, headers=JSON)) == expected
+    assert live.get("/students").json() == []
+
+
+def test_a_body_that_breaks_off_is_not_answered(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    """When the server tells that the client is gone, nobody is answered, nothing is kept and nothing is logged."""
+    messages: list[dict[str, Any]] = [
+        {"type": "http.request", "body": b'{"name": "Ada"}', "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    assert ask(client, "POST", "/students", *messages) == []
+    assert caplog.records == []
+    assert client.get("/students").json() == []
+
+
+def test_a_client_that_hangs_up_is_no_error(capfd: pytest.CaptureFixture[str], serve: Callable[..., Server]) -> None:
+    """When a client goes away in mid-body nothing is kept, nothing is logged, and others are served."""
+    server = serve()
+    url = httpx2.URL(server.url)
+    for framing, start in (("Content-Length: 100", '{"name": "Ada"}'), ("Transfer-Encoding: chunked", "10\r\n{")):
+        with socket.create_connection((url.host, url.port), timeout=10) as connection:
+            head = f"POST /students HTTP/1.1\r\nHost: school\r\nContent-Type: application/json\r\n{framing}\r\n\r\n"
+            connection.sendall((head + start).encode())
+    assert httpx2.get(f"{server.url}/students").json() == []
+    server.process.terminate()
+    server.process.wait(10)
+    assert capfd.readouterr().err == ""
+
+
+# Queries
+
+
+BAD_NUMBERS = ["-1", "1.0", "1e2", "", "abc", " 1", "1_0", "+1", "٣", str(2**63), "9" * 5000, "true", "null"]
+BAD_LIMITS = ["0", "1001", *BAD_NUMBERS]
+BAD_CURSORS = [
+    *("", "x", "%%%", "é", "\0", "[1]", "1", "_" * 5000, f"{cursor([1])}!", f"!{cursor([1])}"),
+    *(cursor(key) for key in ([], [0], [-1], [2**63], [True], ["1"], [1.0], [None], [[1]], ["a", 1, 1])),
+    *(cursor(key) for key in ({}, {"0": 1}, 1, "1", None)),
+    *(urlsafe_b64encode(text).decode() for text in (b"[1", b"[\xff]", b"[" + b"9" * 5000 + b"]", b"[" * 2000)),
+]
+
+BAD_KEYS: list[Any] = [[], [1], ["b", 1], [""], ["", 1], ["a", 0], ["a", "1"], ["a\0", 1], ["a" * 201, 1], [1, "a"]]
+
+
+@pytest.mark.parametrize(
+    ("query", "parameters"),
+    [
+        *(({"limit": limit}, ["limit"]) for limit in BAD_LIMITS),
+        *(({"after": after}, ["after"]) for after in BAD_CURSORS),
+        ({"limit": ["1", "1"]}, ["limit"]),
+        ({"after": [cursor([1])] * 2}, ["after"]),
+        ({"colour": "red"}, ["colour"]),
+        ({"": ""}, [""]),
+        ({"Limit": "1", "a/b~c\0": ["1", "2"], "after": "x", "limit": "0"}, ["Limit", "a/b~c\0", "after", "limit"]),
+        ({"after": cursor(["Ada", 1])}, ["after"]),
+        ({"after": cursor(["Ada", 1]), "limit": "0"}, ["after", "limit"]),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_a_page_that_cannot_be_is_refused(school: TestClient, query: dict[str, Any], parameters: list[str]) -> None:
+    """A parameter that is unknown, repeated, out of range, or not a cursor of the list, is told; all at once."""
+    for url in LISTS:
+        assert faults(school.get(url, params=query)) == parameters
+
+
+@pytest.mark.parametrize(
+    ("url", "query", "parameters"),
+    [
+        *(("/students", {"name": "a", "after": cursor(key)}, ["after"]) for key in BAD_KEYS),
+        *(("/courses", {"name": name}, ["name"]) for name in ("a" * 201, "a\0", ["a", "a"])),
+        *(("/courses", {"level": level}, ["level"]) for level in ("a" * 201, "\x9f", ["a", "a"])),
+        *(("/students/1/courses", {"status": status}, ["status"]) for status in ("", "Enrolled", ["enrolled"] * 2)),
+        *(("/events", {"after": number}, ["after"]) for number in BAD_NUMBERS),
+        ("/events", {"course_id": "x", "limit": "0", "student_id": ["1", "1"]}, ["course_id", "limit", "student_id"]),
+        ("/students", {"level": "A1"}, ["level"]),
+        ("/students/1/courses", {"name": "a", "level": "a"}, ["level", "name"]),
+        ("/courses/1/students", {"status": "enrolled"}, ["status"]),
+        ("/events", {"type": "dropped"}, ["type"]),
+        (
+            "/courses",
+            {"limit": "0", "after": "x", "name": "a" * 201, "level": ["a", "a"], "colour": ["red", "blue"]},
+            ["after", "colour", "level", "limit", "name"],
+        ),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_a_filter_that_cannot_be_is_refused(
+    client: TestClient, url: str, query: dict[str, Any], parameters: list[str]
+) -> None:
+    """A filter has the rules of what it filters, and a cursor is good only with the filter that it came from."""
+    assert faults(client.get(url, params=query)) == parameters
+
+
+@pytest.mark.parametrize("query", ["%FF=1", "limit=%FF", "name=%ED%A0%80", "&".join(f"p{n}=1" for n in range(60))])
+def test_a_query_that_cannot_be_read_is_refused(school: TestClient, query: str) -> None:
+    """A query that is not UTF-8, or has parameters without end, is refused as a whole."""
+    for url in (*LISTS, "/events"):
+        assert refusal(school.get(f"{url}?{query}")) == (422, "invalid_query")
+
+
+@pytest.mark.parametrize(
+    ("method", "url"),
+    [
+        *WRITES,
+        BULK,
+        *(("GET", url) for url in ("/students/1", "/courses/1", "/students/1/courses/1")),
+        *(("DELETE", url) for url in ("/students/1", "/courses/1", "/students/1/courses/1")),
+        ("PUT", "/students/1/courses/1"),
+    ],
+)
+def test_what_has_no_pages_refuses_their_parameters(school: TestClient, method: str, url: str) -> None:
+    """Where there are no pages, a page's parameters are unknown."""
+    content: dict[str, Any] = {"json": {}} if (method, url) in (*WRITES, BULK) else {}
+    assert refusal(school.request(method, f"{url}?limit=1", **content)) == (422, "invalid_query")
+    assert school.get("/students/1/courses/1").status_code == 200

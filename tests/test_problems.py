@@ -1,0 +1,252 @@
+"""Every refusal is a problem (RFC 9457); every path tells its methods, and what is nobody's id is not found."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import peewee as pw
+import pytest
+from answers import JSON, ask, open_school, pages, refusal
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.testclient import TestClient
+
+from service import Settings, create_app
+from service.api import ROUTES
+from service.errors import ServiceError
+from service.problems import PROBLEMS
+
+
+@pytest.fixture
+def school(client: TestClient, db: pw.Database) -> TestClient:
+    """Give a client of the small school."""
+    open_school(db)
+    return client
+
+
+# Every code
+
+
+REFUSALS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "malformed_json": ("POST", "/students", {"content": "{", "headers": JSON}),
+    "not_found": ("GET", "/nothing", {}),
+    "student_not_found": ("GET", "/students/4", {}),
+    "course_not_found": ("GET", "/courses/2", {}),
+    "enrollment_not_found": ("GET", "/students/1/courses/2", {}),
+    "method_not_allowed": ("PUT", "/students", {}),
+    "already_enrolled": ("POST", "/students/1/courses", {"json": {"course_id": 1}}),
+    "already_waitlisted": ("POST", "/students/2/courses", {"json": {"course_id": 1}}),
+    "course_full": ("POST", "/students/3/courses", {"json": {"course_id": 1}}),
+    "capacity_below_enrolled": ("PATCH", "/courses/1", {"json": {"capacity": 0}}),
+    "waitlist_capacity_below_waitlisted": ("PATCH", "/courses/1", {"json": {"waitlist_capacity": 0}}),
+    "bulk_refused": ("POST", "/enrollments?atomic=true", {"json": [{"student_id": 3, "course_id": 1}]}),
+    "student_has_enrollments": ("DELETE", "/students/2", {}),
+    "course_has_enrollments": ("DELETE", "/courses/1", {}),
+    "payload_too_large": ("POST", "/students", {"content": b" " * (2**20 + 1), "headers": JSON}),
+    "unsupported_media_type": ("POST", "/students", {"content": "{}"}),
+    "invalid_payload": ("POST", "/students", {"json": {}}),
+    "invalid_query": ("GET", "/students?limit=0", {}),
+}
+
+
+@pytest.mark.parametrize("code", REFUSALS)
+def test_a_refusal_is_a_problem(school: TestClient, code: str) -> None:
+    """Each refusal is problem+json, with the code and the status that it is known by."""
+    method, url, options = REFUSALS[code]
+    assert refusal(school.request(method, url, **options)) == (PROBLEMS[code].status, code)
+
+
+def test_a_locked_database_is_busy(path: Path, db: pw.Database) -> None:
+    """While another connection holds the lock for longer than the timeout, a write is a 503 with Retry-After."""
+    with TestClient(create_app(Settings(database_url=str(path), busy_timeout=0))) as client:
+        with db.atomic("IMMEDIATE"):
+            answer = client.post("/students", json={"name": "Ada"})
+        assert refusal(answer) == (503, "busy")
+        assert int(answer.headers["retry-after"]) > 0
+        assert client.get("/students").json() == []
+        assert client.post("/students", json={"name": "Ada"}).status_code == 201
+
+
+def test_a_lost_database_is_unavailable(client: TestClient, path: Path) -> None:
+    """When the file is gone, reads and writes are a 503 with Retry-After."""
+    path.unlink()
+    for answer in (client.get("/students"), client.post("/students", json={"name": "Ada"})):
+        assert refusal(answer) == (503, "storage_unavailable")
+
+
+def test_a_defect_leaks_nothing(client: TestClient, db: pw.Database, caplog: pytest.LogCaptureFixture) -> None:
+    """What nobody foresaw is a 500 that says nothing of the cause; the log has it, with its traceback."""
+    # A trigger of somebody else's swallows the row, so that the rule has none to give.
+    db.execute_sql("CREATE TRIGGER trap BEFORE INSERT ON students BEGIN SELECT RAISE(IGNORE); END")
+    answer = client.post("/students", json={"name": "Ada"})
+    assert refusal(answer) == (500, "internal_error")
+    assert not re.search("Error|Missing|argument|insert_student|line|\\.py", answer.text)
+    assert re.search(r"(?s)POST /students failed\..*Traceback.*in insert_student.*TypeError: Missing", caplog.text)
+    assert client.get("/students").json() == []
+
+
+def test_every_code_is_explained(client: TestClient) -> None:
+    """The path in a problem's type says what its code means and what to do; there are no others."""
+    for code, row in PROBLEMS.items():
+        answer = client.get(f"/problems/{code}")
+        assert answer.status_code == 200
+        assert answer.json() == {"code": code, "status": row.status, "title": row.title, "advice": row.advice}
+        assert row.title
+        assert row.advice
+    assert PROBLEMS.keys() == REFUSALS.keys() | {"busy", "storage_unavailable", "internal_error"}
+    for unknown in ("nothing", "Busy", "busy%0A", "%00"):
+        assert refusal(client.get(f"/problems/{unknown}")) == (404, "not_found")
+
+
+def test_every_refusal_of_the_rules_has_a_status() -> None:
+    """Each ServiceError that has a code has a row in the table of problems; the other rows are HTTP's own."""
+
+    def tree(error: type[ServiceError]) -> Iterator[type[ServiceError]]:
+        yield error
+        for kind in error.__subclasses__():
+            yield from tree(kind)
+
+    codes = {error.__dict__["code"] for error in tree(ServiceError) if "code" in error.__dict__}
+    of_http = {"malformed_json", "not_found", "method_not_allowed", "payload_too_large", "unsupported_media_type"}
+    assert PROBLEMS.keys() == codes | of_http | {"internal_error"}
+
+
+def test_a_process_may_live_and_not_be_ready(client: TestClient, path: Path) -> None:
+    """Without its database the service is live and not ready."""
+    for check in ("live", "ready"):
+        answer = client.get(f"/health/{check}")
+        assert (answer.status_code, answer.json()) == (200, {"status": check})
+    path.unlink()
+    assert client.get("/health/live").status_code == 200
+    assert refusal(client.get("/health/ready")) == (503, "storage_unavailable")
+
+
+def test_paths_include_the_mount(path: Path) -> None:
+    """Under a host's mount, Location, Link and a problem's type start with the mount's path, percent-encoded."""
+    app = create_app(Settings(database_url=str(path)))
+    with TestClient(app), TestClient(Starlette(routes=[Mount("/the registry", app)])) as client:
+        locations = [client.post("/the registry/students", json={"name": "Ada"}).headers["location"] for _ in range(2)]
+        assert locations == ["/the%20registry/students/1", "/the%20registry/students/2"]
+        assert [client.get(location).json()["id"] for location in locations] == [1, 2]
+        found = client.get("/the registry/students?limit=1")
+        assert found.headers["link"].startswith("</the%20registry/students?limit=1&after=")
+        assert [row["id"] for page in pages(client, str(found.url.path)) for row in page] == [1, 2]
+        for unknown in ("/the registry/nothing", "/the registry/students/3"):
+            problem = client.get(unknown).json()
+            assert problem["type"] == f"/the%20registry/problems/{problem['code']}"
+            assert client.get(problem["type"]).json()["code"] == problem["code"]
+
+
+# Methods
+
+
+ALLOW = {
+    "/students": "GET, HEAD, OPTIONS, POST",
+    "/students/{student_id}": "DELETE, GET, HEAD, OPTIONS, PATCH",
+    "/students/{student_id}/courses": "GET, HEAD, OPTIONS, POST",
+    "/students/{student_id}/courses/{course_id}": "DELETE, GET, HEAD, OPTIONS, PUT",
+    "/courses": "GET, HEAD, OPTIONS, POST",
+    "/courses/{course_id}": "DELETE, GET, HEAD, OPTIONS, PATCH",
+    "/courses/{course_id}/students": "GET, HEAD, OPTIONS",
+    "/courses/{course_id}/waitlist": "GET, HEAD, OPTIONS",
+    "/enrollments": "OPTIONS, POST",
+    "/events": "GET, HEAD, OPTIONS",
+    "/health/live": "GET, HEAD, OPTIONS",
+    "/health/ready": "GET, HEAD, OPTIONS",
+    "/problems/{code}": "GET, HEAD, OPTIONS",
+}
+
+
+def test_every_path_tells_its_methods(client: TestClient) -> None:
+    """OPTIONS is a 204 with the full Allow, and so is the Allow of the 405 that any other method gets."""
+    assert ALLOW.keys() == ROUTES.keys()
+    for template, allow in ALLOW.items():
+        url = template.format(student_id="x", course_id=9, code="busy")
+        answer = client.options(url)
+        assert (answer.status_code, answer.content, answer.headers["allow"]) == (204, b"", allow)
+        for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "BREW"}.difference(allow.split(", ")):
+            answer = client.request(method, url)
+            assert refusal(answer) == (405, "method_not_allowed")
+            assert answer.headers["allow"] == allow
+
+
+def test_head_sends_no_body_itself(client: TestClient) -> None:
+    """The answer to HEAD has no body, whether or not the server would strip it."""
+    start, end = ask(client, "HEAD", "/health/live")
+    assert (start["status"], end["body"]) == (200, b"")
+    assert (b"content-length", b"17") in start["headers"]
+
+
+def test_head_and_options_over_the_wire(live: httpx2.Client, db: pw.Database) -> None:
+    """HEAD has the status and the headers of GET and no body; OPTIONS has no body either."""
+    open_school(db)
+    for url in (
+        *("/students?limit=1", "/students/1", "/students/1/courses", "/students/4", "/nothing", "/health/ready"),
+        *("/courses/1/waitlist", "/events?limit=1", "/enrollments"),
+    ):
+        got, head = live.get(url), live.head(url)
+        assert (head.status_code, head.content) == (got.status_code, b"")
+        for answer in (got, head):
+            answer.headers.pop("date")
+        assert head.headers == got.headers
+        assert int(head.headers["content-length"]) == len(got.content)
+    answer = live.options("/students/1")
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert answer.headers["allow"] == ALLOW["/students/{student_id}"]
+
+
+# Paths
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("0", "-1", "+1", "01", "1.0", "1e0", "1_0", "0x1", "true", "null", "1;2", "1,2", "*"),
+        *("%201", "1%20", "1%0A", "%D9%A1", "%C2%B9", "%00", "%FF", "%ED%A0%80"),
+        *(str(2**63 - 1), str(2**63), "9" * 5000),
+    ],
+)
+def test_what_is_no_id_is_not_found(school: TestClient, word: str) -> None:
+    """In a path anything but a plain integer that is somebody's id is a 404."""
+    student, course, enrollment = (404, "student_not_found"), (404, "course_not_found"), (404, "enrollment_not_found")
+    assert refusal(school.get(f"/students/{word}")) == student
+    assert refusal(school.patch(f"/students/{word}", json={"name": "Bo"})) == student
+    assert refusal(school.delete(f"/students/{word}")) == student
+    assert refusal(school.get(f"/students/{word}/courses")) == student
+    assert refusal(school.post(f"/students/{word}/courses", json={"course_id": 1})) == student
+    assert refusal(school.put(f"/students/{word}/courses/1")) == student
+    assert refusal(school.put(f"/students/1/courses/{word}")) == course
+    assert refusal(school.get(f"/courses/{word}/students")) == course
+    assert refusal(school.get(f"/courses/{word}/waitlist")) == course
+    assert refusal(school.get(f"/students/{word}/courses/1")) == enrollment
+    assert refusal(school.delete(f"/students/1/courses/{word}")) == enrollment
+    assert [row["id"] for row in school.get("/students/1/courses").json()] == [1]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("/", "/%FF", "/%00", "/Students", "//students", "/students/", "/students%0A", "/students/1/"),
+        *(
+            "/students/1/courses/1/2",
+            "/courses/1/students/1",
+            "/courses/1/waitlist/2",
+            "/enrollments/",
+            "/events/1",
+            "/health",
+            "/health/live%0A",
+            "/problems",
+        ),
+    ],
+)
+def test_an_unknown_path_is_not_found(school: TestClient, url: str) -> None:
+    """A path that is not in the table is a 404, for any method; there are no redirects."""
+    for method in ("GET", "POST", "OPTIONS"):
+        assert refusal(school.request(method, f"http://testserver{url}")) == (404, "not_found")
+
+
+def test_an_id_of_5000_digits_over_the_wire(live: httpx2.Client) -> None:
+    """A number that Python itself would refuse to read is nobody's id."""
+    assert refusal(live.get(f"/students/{'9' * 5000}")) == (404, "student_not_found")

@@ -6,7 +6,7 @@ MADE := .venv/made-$(VERSION)
 RUN_READY := $(MADE)-run
 TEST_READY := $(MADE)-test
 
-.PHONY: help run test migrate migration rollback lint typecheck coverage check lock clean
+.PHONY: help run test migrate migration rollback lint typecheck coverage check lock bench clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -46,12 +46,21 @@ lock: ## Pin requirements.txt and tests/requirements.txt anew, from the ranges i
 	.venv-lock/bin/pip-compile $(LOCK) --output-file requirements.txt pyproject.toml
 	.venv-lock/bin/pip-compile $(LOCK) --allow-unsafe --extra test --constraint requirements.txt \
 		--output-file tests/requirements.txt pyproject.toml
+	.venv-lock/bin/pip-compile $(LOCK) --output-file tests/bench/requirements.txt tests/bench/requirements.in
 	rm -rf .venv-lock
 LOCK := --quiet --upgrade --strip-extras --no-annotate --no-header \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options
 
+bench: .venv-bench/made-$(VERSION) ## Measure against others, in half an hour; in a minute with make bench QUICK=1
+	@PYTHONPATH=tests .venv-bench/bin/python -m bench $(if $(QUICK),--quick) $(BENCH)
+
+.venv-bench/made-$(VERSION): tests/bench/requirements.txt
+	$(PYTHON) -m venv --clear .venv-bench
+	.venv-bench/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
 clean: ## Remove what the other targets made, but no database
-	rm -rf .venv .venv-lock build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-lock .venv-bench build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -exec rm -rf {} +
 
 $(MADE):

@@ -1,0 +1,1 @@
+"""The benchmark: the service against what else one could pick (see __main__)."""

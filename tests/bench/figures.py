@@ -1,0 +1,125 @@
+"""Figures: medians of the samples, ratios within each round, and what they must reach."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from statistics import median
+from typing import Any, NamedTuple
+
+from bench.load import GET, POST
+
+Results = Mapping[str, Any]
+Samples = Mapping[int, float]
+"""A figure in each round."""
+
+
+class Figure(NamedTuple):
+    """A median, and the least and the most that it is the middle of."""
+
+    middle: float
+    least: float
+    most: float
+
+
+class Goal(NamedTuple):
+    """A figure that must reach a bound."""
+
+    what: str
+    figure: Figure | None
+    """None if it was not measured."""
+    bound: float
+    unit: str
+    at_most: bool = False
+
+    @property
+    def met(self) -> bool:
+        """Tell whether it was measured and reaches it."""
+        if self.figure is None:
+            return False
+        return self.figure.middle <= self.bound if self.at_most else self.figure.middle >= self.bound
+
+
+def figure(samples: Samples) -> Figure | None:
+    """Give the median over the rounds, if there are any."""
+    values = samples.values()
+    return Figure(median(values), min(values), max(values)) if values else None
+
+
+def pick(results: Results, section: str, key: str, **where: Any) -> dict[int, float]:
+    """Give one key of the samples that are so, by round; the median where a round has several."""
+    found: dict[int, list[float]] = {}
+    for sample in results.get(section, ()):
+        if all(sample.get(name) == value for name, value in where.items()):
+            found.setdefault(sample["round"], []).append(sample[key])
+    return {number: median(values) for number, values in found.items()}
+
+
+def ratio(over: Samples, under: Samples) -> Figure | None:
+    """Divide within each round, then take the median."""
+    return figure({number: over[number] / under[number] for number in over.keys() & under.keys() if under[number]})
+
+
+def errors(results: Results, section: str = "", **where: Any) -> dict[str, int]:
+    """Count what went wrong, by kind: `refused` by the server, `failed` on the way, `lost` though answered."""
+    found = Counter[str]()
+    for sample in chain.from_iterable(results.get(one, ()) for one in ([section] if section else ("load", "growth"))):
+        if all(sample.get(name) == value for name, value in where.items()):
+            found.update({kind: sample.get(kind, 0) for kind in ("refused", "failed", "lost")})
+    return dict(+found)
+
+
+def usual_connections(results: Results) -> int:
+    """Give the number of connections that ratios are taken at: 32 if it was measured."""
+    measured: Sequence[int] = results["plan"]["connections"]
+    return 32 if 32 in measured else measured[0]
+
+
+def growth_ratio(results: Results, request: str, size: int) -> Figure | None:
+    """Give how many times the time of a request on the smallest file it takes on one of this size."""
+    smallest = pick(results, "growth", "rate", request=request, size=min(results["plan"]["sizes"]))
+    return ratio(smallest, pick(results, "growth", "rate", request=request, size=size))
+
+
+def goals(results: Results) -> list[Goal]:
+    """Compare with what we claim."""
+    connections = usual_connections(results)
+
+    def samples(system: str, request: str, key: str = "rate") -> Samples:
+        return pick(results, "load", key, system=system, request=request, connections=connections)
+
+    def start(system: str, key: str) -> Samples:
+        return pick(results, "starts", key, system=system)
+
+    get, post, hello = samples("ours", GET), samples("ours", POST), samples("hello", GET)
+    failed = float(sum(errors(results).values()))
+    found = [Goal("errors", Figure(failed, failed, failed), 0, "", at_most=True)]
+    found += [Goal(f"{GET} / Starlette hello", ratio(get, hello), 0.75, "×")]
+    found += [
+        Goal(f"{GET} / {name}", ratio(get, samples(system, GET)), bound, "×")
+        for system, name, bound in (("fastapi", "FastAPI + SQLAlchemy", 15), ("pocketbase", "PocketBase", 5))
+    ]
+    found += [Goal(f"{POST} / Starlette hello's GET", ratio(post, hello), 0.4, "×")]
+    found += [
+        Goal(f"{POST} / {name}", ratio(post, samples(system, POST)), bound, "×")
+        for system, name, bound in (
+            ("bun", "Bun + bun:sqlite", 2.5),
+            ("pocketbase", "PocketBase", 3),
+            ("fastapi", "FastAPI + SQLAlchemy", 12),
+        )
+    ]
+    tail = ratio(samples("ours", GET, "p99"), samples("hello", GET, "p99"))
+    found += [Goal(f"{GET}, p99 / Starlette hello's", tail, 1.6, "×", at_most=True)]
+    requests = dict.fromkeys(sample["request"] for sample in results.get("growth", ()) if sample["request"] != "bulk")
+    grown = [growth_ratio(results, request, 10_000_000) for request in requests]
+    worst = max((one for one in grown if one), default=None)
+    found += [Goal("slowest single request, 10 million / 32 thousand, time", worst, 1.3, "×", at_most=True)]
+    bulk = ratio(pick(results, "bulk", "service"), pick(results, "bulk", "bare"))
+    found += [Goal("bulk / bare executemany", bulk, 0.2, "×")]
+    for key, what, bound, unit in (
+        ("memory", "resident memory after start", 50, "MB"),
+        ("seconds", "start to first answer", 0.4, "s"),
+    ):
+        ours = start("ours", key)
+        found += [Goal(what, figure(ours), bound, unit, at_most=True)]
+        found += [Goal(f"{what} / FastAPI + SQLAlchemy's", ratio(ours, start("fastapi", key)), 0.7, "×", at_most=True)]
+    return found

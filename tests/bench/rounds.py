@@ -1,0 +1,172 @@
+"""The rounds: who is measured when, on what."""
+
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+import attrs
+import click
+
+from bench import bulk, growth, load
+from bench.campus import Campus
+from bench.processes import Server
+from bench.report import Progress
+from bench.systems import SYSTEMS, System
+
+T = TypeVar("T")
+
+GROWTH_CONNECTIONS = 32
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """How much is measured."""
+
+    rounds: int
+    seconds: int
+    warm_up: int
+    """Seconds, before anything is measured on a server."""
+    bulks: int
+    """In a round, each of bulk.ROWS rows."""
+    connections: Sequence[int]
+    systems: Sequence[str]
+    sections: Sequence[str]
+    sizes: Sequence[int]
+
+
+@attrs.define
+class Bench:
+    """A run: its plan, where it works, and the samples that it has taken, by section."""
+
+    plan: Plan
+    campus: Campus
+    folder: Path
+    progress: Progress
+    samples: dict[str, list[dict[str, Any]]] = attrs.field(factory=lambda: defaultdict(list))
+
+    def rounds(self) -> Iterator[int]:
+        """Count the rounds, and say so."""
+        for number in range(self.plan.rounds):
+            self.progress.prefix = f"round {number + 1} of {self.plan.rounds}: "
+            yield number
+        self.progress.prefix = ""
+
+
+def load_section(bench: Bench) -> None:
+    """Load every system in every way; note its start, and its memory before and after."""
+    systems = [SYSTEMS[key] for key in bench.plan.systems]
+    for system in systems:
+        bench.progress.say(f"{system.name}: making its database")
+        system.prepare(_made(bench.folder / system.key), bench.campus)
+    for number in bench.rounds():
+        for system in _rotated(systems, number):
+            _load_one(bench, number, system)
+
+
+def _load_one(bench: Bench, number: int, system: System) -> None:
+    about = {"round": number, "system": system.key}
+    requests = load.Requests(system, bench.campus)
+    with _copy(bench.folder / system.key) as folder, system.serve(folder) as server:
+        start = {**about, "seconds": server.started_in, "memory": server.memory()}
+        if system.keeps:
+            _check(server, requests, bench.campus)
+        _warm_up(bench, server, requests)
+        for kind in load.KINDS if system.keeps else (load.GET,):
+            for connections in bench.plan.connections:
+                bench.progress.say(f"{system.name}: {kind}, {connections} connections")
+                measure = load.measure_writes if kind == load.POST else load.measure
+                sample = measure(server, requests, kind, connections, bench.plan.seconds)
+                bench.samples["load"].append({**about, **sample})
+        bench.samples["starts"].append({**start, "memory_after": server.memory()})
+
+
+def bulk_section(bench: Bench) -> None:
+    """Take turns: a bulk over HTTP, executemany on a bare file, and on the service's own with its triggers."""
+    ours = SYSTEMS["ours"]
+    base = _made(bench.folder / "bulk")
+    ours.prepare(base, bench.campus)
+    for number in bench.rounds():
+        bench.progress.say("bulk")
+        with (
+            _copy(base) as folder,
+            _copy(base) as other,
+            closing(bulk.bare(other / "bare.db", bench.campus)) as bare,
+            closing(bulk.connect(other / ours.database)) as own,
+            ours.serve(folder) as server,
+        ):
+            pairs = load.Requests(ours, bench.campus).pairs
+            for _ in range(bench.plan.bulks):
+                rows = bulk.take(pairs)
+                sample = {"service": bulk.post(server, rows), "bare": bulk.insert(bare, rows)}
+                bench.samples["bulk"].append({"round": number, **sample, "triggers": bulk.insert(own, rows)})
+
+
+def growth_section(bench: Bench) -> None:
+    """Load the service on files of several sizes."""
+    ours = SYSTEMS["ours"]
+    for size in bench.plan.sizes:
+        bench.progress.say(f"growth: making {size:,} enrollments")
+        growth.build(_made(bench.folder / f"growth-{size}"), bench.campus, growth.SIZES[size])
+    for number in bench.rounds():
+        for size in _rotated(bench.plan.sizes, number):
+            about = {"round": number, "size": size}
+            requests = load.Requests(ours, bench.campus, growth.SIZES[size])
+            with _copy(bench.folder / f"growth-{size}") as folder, ours.serve(folder) as server:
+                _warm_up(bench, server, requests)
+                for kind in (load.GET, load.ROSTER, load.POST):
+                    bench.progress.say(f"growth: {size:,} enrollments, {kind}")
+                    sample = load.measure(server, requests, kind, GROWTH_CONNECTIONS, bench.plan.seconds)
+                    bench.samples["growth"].append({**about, **sample})
+                bench.progress.say(f"growth: {size:,} enrollments, bulk")
+                for _ in range(bench.plan.bulks):
+                    rate = bulk.post(server, bulk.take(requests.pairs))
+                    bench.samples["growth"].append({**about, "request": "bulk", "rate": rate})
+
+
+SECTIONS: Mapping[str, Callable[[Bench], None]] = {
+    "load": load_section,
+    "bulk": bulk_section,
+    "growth": growth_section,
+}
+
+
+def _check(server: Server, requests: load.Requests, campus: Campus) -> None:
+    """Raise ClickException unless the system answers as the others do: what it is asked for, and so that it counts."""
+    system = requests.system
+    student, course = campus.enrollments[0]
+    name, _ = campus.courses[course - 1]
+    path, _, body = system.enrollment(next(requests.pairs)).partition(" ")
+    schedule, roster = (server.ask("GET", path) for path in (system.schedule(student), system.roster(course)))
+    created, _ = server.ask("POST", path, body)
+    right = (schedule[0], roster[0], created) == (200, 200, system.created)
+    if not right or f'"{name}"'.encode() not in schedule[1] or roster[1].count(b'"name"') != load.PAGE:
+        raise click.ClickException(f"{system.name} does not do its work: {schedule}, {roster}, {created}")
+
+
+def _warm_up(bench: Bench, server: Server, requests: load.Requests) -> None:
+    if bench.plan.warm_up:
+        load.measure(server, requests, load.GET, max(bench.plan.connections), bench.plan.warm_up)
+
+
+@contextmanager
+def _copy(base: Path) -> Iterator[Path]:
+    """Give a copy of a folder, on the disk before anything is measured on it."""
+    with TemporaryDirectory(dir=base.parent) as folder:
+        shutil.copytree(base, folder, dirs_exist_ok=True)
+        os.sync()
+        yield Path(folder)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def _rotated(things: Sequence[T], by: int) -> list[T]:
+    by %= len(things)
+    return [*things[by:], *things[:by]]

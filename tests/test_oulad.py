@@ -2,51 +2,21 @@
 
 import asyncio
 import csv
-import json
 import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
 
 import pytest
 from conftest import ROOT, Server
+from keepalive import Client
 
 T = TypeVar("T")
 
 CLIENTS = 32
 OULAD = Path(os.environ.get("OULAD_DIR") or ROOT.parent / "shared/data/oulad")
-
-Answer = tuple[int, dict[str, str], Any]
-
-
-class Client:
-    """One keep-alive connection. A whole HTTP client would take longer over a request than the server does."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Keep the time that each request took, in seconds."""
-        self.reader, self.writer = reader, writer
-        self.times: list[float] = []
-
-    @classmethod
-    async def connect(cls, url: str) -> Self:
-        """Connect to the server."""
-        parts = urlsplit(url)
-        return cls(*await asyncio.open_connection(parts.hostname, parts.port))
-
-    async def send(self, method: str, path: str, payload: object = None) -> Answer:
-        """Send one request and give its answer's status, headers and JSON."""
-        started = time.perf_counter()
-        body = b"" if payload is None else json.dumps(payload).encode()
-        head = f"{method} {path} HTTP/1.1\r\nHost: office\r\nContent-Length: {len(body)}\r\n"
-        self.writer.write(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
-        first, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[:-2]
-        headers = dict(line.split(": ", 1) for line in lines)
-        text = await self.reader.readexactly(int(headers.get("content-length", 0)))
-        self.times.append(time.perf_counter() - started)
-        return int(first.split()[1]), headers, json.loads(text) if text else None
 
 
 def show(line: str, *, passing: bool = False) -> None:

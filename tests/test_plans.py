@@ -1,0 +1,109 @@
+"""What a request costs does not grow with its course: plans, instructions and time at 100 and at 100,000 enrolled."""
+
+import time
+from collections.abc import Callable, Iterator
+from statistics import median
+
+import peewee as pw
+import pytest
+
+from service import bulk, connect, courses, enrollments, events, migrate
+from service.database import fetch_all
+
+SMALL, LARGE = 1, 2
+ENROLLED = {SMALL: 100, LARGE: 100_000}
+WAITING = 20
+STUDENTS = ENROLLED[LARGE] + 2 * WAITING
+
+Call = Callable[[pw.Database, int], object]
+
+# Each takes a course; student 50 is enrolled in both, the newest student in neither.
+CALLS: dict[str, Call] = {
+    "enroll in a full course": lambda db, course: enrollments.enroll(db, STUDENTS, course),
+    "enroll again": lambda db, course: enrollments.ensure_enrolled(db, 50, course),
+    "drop and promote": lambda db, course: enrollments.drop(db, 50, course),
+    "raise the capacity": lambda db, course: courses.update_course(db, course, {"capacity": ENROLLED[course] + 5}),
+    "find an enrollment": lambda db, course: enrollments.find_enrollment(db, 50, course),
+    "schedule": lambda db, course: enrollments.list_schedule(db, 50, None, course - 1, 1),
+    "roster page": lambda db, course: enrollments.list_roster(db, course, 40, 50),
+    "waitlist page": lambda db, course: enrollments.list_waitlist(db, course, 0, 10),
+    "events of a course": lambda db, course: events.list_events(db, 0, None, course, 50),
+    "events of a student": lambda db, _: events.list_events(db, 0, 50, None, 2),
+    "events of both": lambda db, course: events.list_events(db, 0, 50, course, 1),
+    "show a course": courses.find_course,
+    "courses by name": lambda db, _: courses.list_courses(db, "c", None, None, 2),
+    "bulk": lambda db, course: bulk.enroll_all(db, [(STUDENTS, course), (50, course)]),
+}
+
+
+@pytest.fixture(scope="module")
+def db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pw.SqliteDatabase]:
+    """Give a file with a small course and a large one, both full and with a line."""
+    path = tmp_path_factory.mktemp("plans") / "school.db"
+    migrate(path)
+    database = connect(path)
+    with database.atomic():
+        database.connection().executemany("INSERT INTO students (name) VALUES (?)", [("Student",)] * STUDENTS)
+        for course, enrolled in ENROLLED.items():
+            courses.insert_course(database, "Course", "1", enrolled, None)
+            line = range(ENROLLED[LARGE] + 1, ENROLLED[LARGE] + 1 + WAITING)
+            bulk.enroll_all(database, [(student, course) for student in (*range(1, enrolled + 1), *line)])
+    yield database
+    database.close()
+
+
+def undone(db: pw.Database, call: Call, course: int) -> None:
+    """Make a call, and take back what it changed."""
+    with db.atomic("IMMEDIATE") as transaction:
+        call(db, course)
+        transaction.rollback()
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_no_statement_scans_or_sorts(db: pw.SqliteDatabase, name: str) -> None:
+    """Each statement of each call finds its rows by an index, in their order."""
+    asked: list[pw.QueryEvent] = []
+    db.query_hooks.append(asked.append)
+    try:
+        undone(db, CALLS[name], LARGE)
+    finally:
+        db.query_hooks.clear()
+    statements = [event for event in asked if event.sql.split()[0] in ("SELECT", "INSERT", "UPDATE", "DELETE")]
+    assert statements
+    for event in statements:
+        for *_, detail in fetch_all(db, f"EXPLAIN QUERY PLAN {event.sql}", *event.params or ()):
+            assert not detail.startswith("SCAN") or detail == "SCAN CONSTANT ROW", f"{detail} in {event.sql}"
+            assert "TEMP B-TREE" not in detail, f"{detail} in {event.sql}"
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_no_call_does_more_work_for_a_larger_course(db: pw.SqliteDatabase, name: str) -> None:
+    """SQLite runs as many instructions for either course, in triggers and constraints too."""
+    counts = {}
+    for course in ENROLLED:
+        count = 0
+
+        def tick() -> None:
+            nonlocal count
+            count += 1
+
+        undone(db, CALLS[name], course)  # So that every statement is prepared.
+        db.connection().set_progress_handler(tick, 1)
+        try:
+            undone(db, CALLS[name], course)
+        finally:
+            db.connection().set_progress_handler(None, 1)
+        counts[course] = count
+    assert counts[LARGE] <= counts[SMALL] * 1.1, counts
+
+
+def test_no_call_takes_longer_for_a_larger_course(db: pw.SqliteDatabase) -> None:
+    """Median times, taken in turns, stay within what a few more pages of a tree cost."""
+    times: dict[tuple[str, int], list[float]] = {(name, course): [] for name in CALLS for course in ENROLLED}
+    for _ in range(25):
+        for (name, course), measured in times.items():
+            started = time.perf_counter()
+            undone(db, CALLS[name], course)
+            measured.append(time.perf_counter() - started)
+    slower = {name: median(times[name, LARGE]) / median(times[name, SMALL]) for name in CALLS}
+    assert max(slower.values()) < 3, slower

@@ -1,0 +1,108 @@
+"""How much work a hot request is, without a clock: Python calls and SQL statements, with a little headroom."""
+
+import asyncio
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from starlette.types import ASGIApp, Message
+
+from service import Settings, connect, courses, create_app, enrollments, students
+
+REQUESTS = 20
+
+
+class Counting:
+    """Counts calls of Python functions, and of the database driver's execute, in the threads that start under it."""
+
+    def __init__(self) -> None:
+        """Count nothing yet."""
+        self.on = False
+        self.counts: Counter[str] = Counter()
+
+    def __call__(self, _: FrameType, event: str, function: Any) -> None:
+        """Be the interpreter's profiler."""
+        if self.on and event == "call":
+            self.counts["calls"] += 1
+        elif self.on and event == "c_call" and function.__name__ == "execute":
+            self.counts["statements"] += 1
+
+
+@pytest.fixture
+def counting() -> Iterator[Counting]:
+    """Give a profiler that is installed, for what is started from here on."""
+    counting = Counting()
+    threading.setprofile(counting)
+    sys.setprofile(counting)
+    yield counting
+    sys.setprofile(None)
+    threading.setprofile(None)
+
+
+async def ask(app: ASGIApp, method: str, path: str, body: bytes) -> int:
+    """Send one request straight to the application, and give its answer's status."""
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(
+        {
+            "type": "http",
+            "method": method,
+            "path": path,
+            "root_path": "",
+            "query_string": b"",
+            "headers": headers,
+            "state": {},
+        },
+        receive,
+        send,
+    )
+    status: int = sent[0]["status"]
+    return status
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "status", "calls", "statements"),
+    [
+        ("GET", "/students/1/courses", 200, 33, 1),
+        ("GET", "/courses/1/students", 200, 49, 1),
+        ("POST", "/students/{}/courses", 201, 143, 3),
+        ("DELETE", "/students/{}/courses/1", 204, 129, 3),
+    ],
+)
+def test_a_hot_request_is_no_more_work_than_it_was(  # noqa: PLR0913, PLR0917
+    path: Path, counting: Counting, method: str, url: str, status: int, calls: int, statements: int
+) -> None:
+    """A request makes no more calls than when this was written, but for one in ten, and no more statements.
+
+    The GETs are of one turn of the event loop, which begins and ends their snapshot once for all.
+    """
+    db = connect(path)
+    courses.insert_course(db, "Algebra", "1")
+    for student in range(1, 2 * REQUESTS + 1):
+        students.insert_student(db, "Ada")
+        if method != "POST":
+            enrollments.enroll(db, student, 1)
+    db.close()
+    app = create_app(Settings(database_url=str(path)))
+
+    async def measure() -> None:
+        for number in range(1, 2 * REQUESTS + 1):
+            counting.on = number > REQUESTS  # The first ones open the file and start the writer.
+            assert await ask(app, method, url.format(number), b'{"course_id": 1}') == status
+        counting.on = False
+
+    asyncio.run(measure())
+    assert counting.counts["calls"] / REQUESTS <= calls * 1.1
+    assert counting.counts["statements"] / REQUESTS <= statements

@@ -1,35 +1,17 @@
 """The command line: serve, migrate, rollback, status."""
 
 import os
-import socket
 from contextlib import suppress
 from typing import Any
 
 import attrs
 import click
-import uvicorn
 
 from service import schema
 from service.app import create_app
 from service.errors import SetupError
+from service.server import Server
 from service.settings import Settings
-
-GRACE = 30
-"""Seconds that requests under way have to finish after SIGTERM."""
-
-
-class _Server(uvicorn.Server):
-    """Speaks once it listens, so that whoever waits for the line can connect at once."""
-
-    def __init__(self, config: uvicorn.Config, serves: str) -> None:
-        super().__init__(config)
-        self._serves = serves
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        host, port = self.servers[0].sockets[0].getsockname()[:2]
-        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        click.echo(f"Serving {self._serves} at {url} - try: curl {url}/students")
 
 
 class _Commands(click.Group):
@@ -86,22 +68,9 @@ def serve(
     BUSY_TIMEOUT and MAX_PENDING_WRITES are read from the environment too.
     """
     settings = _settings(host=host, port=port, root_path=root_path, database_url=database_url)
-    config = uvicorn.Config(
-        create_app(settings, migrate=migrate),
-        host=settings.host,
-        port=settings.port,
-        root_path=settings.root_path,
-        loop="uvloop",
-        http="httptools",
-        ws="none",
-        lifespan="on",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=GRACE,
-    )
+    server = Server(create_app(settings, migrate=migrate), settings)
     with suppress(KeyboardInterrupt):
-        _Server(config, settings.database_url).run()
+        server.run()
 
 
 @cli.command()

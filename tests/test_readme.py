@@ -17,12 +17,13 @@ import pytest
 from conftest import ROOT, Server
 
 from service import Settings, courses, enrollments, students
-from service.__main__ import GRACE, cli
+from service.__main__ import cli
 from service.api import MAX_ROWS, MAX_WHOLE, ROUTES
 from service.errors import CourseFull, StudentNotFound
 from service.models import MAX_NAME
 from service.payloads import MAX_ID, MAX_LIMIT
 from service.problems import PROBLEMS
+from service.server import GRACE
 from service.wire import MAX_BODY, MAX_BULK_BODY
 
 README = (ROOT / "README.md").read_text()

@@ -165,10 +165,10 @@ async def enroll_many(request: Request, query: BulkQuery) -> Response:
     rows = await request.rows(MAX_WHOLE if whole else MAX_ROWS)
     results: list[bulk.Result] = []
     if whole:
-        results = await request.store.write(bulk.enroll_all, rows, query.atomic, query.dry_run)
+        results = await request.store.write(bulk.enroll_all, rows, query.atomic, query.dry_run, alone=True)
     while len(results) < len(rows):
         try:
-            results += await request.store.write(bulk.enroll_many, rows[len(results) :])
+            results += await request.store.write(bulk.enroll_many, rows[len(results) :], alone=True)
         except ServiceError as error:
             if not results:
                 raise

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import peewee as pw
 
-from service.database import fetch_all, transaction
+from service.database import fetch_all
 from service.enrollments import ENROLL, LAST_POSITION, Enrollment, enroll_params, refusal, timestamp
 from service.errors import BulkRefused, ServiceError
 
@@ -24,6 +24,26 @@ EVENTS_SINCE = "SELECT student_id, course_id, type, at FROM enrollment_events WH
 
 def enroll_many(db: pw.Database, rows: Sequence[Row], seconds: float = SLICE_SECONDS) -> list[Result]:
     """Enroll the first rows, as many as fit in the time and at least one; one result a row, in order."""
+    with db.atomic("IMMEDIATE"):
+        return _enroll(db, rows, seconds)
+
+
+def enroll_all(db: pw.Database, rows: Sequence[Row], atomic: bool = False, dry_run: bool = False) -> list[Result]:
+    """Enroll all rows in one transaction; with `dry_run` nothing is kept, and the answer is the same.
+
+    Raises BulkRefused if `atomic` and any row is refused; nothing is kept then.
+    """
+    with db.atomic("IMMEDIATE") as undo:
+        results = _enroll(db, rows, math.inf)
+        refusals = {at: result for at, result in enumerate(results) if isinstance(result, ServiceError)}
+        if atomic and refusals:
+            raise BulkRefused(refusals, len(rows))
+        if dry_run:
+            undo.rollback()
+    return results
+
+
+def _enroll(db: pw.Database, rows: Sequence[Row], seconds: float) -> list[Result]:
     refusals: dict[int, ServiceError] = {}
     reached: list[Row] = []
     latest = (0, 0)
@@ -40,36 +60,20 @@ def enroll_many(db: pw.Database, rows: Sequence[Row], seconds: float = SLICE_SEC
                 latest = row
                 yield enroll_params(*row, now)
 
-    with transaction(db), db.atomic():
-        now = timestamp(datetime.now(UTC))
-        until = time.monotonic() + seconds
-        ((before,),) = fetch_all(db, LAST_EVENT)
-        pending = acceptable()
-        connection = db.connection()
-        while True:
-            try:
-                connection.executemany(ENROLL, pending)
-                break
-            except connection.IntegrityError:
-                # A constraint refuses the row that was reached last; go on behind it.
-                refusals[len(reached) - 1] = refusal(db, *latest)
-        accepted = _accepted(db, before)
+    now = timestamp(datetime.now(UTC))
+    until = time.monotonic() + seconds
+    ((before,),) = fetch_all(db, LAST_EVENT)
+    pending = acceptable()
+    connection = db.connection()
+    while True:
+        try:
+            connection.executemany(ENROLL, pending)
+            break
+        except connection.IntegrityError:
+            # A constraint refuses the row that was reached last; go on behind it.
+            refusals[len(reached) - 1] = refusal(db, *latest)
+    accepted = _accepted(db, before)
     return [refusals[at] if at in refusals else next(accepted) for at in range(len(reached))]
-
-
-def enroll_all(db: pw.Database, rows: Sequence[Row], atomic: bool = False, dry_run: bool = False) -> list[Result]:
-    """Enroll all rows in one transaction; with `dry_run` nothing is kept, and the answer is the same.
-
-    Raises BulkRefused if `atomic` and any row is refused; nothing is kept then.
-    """
-    with transaction(db), db.atomic() as savepoint:
-        results = enroll_many(db, rows, math.inf)
-        refusals = {at: result for at, result in enumerate(results) if isinstance(result, ServiceError)}
-        if atomic and refusals:
-            raise BulkRefused(refusals, len(rows))
-        if dry_run:
-            savepoint.rollback()
-    return results
 
 
 def _accepted(db: pw.Database, before: int) -> Iterator[Enrollment]:

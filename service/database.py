@@ -30,6 +30,17 @@ def database_path(url: str | os.PathLike[str]) -> Path:
     return Path(text).absolute()
 
 
+class Database(pw.SqliteDatabase):
+    """Remembers that a transaction came to its COMMIT: of one that fails there, nobody can tell what was kept."""
+
+    committing = False
+
+    def commit(self) -> None:
+        """Commit the transaction."""
+        self.committing = True
+        super().commit()
+
+
 def open_database(
     path: Path,
     *,
@@ -37,7 +48,7 @@ def open_database(
     create: bool = False,
     foreign_keys: bool = True,
     thread_safe: bool = True,
-) -> pw.SqliteDatabase:
+) -> Database:
     """Make a Peewee database on a file; it connects at its first use.
 
     Without `create` a missing file is an error and never an empty new one. A commit is
@@ -45,13 +56,17 @@ def open_database(
     `thread_safe` every thread has its own connection; without, there is one, which one
     thread at a time may use.
     """
-    return pw.SqliteDatabase(
+    return Database(
         f"{path.as_uri()}?mode={'rwc' if create else 'rw'}",
         uri=True,
         timeout=busy_timeout,
         thread_safe=thread_safe,
         check_same_thread=thread_safe,
-        pragmas=[("foreign_keys", int(foreign_keys)), ("synchronous", "FULL"), ("temp_store", "MEMORY")],
+        pragmas=[
+            ("foreign_keys", int(foreign_keys)),
+            ("synchronous", "FULL"),
+            ("temp_store", "MEMORY"),
+        ],
     )
 
 

@@ -5,7 +5,6 @@ import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from http import HTTPStatus
 from typing import Any, NoReturn, TypeVar, get_type_hints
 from urllib.parse import parse_qs, quote, urlencode
 
@@ -28,6 +27,7 @@ MAX_BODY = 2**20
 """Bytes in a body, at most."""
 MAX_BULK_BODY = 2**22
 """Bytes in a bulk's body, at most."""
+NO_CONTENT, SERVICE_UNAVAILABLE = 204, 503
 RETRY_AFTER = 1
 """Seconds after which a refused client may try again."""
 JSON = (b"content-type", b"application/json")
@@ -60,7 +60,7 @@ class Response(msgspec.Struct, frozen=True):
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
         """Send it; to a HEAD request without the body."""
-        length = () if self.status == HTTPStatus.NO_CONTENT else ((b"content-length", b"%d" % len(self.body)),)
+        length = () if self.status == NO_CONTENT else ((b"content-length", b"%d" % len(self.body)),)
         await send({"type": "http.response.start", "status": self.status, "headers": (*self.headers, *length)})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else self.body})
 
@@ -169,7 +169,7 @@ class Endpoint:
         await response(scope, receive, send)
 
     async def _options(self, _: Request) -> Response:
-        return Response(204, headers=self._allow)
+        return Response(NO_CONTENT, headers=self._allow)
 
     def _not_allowed(self) -> NoReturn:
         raise EdgeError("method_not_allowed", "This path does not have that method.", self._allow)
@@ -187,7 +187,7 @@ def created(value: object, location: str) -> Response:
 
 def no_content() -> Response:
     """Answer 204."""
-    return Response(204, headers=())
+    return Response(NO_CONTENT, headers=())
 
 
 def page(request: Request, rows: Sequence[T], limit: int, after: Callable[[T], str]) -> Response:
@@ -214,7 +214,7 @@ def problem(request: Request, error: ServiceError) -> Response:
     """Answer with a refusal as problem+json."""
     row = PROBLEMS[error.code]
     headers: Headers = (PROBLEM_JSON, *getattr(error, "headers", ()))
-    if row.status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if row.status == SERVICE_UNAVAILABLE:
         headers = (*headers, (b"retry-after", b"%d" % RETRY_AFTER))
     return Response(row.status, msgspec.json.encode(_problem(request, error)), headers)
 

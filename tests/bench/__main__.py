@@ -43,11 +43,21 @@ WHOLE = Plan(
     warm_up=1,
     bulks=5,
     connections=(1, 32, 256),
+    growth_connections=(1, 32),
     systems=tuple(SYSTEMS),
     sections=tuple(SECTIONS),
     sizes=tuple(growth.SIZES),
 )
-QUICK = attrs.evolve(WHOLE, rounds=1, seconds=1, warm_up=0, bulks=1, connections=(32,), sizes=tuple(growth.SIZES)[:2])
+QUICK = attrs.evolve(
+    WHOLE,
+    rounds=1,
+    seconds=1,
+    warm_up=0,
+    bulks=1,
+    connections=(32,),
+    growth_connections=(1,),
+    sizes=tuple(growth.SIZES)[:2],
+)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

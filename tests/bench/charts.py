@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.figures import Figure, Results, errors, figure, growth_ratio, pick, ratio, usual_connections
+from bench.figures import Figure, Results, errors, figure, grown, growth_ratio, pick, ratio, usual_connections
 from bench.load import GET, POST
 
 WIDTH, GAP, LABEL, VALUE, ROW, HEAD = 880, 30, 165, 130, 24, 30
@@ -115,15 +115,17 @@ def _footprint(results: Results) -> Iterator[Panel]:
 
 
 def _growth(results: Results) -> Iterator[Panel]:
-    for request in dict.fromkeys(sample["request"] for sample in results.get("growth", ())):
+    for request, connections in grown(results):
         bars = []
         for size in results["plan"]["sizes"]:
-            times = growth_ratio(results, request, size)
-            rate = figure(pick(results, "growth", "rate", request=request, size=size))
+            where = {"request": request, "connections": connections, "size": size}
+            times = growth_ratio(results, **where)
+            rate = figure(pick(results, "growth", "rate", **where))
             if times and rate:
                 words = f"{times.middle:.2f} × · {1e6 / rate.middle:,.0f} µs"
                 bars.append(Bar(f"{size:,}", times.middle, words, ours=True))
-        yield Panel(f"{request}, time by enrollments in the file", bars)
+        under = f", {connections} connections" if connections > 1 else ""
+        yield Panel(f"{request}{under}: time by enrollments in the file", bars)
 
 
 def _sorted(bars: Sequence[Bar], *, most_first: bool = False) -> list[Bar]:

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import click
 
-from bench.figures import Figure, Goal, Results, errors, figure, goals, growth_ratio, pick, ratio
+from bench.figures import Figure, Goal, Results, errors, figure, goals, grown, growth_ratio, pick, ratio
 from bench.load import KINDS
 
 Row = Sequence[str]
@@ -53,7 +53,7 @@ def table(results: Results) -> str:
         ("request", "conn.", "system", "req/s", "±", "ours is", *latencies): _load(results),
         ("", "", "system", "first answer s", "±", "MB idle", "MB after", "packages", "MB on disk"): _footprint(results),
         ("rows at once", "", "", "rows/s", "±", "ours is"): _bulk(results),
-        ("growth", "", "enrollments", "req/s", "±", "time ×", *latencies): _growth(results),
+        ("growth", "conn.", "enrollments", "req/s", "±", "time ×", *latencies): _growth(results),
         ("claim", "", "", "measured", "±", "goal"): map(_goal, goals(results)),
     }
     rows = [row for head, body in blocks.items() if (found := list(body)) for row in (head, *found, ())]
@@ -98,14 +98,14 @@ def _bulk(results: Results) -> Iterator[Row]:
 
 
 def _growth(results: Results) -> Iterator[Row]:
-    for request in dict.fromkeys(sample["request"] for sample in results.get("growth", ())):
+    for request, connections in grown(results):
         for size in results["plan"]["sizes"]:
-            where = {"request": request, "size": size}
+            where = {"request": request, "connections": connections, "size": size}
             measured = _rate(figure(pick(results, "growth", "rate", **where)))
             more = ["", "", "", ""]
-            if request != "bulk":
+            if request in KINDS:
                 more = [*_latencies(results, "growth", **where), _errors(results, "growth", **where)]
-            yield (request, "", f"{size:,}", *measured, _times(growth_ratio(results, request, size)), *more)
+            yield (request, str(connections), f"{size:,}", *measured, _times(growth_ratio(results, **where)), *more)
 
 
 def _goal(goal: Goal) -> Row:

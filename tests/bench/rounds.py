@@ -5,6 +5,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -19,8 +20,7 @@ from bench.report import Progress
 from bench.systems import SYSTEMS, System
 
 T = TypeVar("T")
-
-GROWTH_CONNECTIONS = 32
+BULK = "bulk"
 
 
 @attrs.frozen(kw_only=True)
@@ -34,6 +34,7 @@ class Plan:
     bulks: int
     """In a round, each of bulk.ROWS rows."""
     connections: Sequence[int]
+    growth_connections: Sequence[int]
     systems: Sequence[str]
     sections: Sequence[str]
     sizes: Sequence[int]
@@ -118,14 +119,14 @@ def growth_section(bench: Bench) -> None:
             requests = load.Requests(ours, bench.campus, growth.SIZES[size])
             with _copy(bench.folder / f"growth-{size}") as folder, ours.serve(folder) as server:
                 _warm_up(bench, server, requests)
-                for kind in (load.GET, load.ROSTER, load.POST):
-                    bench.progress.say(f"growth: {size:,} enrollments, {kind}")
-                    sample = load.measure(server, requests, kind, GROWTH_CONNECTIONS, bench.plan.seconds)
+                for kind, connections in product((load.GET, load.ROSTER, load.POST), bench.plan.growth_connections):
+                    bench.progress.say(f"growth: {size:,} enrollments, {kind}, {connections} connections")
+                    sample = load.measure(server, requests, kind, connections, bench.plan.seconds)
                     bench.samples["growth"].append({**about, **sample})
                 bench.progress.say(f"growth: {size:,} enrollments, bulk")
                 for _ in range(bench.plan.bulks):
                     rate = bulk.post(server, bulk.take(requests.pairs))
-                    bench.samples["growth"].append({**about, "request": "bulk", "rate": rate})
+                    bench.samples["growth"].append({**about, "request": BULK, "connections": 1, "rate": rate})
 
 
 SECTIONS: Mapping[str, Callable[[Bench], None]] = {

@@ -196,7 +196,7 @@ def bun_binary() -> Path:
 
 
 def _uvicorn(module: str) -> list[str]:
-    """Serve with the very options of `python -m service serve`."""
+    """Serve with the options that the service has: nothing that it leaves out is paid for here."""
     options = ["--host=127.0.0.1", "--port=PORT", "--loop=uvloop", "--http=httptools", "--ws=none"]
-    quiet = ["--no-access-log", "--log-level=warning", "--no-server-header"]
+    quiet = ["--no-access-log", "--log-level=warning", "--no-server-header", "--no-proxy-headers"]
     return [sys.executable, "-m", "uvicorn", f"--app-dir={PEERS}", *options, *quiet, f"{module}:app"]

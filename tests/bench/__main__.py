@@ -3,8 +3,9 @@
 Six systems hold the same campus (OULAD where it is, else a made-up one of the same size): a bare ASGI
 function and Starlette's hello, which are the limits of the server and of the framework under us, the
 service, FastAPI + SQLAlchemy, PocketBase and Bun + bun:sqlite. Each is served from core 0, and wrk loads
-it from core 1. A round measures every system, on a fresh copy of its file and in another order than the
-round before; figures are medians over the rounds, and a ratio is taken within each round before that.
+it from core 1. In a round all of them are up, each on a fresh copy of its file, and take turns: they are
+measured one after the other in each way, in another order every time. Figures are medians over the rounds,
+and a ratio is taken within each round before that.
 
 Then come bulk (rows per second, against executemany on a bare sqlite3 connection) and growth (the service
 on 32 thousand, 1 million and 10 million enrollments). The table comes out here; results.json and the

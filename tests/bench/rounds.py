@@ -4,11 +4,11 @@ import os
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import attrs
 import click
@@ -59,31 +59,51 @@ class Bench:
 
 
 def load_section(bench: Bench) -> None:
-    """Load every system in every way; note its start, and its memory before and after."""
+    """Load every system in every way; note its start, and its memory before and after.
+
+    All of them are up for the whole round, and take turns: the machine's speed changes from minute to minute, and
+    only neighbours are compared.
+    """
     systems = [SYSTEMS[key] for key in bench.plan.systems]
     for system in systems:
         bench.progress.say(f"{system.name}: making its database")
         system.prepare(_made(bench.folder / system.key), bench.campus)
     for number in bench.rounds():
-        for system in _rotated(systems, number):
-            _load_one(bench, number, system)
+        with ExitStack() as stack:
+            started = [_start(bench, number, system, stack) for system in _rotated(systems, number)]
+            for at, (kind, connections) in enumerate(product(load.KINDS, bench.plan.connections)):
+                for one in _rotated(started, at):
+                    if one.system.keeps or kind == load.GET:
+                        _load(bench, one, kind, connections)
+            bench.samples["starts"] += [{**one.start, "memory_after": one.server.memory()} for one in started]
 
 
-def _load_one(bench: Bench, number: int, system: System) -> None:
-    about = {"round": number, "system": system.key}
+class Started(NamedTuple):
+    """A system that is up, and what is asked of it in this round."""
+
+    system: System
+    server: Server
+    requests: load.Requests
+    start: dict[str, Any]
+
+
+def _start(bench: Bench, number: int, system: System, stack: ExitStack) -> Started:
+    bench.progress.say(f"{system.name}: starting")
+    folder = stack.enter_context(_copy(bench.folder / system.key))
+    server = stack.enter_context(system.serve(folder))
+    start = {"round": number, "system": system.key, "seconds": server.started_in, "memory": server.memory()}
     requests = load.Requests(system, bench.campus)
-    with _copy(bench.folder / system.key) as folder, system.serve(folder) as server:
-        start = {**about, "seconds": server.started_in, "memory": server.memory()}
-        if system.keeps:
-            _check(server, requests, bench.campus)
-        _warm_up(bench, server, requests)
-        for kind in load.KINDS if system.keeps else (load.GET,):
-            for connections in bench.plan.connections:
-                bench.progress.say(f"{system.name}: {kind}, {connections} connections")
-                measure = load.measure_writes if kind == load.POST else load.measure
-                sample = measure(server, requests, kind, connections, bench.plan.seconds)
-                bench.samples["load"].append({**about, **sample})
-        bench.samples["starts"].append({**start, "memory_after": server.memory()})
+    if system.keeps:
+        _check(server, requests, bench.campus)
+    _warm_up(bench, server, requests)
+    return Started(system, server, requests, start)
+
+
+def _load(bench: Bench, one: Started, kind: str, connections: int) -> None:
+    bench.progress.say(f"{kind}, {connections} connections: {one.system.name}")
+    measure = load.measure_writes if kind == load.POST else load.measure
+    sample = measure(one.server, one.requests, kind, connections, bench.plan.seconds)
+    bench.samples["load"].append({"round": one.start["round"], "system": one.system.key, **sample})
 
 
 def bulk_section(bench: Bench) -> None:
@@ -114,19 +134,30 @@ def growth_section(bench: Bench) -> None:
         bench.progress.say(f"growth: making {size:,} enrollments")
         growth.build(_made(bench.folder / f"growth-{size}"), bench.campus, growth.SIZES[size])
     for number in bench.rounds():
-        for size in _rotated(bench.plan.sizes, number):
-            about = {"round": number, "size": size}
-            requests = load.Requests(ours, bench.campus, growth.SIZES[size])
-            with _copy(bench.folder / f"growth-{size}") as folder, ours.serve(folder) as server:
-                _warm_up(bench, server, requests)
-                for kind, connections in product((load.GET, load.ROSTER, load.POST), bench.plan.growth_connections):
-                    bench.progress.say(f"growth: {size:,} enrollments, {kind}, {connections} connections")
-                    sample = load.measure(server, requests, kind, connections, bench.plan.seconds)
-                    bench.samples["growth"].append({**about, **sample})
-                bench.progress.say(f"growth: {size:,} enrollments, bulk")
-                for _ in range(bench.plan.bulks):
-                    rate = bulk.post(server, bulk.take(requests.pairs))
-                    bench.samples["growth"].append({**about, "request": BULK, "connections": 1, "rate": rate})
+        with ExitStack() as stack:
+            started = {}
+            for size in bench.plan.sizes:
+                folder = stack.enter_context(_copy(bench.folder / f"growth-{size}"))
+                requests = load.Requests(ours, bench.campus, growth.SIZES[size])
+                started[size] = (stack.enter_context(ours.serve(folder)), requests)
+                _warm_up(bench, *started[size])
+            cells = product((load.GET, load.ROSTER, load.POST), bench.plan.growth_connections)
+            for at, (kind, connections) in enumerate([*cells, (BULK, 1)]):
+                for size in _rotated(bench.plan.sizes, number + at):
+                    bench.progress.say(f"growth: {kind}, {connections} connections, {size:,} enrollments")
+                    about = {"round": number, "size": size}
+                    for sample in _grow(bench, *started[size], kind, connections):
+                        bench.samples["growth"].append({**about, **sample})
+
+
+def _grow(
+    bench: Bench, server: Server, requests: load.Requests, kind: str, connections: int
+) -> Iterator[dict[str, Any]]:
+    if kind != BULK:
+        yield load.measure(server, requests, kind, connections, bench.plan.seconds)
+        return
+    for _ in range(bench.plan.bulks):
+        yield {"request": kind, "connections": connections, "rate": bulk.post(server, bulk.take(requests.pairs))}
 
 
 SECTIONS: Mapping[str, Callable[[Bench], None]] = {

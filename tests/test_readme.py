@@ -12,8 +12,11 @@ from pathlib import Path
 
 import attrs
 import httpx2
+import msgspec
 import peewee as pw
 import pytest
+from bench import figures, load, report
+from bench.figures import pick
 from conftest import ROOT, Server
 
 from service import Settings, courses, enrollments, students
@@ -121,6 +124,38 @@ def test_numbers() -> None:
     assert f"at most {MAX_WHOLE:,} rows" in section("Seats and waitlists")
     for text in section("Refusals"), section("Limits"):
         assert re.findall(r"(\d+) MiB", text) == [str(MAX_BODY >> 20), str(MAX_BULK_BODY >> 20)]
+
+
+def test_speed() -> None:
+    """The figures are those of results.json, whose charts are there."""
+    results = msgspec.json.decode((ROOT / "tests/bench/results.json").read_bytes())
+    text = " ".join(section("Speed").split())
+    machine, plan = results["machine"], results["plan"]
+    kernel = ".".join(machine["kernel"].split(".")[:2])
+    assert (
+        f"Measured on {machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, Linux {kernel}, "
+        f"Python {machine['python']}, by `{results['command']}`: medians of {plan['rounds']} rounds of "
+        f"{plan['seconds']} s." in text
+    )
+    for part in report.markdown(results).split("\n\n"):
+        assert part in section("Speed")
+    bulk = pick(results, "bulk", "service")
+    share = figures.ratio(bulk, pick(results, "bulk", "bare"))
+    taken = figures.figure(bulk)
+    assert taken
+    assert share
+    assert f"takes {figures.digits(taken.middle)} rows per second, {share.middle:.2g} times as many" in text
+    for request, connections, words in (
+        (load.GET, 1, "as long for a schedule"),
+        (load.ROSTER, 1, "as long for a page of a roster"),
+        (load.POST, 1, "as long for an enrollment"),
+        (load.POST, 32, "as long: each"),
+    ):
+        grown = figures.growth_ratio(results, 10_000_000, request=request, connections=connections)
+        assert grown
+        assert f"{grown.middle:.2g} times {words}" in text
+    assert all((ROOT / chart).is_file() for chart in re.findall(r"\((tests/.*?)\)", text))
+    assert figures.errors(results) == {}
 
 
 def test_commands() -> None:

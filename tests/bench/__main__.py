@@ -85,7 +85,8 @@ QUICK = attrs.evolve(
     help="Where results.json and charts/ go.  [default: tests/bench for a whole run, build/bench for a part]",
 )
 @click.option("--redraw", is_flag=True, help="Measure nothing: print and draw what results.json has.")
-def main(*, quick: bool, output: Path | None, redraw: bool, **given: Any) -> None:
+@click.option("--markdown", is_flag=True, help="Print the tables of the README, too.")
+def main(*, quick: bool, output: Path | None, redraw: bool, markdown: bool, **given: Any) -> None:
     """Measure the service against what else one could pick, side by side on this machine.
 
     A whole run takes about half an hour, and wants a machine that does nothing else.
@@ -102,6 +103,8 @@ def main(*, quick: bool, output: Path | None, redraw: bool, **given: Any) -> Non
     results = msgspec.json.decode(file.read_bytes())
     charts.draw(results, output / "charts")
     click.echo(report.table(results))
+    if markdown:
+        click.echo(f"\n{report.markdown(results)}")
     click.echo(f"\nWritten: {file} and {output / 'charts'}")
     if figures.errors(results):
         raise click.ClickException("Some answers were errors: the figures do not count.")

@@ -5,8 +5,8 @@ from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.figures import Figure, Results, errors, figure, grown, growth_ratio, pick, ratio, usual_connections
-from bench.load import GET, POST
+from bench.figures import Figure, Results, digits, errors, figure, grown, growth_ratio, pick, ratio, usual_connections
+from bench.load import BULK, GET, POST
 
 WIDTH, GAP, LABEL, VALUE, ROW, HEAD = 880, 30, 165, 130, 24, 30
 """Pixels: the whole, between panels, a label, a value, a row's height, a title's height."""
@@ -81,7 +81,7 @@ def _throughput(results: Results) -> Iterator[Panel]:
             found = figure(rates)
             if found:
                 times = ratio(ours, rates) if key != "ours" else None
-                words = f"{found.middle:,.0f}" + (f" · ours {_short(times)}" if times else "")
+                words = digits(found.middle) + (f" · ours {_short(times)}" if times else "")
                 words += " · ERRORS" if errors(results, "load", system=key, **where) else ""
                 bars.append(Bar(system["name"], found.middle, words, key == "ours"))
         yield Panel(f"{request}, requests per second, {connections} connections", _sorted(bars, most_first=True))
@@ -122,10 +122,10 @@ def _growth(results: Results) -> Iterator[Panel]:
             times = growth_ratio(results, **where)
             rate = figure(pick(results, "growth", "rate", **where))
             if times and rate:
-                words = f"{times.middle:.2f} × · {1e6 / rate.middle:,.0f} µs"
+                words = f"{times.middle:.2f} × · {digits(1e6 / rate.middle)} µs"
                 bars.append(Bar(f"{size:,}", times.middle, words, ours=True))
-        under = f", {connections} connections" if connections > 1 else ""
-        yield Panel(f"{request}{under}: time by enrollments in the file", bars)
+        how = "a row" if request == BULK else "alone" if connections == 1 else f"{connections} at once"
+        yield Panel(f"{request}, {how}: time by enrollments", bars)
 
 
 def _sorted(bars: Sequence[Bar], *, most_first: bool = False) -> list[Bar]:

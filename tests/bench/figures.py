@@ -45,6 +45,11 @@ def figure(samples: Samples) -> Figure | None:
     return Figure(median(values), min(values), max(values)) if values else None
 
 
+def digits(number: float) -> str:
+    """Write a number to three digits; the rest is noise."""
+    return f"{float(f'{number:.3g}'):,.0f}"
+
+
 def pick(results: Results, section: str, key: str, **where: Any) -> dict[int, float]:
     """Give one key of the samples that are so, by round; the median where a round has several."""
     found: dict[int, list[float]] = {}

@@ -17,6 +17,7 @@ from bench.systems import System
 
 GET, ROSTER, MIX, POST = "GET schedule", "GET roster page", "90/10 mix", "POST enroll"
 KINDS = (GET, ROSTER, MIX, POST)
+BULK = "bulk"
 MOST = {GET: 80_000, ROSTER: 20_000, MIX: 40_000, POST: 20_000}
 """Requests that are made ready for each second; a system that is faster ends its cell early."""
 PAGE = 100

@@ -7,7 +7,20 @@ from typing import Any, Self
 
 import click
 
-from bench.figures import Figure, Goal, Results, errors, figure, goals, grown, growth_ratio, pick, ratio
+from bench.figures import (
+    Figure,
+    Goal,
+    Results,
+    digits,
+    errors,
+    figure,
+    goals,
+    grown,
+    growth_ratio,
+    pick,
+    ratio,
+    usual_connections,
+)
 from bench.load import KINDS
 
 Row = Sequence[str]
@@ -58,6 +71,33 @@ def table(results: Results) -> str:
     }
     rows = [row for head, body in blocks.items() if (found := list(body)) for row in (head, *found, ())]
     return f"{head}\n\n{_aligned(rows)}\n{notes}"
+
+
+def markdown(results: Results) -> str:
+    """Lay out what the README shows: requests per second, how many times as many ours is, and the footprint."""
+    where = {"connections": usual_connections(results)}
+    load = [["", *(f"{kind}, req/s" for kind in KINDS)]]
+    footprint = [["", "start to first answer", "MB after start", "MB after the load", "packages", "MB on disk"]]
+    for key, system in results["systems"].items():
+        load.append([system["name"]])
+        for kind in KINDS:
+            ours, rates = (pick(results, "load", "rate", system=one, request=kind, **where) for one in ("ours", key))
+            found, times = figure(rates), ratio(ours, rates)
+            cell = digits(found.middle) if found else ""
+            load[-1].append(cell + (f" ({times.middle:.2g} ×)" if times and key != "ours" else ""))
+        seconds, *memory = (pick(results, "starts", name, system=key) for name in ("seconds", "memory", "memory_after"))
+        megabytes = [f"{one.middle:.0f}" for one in map(figure, memory) if one]
+        start = figure(seconds)
+        disk = [str(system["packages"]), f"{system['megabytes']:.0f}"]
+        footprint.append([system["name"], f"{start.middle:.2f} s" if start else "", *megabytes, *disk])
+    return "\n\n".join("\n".join(_piped(rows)) for rows in (load, footprint))
+
+
+def _piped(rows: Sequence[Row]) -> Iterator[str]:
+    for at, row in enumerate(rows):
+        yield "|" + "".join(f" {cell} |" if cell else " |" for cell in row)
+        if at == 0:
+            yield f"|{' --- |' * len(row)}"
 
 
 def _load(results: Results) -> Iterator[Row]:

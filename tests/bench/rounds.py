@@ -20,7 +20,6 @@ from bench.report import Progress
 from bench.systems import SYSTEMS, System
 
 T = TypeVar("T")
-BULK = "bulk"
 
 
 @attrs.frozen(kw_only=True)
@@ -142,7 +141,7 @@ def growth_section(bench: Bench) -> None:
                 started[size] = (stack.enter_context(ours.serve(folder)), requests)
                 _warm_up(bench, *started[size])
             cells = product((load.GET, load.ROSTER, load.POST), bench.plan.growth_connections)
-            for at, (kind, connections) in enumerate([*cells, (BULK, 1)]):
+            for at, (kind, connections) in enumerate([*cells, (load.BULK, 1)]):
                 for size in _rotated(bench.plan.sizes, number + at):
                     bench.progress.say(f"growth: {kind}, {connections} connections, {size:,} enrollments")
                     about = {"round": number, "size": size}
@@ -153,7 +152,7 @@ def growth_section(bench: Bench) -> None:
 def _grow(
     bench: Bench, server: Server, requests: load.Requests, kind: str, connections: int
 ) -> Iterator[dict[str, Any]]:
-    if kind != BULK:
+    if kind != load.BULK:
         yield load.measure(server, requests, kind, connections, bench.plan.seconds)
         return
     for _ in range(bench.plan.bulks):

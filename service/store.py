@@ -122,8 +122,8 @@ class Store:
         return result
 
     def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
-        jobs = self._writing.pop(loop)
-        _settle(self._writer.submit(jobs))
+        if loop in self._writing:
+            _settle(self._writer.submit(self._writing.pop(loop)))
 
     async def check_ready(self) -> None:
         """Raise Busy or StorageUnavailable unless a write would be accepted and kept now."""
@@ -146,7 +146,9 @@ class Store:
     def close(self) -> None:
         """Finish what was accepted, then let go of the file."""
         with suppress(RuntimeError):
-            self._end_turn(asyncio.get_running_loop())
+            loop = asyncio.get_running_loop()
+            self._end_turn(loop)
+            self._hand_over(loop)
         _close(self._writer, self._idle_readers)
 
 

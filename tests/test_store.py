@@ -544,6 +544,15 @@ async def test_close_finishes_what_was_accepted(store: Store, path: Path) -> Non
     assert not wal(path).exists()
 
 
+async def test_close_finishes_what_came_in_the_same_turn(store: Store, path: Path) -> None:
+    """A write that was not even handed to the writer is finished all the same, and nothing opens the file again."""
+    (accepted,) = await submit(store.write(insert_student, "Ada"))
+    store.close()
+    assert not wal(path).exists()
+    assert await accepted == Student(1, "Ada")
+    assert not wal(path).exists()
+
+
 async def test_a_closed_store_opens_again(store: Store, path: Path) -> None:
     """Closing is for the moment: the next use opens the file again, as often as it comes to that."""
     store.close()

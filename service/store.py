@@ -294,7 +294,8 @@ class _Writer:
         if not job.alone and not self._db.connection().in_transaction:
             raise job.error or pw.OperationalError("the transaction was undone")
         # A constraint that no rule expects is a defect; any other error is the database's own.
-        if isinstance(job.error, (pw.DatabaseError, sqlite3.Error)) and not isinstance(job.error, pw.IntegrityError):
+        defect = isinstance(job.error, pw.IntegrityError) and not self._db.committing
+        if isinstance(job.error, (pw.DatabaseError, sqlite3.Error)) and not defect:
             if job.alone:
                 raise job.error
             job.error = _refusal(job.error, _NOTHING)

@@ -178,6 +178,12 @@ def break_commit(db: pw.Database) -> None:
     db.execute_sql(ORPHAN)
 
 
+def break_own_commit(db: pw.Database) -> None:
+    """Do that in a transaction of its own."""
+    with db.atomic():
+        break_commit(db)
+
+
 def insert_half(db: pw.Database) -> None:
     """Fail between two statements of one rule."""
     with db.atomic():
@@ -272,6 +278,36 @@ async def test_a_failed_commit_leaves_the_outcome_open(store: Store, path: Path)
     assert {each.detail.partition(". ")[2] for each in outcome} == {"Whether anything was kept is not known."}
     await store.write(insert_student, "Ben")
     assert names(path) == ["Ben"]
+
+
+async def test_work_alone_is_a_transaction_of_its_own(path: Path, request: pytest.FixtureRequest) -> None:
+    """It undoes no neighbour and is not kept half; what fails before its COMMIT is known to be kept not at all."""
+    store = open_store(path, busy_timeout=0.1)
+    request.addfinalizer(store.close)
+    await store.write(courses.insert_course, "Algebra", "1")
+    outcome = await as_one_group(
+        store,
+        store.write(insert_student, "Ada"),
+        store.write(insert_half, alone=True),
+        store.write(fill_up, alone=True),
+        store.write(break_own_commit, alone=True),
+        store.write(enrollments.ensure_enrolled, 1, 1, alone=True),
+        store.write(insert_student, "Ben"),
+    )
+    assert [type(each) for each in outcome] == [
+        Student,
+        ValueError,
+        *[StorageUnavailable] * 2,
+        tuple,
+        Student,
+    ]
+    assert [each.detail.partition(". ")[2] for each in outcome[2:4]] == [
+        "Nothing was kept.",
+        "Whether anything was kept is not known.",
+    ]
+    with held(path, "BEGIN IMMEDIATE"), pytest.raises(Busy, match="Nothing was kept"):
+        await store.write(enrollments.ensure_enrolled, 2, 1, alone=True)
+    assert names(path) == ["Ada", "Ben"]
 
 
 async def test_every_commit_is_synced(store: Store) -> None:

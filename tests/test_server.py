@@ -1,5 +1,6 @@
 """The server on the wire: what leaves it in one piece, and what must not wait."""
 
+import gc
 import socket
 import struct
 import sys
@@ -34,6 +35,7 @@ def connection(path: Path) -> Iterator[socket.socket]:
     finally:
         server.should_exit = True
         thread.join(10)
+        gc.unfreeze()
     assert not thread.is_alive()
 
 
@@ -76,6 +78,13 @@ def test_a_client_that_asks_first_is_told_to_go_on(connection: socket.socket) ->
     assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
     connection.sendall(ADA)
     assert connection.recv(65536).startswith(b"HTTP/1.1 201 Created\r\n")
+
+
+@pytest.mark.usefixtures("connection")
+def test_a_full_collection_leaves_out_what_was_loaded() -> None:
+    """The garbage collector goes through what came after the start: the modules are not among it."""
+    everything = gc.get_freeze_count() + len(gc.get_objects())
+    assert len(gc.get_objects()) < everything / 2
 
 
 def test_what_is_not_http_is_refused(connection: socket.socket) -> None:

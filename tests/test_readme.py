@@ -153,7 +153,7 @@ def test_speed() -> None:
     ):
         grown = figures.growth_ratio(results, 10_000_000, request=request, connections=connections)
         assert grown
-        assert f"{grown.middle:.2g} times {words}" in text
+        assert f"{grown.middle:.1f} times {words}" in text
     assert all((ROOT / chart).is_file() for chart in re.findall(r"\((tests/.*?)\)", text))
     assert figures.errors(results) == {}
 

@@ -206,17 +206,17 @@ class _Writer:
 
     def submit(self, jobs: Sequence[_Job]) -> Sequence[_Job]:
         """Take the jobs that there is room for; give the others, each with its error."""
+        failure = None
         with self._changed:
             room = max(0, self._max_pending - len(self._pending))
-            error: Exception = Busy(f"{self._max_pending} writes are waiting already. {_NOTHING}")
             try:
                 self._start()
-            except RuntimeError as failure:
-                room, error = 0, failure
+            except RuntimeError as error:
+                room, failure = 0, error
             self._pending += jobs[:room]
             self._changed.notify()
         for job in jobs[room:]:
-            job.error = error
+            job.error = failure or Busy(f"{self._max_pending} writes are waiting already. {_NOTHING}")
         return jobs[room:]
 
     def _start(self) -> None:
@@ -254,8 +254,7 @@ class _Writer:
         """Wait for work and take what may share a transaction; none means that the writer is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._pending or self._closing)
-            alone = [at for at, job in enumerate(self._pending) if job.alone]
-            end = max(1, alone[0]) if alone else len(self._pending)
+            end = next((at for at, job in enumerate(self._pending) if job.alone), len(self._pending)) or 1
             group, self._pending = self._pending[:end], self._pending[end:]
             if not group:
                 self._db.close()

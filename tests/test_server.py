@@ -6,10 +6,12 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from service import Settings, create_app
 from service.server import Server
@@ -20,10 +22,15 @@ ADA = b'{"name": "Ada"}'
 
 
 @pytest.fixture
-def connection(path: Path) -> Iterator[socket.socket]:
-    """Give a connection to a server that runs in a thread, and ends well; who waits on it for over 5 s fails."""
+def server(path: Path) -> Server:
+    """Give a server that does not run yet."""
     settings = Settings(database_url=str(path), port=0)
-    server = Server(create_app(settings), settings)
+    return Server(create_app(settings), settings)
+
+
+@pytest.fixture
+def connection(server: Server) -> Iterator[socket.socket]:
+    """Give a connection to a server that runs in a thread, and ends well; who waits on it for over 5 s fails."""
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -80,6 +87,24 @@ def test_a_client_that_asks_first_is_told_to_go_on(connection: socket.socket) ->
     assert connection.recv(65536).startswith(b"HTTP/1.1 201 Created\r\n")
 
 
+def test_a_client_that_has_no_more_to_ask_is_answered(connection: socket.socket) -> None:
+    """One that closes its side behind the request, as `nc -N` does, still gets the answer."""
+    connection.sendall(GET)
+    connection.shutdown(socket.SHUT_WR)
+    assert connection.recv(65536).endswith(b"\r\n\r\n[]")
+    assert connection.recv(65536) == b""
+
+
+def test_an_answer_is_not_lost_when_the_server_stops_in_the_same_turn(
+    server: Server, connection: socket.socket
+) -> None:
+    """What waits to be sent is sent before the connection is closed."""
+    follow_up(server, connection, lambda protocol: protocol.shutdown())
+    connection.sendall(GET)
+    assert connection.recv(65536).endswith(b"\r\n\r\n[]")
+    assert connection.recv(65536) == b""
+
+
 @pytest.mark.usefixtures("connection")
 def test_a_full_collection_leaves_out_what_was_loaded() -> None:
     """The garbage collector goes through what came after the start: the modules are not among it."""
@@ -92,3 +117,27 @@ def test_what_is_not_http_is_refused(connection: socket.socket) -> None:
     connection.sendall(b"\x16\x03\x01 hello\r\n\r\n")
     assert connection.recv(65536).startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert connection.recv(65536) == b""
+
+
+def test_a_refusal_does_not_overtake_an_answer(server: Server, connection: socket.socket) -> None:
+    """What is not HTTP may come while the answer to the request before it waits to be sent."""
+    follow_up(server, connection, lambda protocol: protocol.data_received(b"\x16\x03\x01 hello\r\n\r\n"))
+    connection.sendall(GET)
+    answers = b""
+    while more := connection.recv(65536):
+        answers += more
+    assert [line.split()[1] for line in answers.split(b"\r\n") if b"HTTP/1.1" in line] == [b"200", b"400"]
+
+
+def follow_up(server: Server, connection: socket.socket, act: Callable[[Any], None]) -> None:
+    """Let something happen to the connection in the turn that answers its next request, right behind the answer."""
+    connection.sendall(GET)
+    assert connection.recv(65536)
+    (protocol,) = cast("set[Any]", server.server_state.connections)
+    app = protocol.app
+
+    async def acting(scope: Scope, receive: Receive, send: Send) -> None:
+        await app(scope, receive, send)
+        act(protocol)
+
+    protocol.app = acting

@@ -393,6 +393,18 @@ def test_rollback_of_nothing(path: Path) -> None:
         rollback(path)
 
 
+def test_page_size(tmp_path: Path) -> None:
+    """A file that is made here has small pages; a host's own keeps its size."""
+    with closing(sqlite3.connect(tmp_path / "host.db")) as host:
+        host.execute("CREATE TABLE rooms (id INTEGER PRIMARY KEY)")
+    sizes = []
+    for name in ("new.db", "host.db"):
+        migrate(tmp_path / name)
+        with closing(connect(tmp_path / name)) as db:
+            sizes.append(db.page_size)
+    assert sizes == [2048, 4096]
+
+
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Router]:
     """Give a host program that has a table and a peewee-migrate history of its own in the file."""

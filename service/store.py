@@ -12,11 +12,15 @@ import logging
 import os
 import sqlite3
 import threading
+import time
 import weakref
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar, TypeVarTuple
 
 import attrs
@@ -35,6 +39,12 @@ READY_TIMEOUT = 1.0
 READER_CACHE = -2_000
 """KiB, SQLite's own: each commit empties the caches of readers, so more would take memory and gain no time."""
 
+PATIENCE, MOST_PATIENCE = 0.25, 0.01
+"""How long a group waits for callers who were just answered: a share of what the last one took, and seconds at most."""
+
+Together = Callable[[pw.Database, Sequence[tuple[Any, ...]]], Sequence[Any]]
+"""Runs one kind of work for several callers, given the arguments of each: a result or a ServiceError for each."""
+
 _NOTHING = "Nothing was kept."
 _UNKNOWN = "Whether anything was kept is not known."
 
@@ -47,15 +57,25 @@ class Store:
     It opens at its first use, and again at the first use after `close`.
     """
 
-    def __init__(self, url: str | os.PathLike[str], *, busy_timeout: float, max_pending_writes: int) -> None:
-        """Remember which file it is: another one at the same path will be refused."""
+    def __init__(
+        self,
+        url: str | os.PathLike[str],
+        *,
+        busy_timeout: float,
+        max_pending_writes: int,
+        together: Mapping[Callable[..., Any], Together] = MappingProxyType({}),
+    ) -> None:
+        """Remember which file it is: another one at the same path will be refused.
+
+        Calls of a work that `together` names are run at once when they follow each other in a group.
+        """
         self._url = url
         self._busy_timeout = busy_timeout
         self._file = _File(database_path(url))
         self._idle_readers: deque[Database] = deque()
         self._reading: dict[asyncio.AbstractEventLoop, Database] = {}
         self._writing: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
-        self._writer = _Writer(self._file, busy_timeout, max_pending_writes)
+        self._writer = _Writer(self._file, busy_timeout, max_pending_writes, together)
         # What was accepted is still written when the program ends, or when nobody holds the store.
         weakref.finalize(self, _close, self._writer, self._idle_readers)
 
@@ -196,13 +216,22 @@ class _Job:
 class _Writer:
     """The one thread that writes. It starts with the first job and ends with `close`."""
 
-    def __init__(self, file: _File, busy_timeout: float, max_pending: int) -> None:
+    def __init__(
+        self,
+        file: _File,
+        busy_timeout: float,
+        max_pending: int,
+        together: Mapping[Callable[..., Any], Together],
+    ) -> None:
         self.failed = False
         """Whether the last commit failed."""
         self._file = file
         self._db = file.open(busy_timeout)
         self._max_pending = max_pending
+        self._together = together
         self._pending: list[_Job] = []
+        self._expected = 0
+        self._patience = 0.0
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closing = False
@@ -244,7 +273,10 @@ class _Writer:
     def _run_group(self) -> bool:
         """Serve one group and forget it: what waits for the next one keeps no job alive."""
         group = self._next_group()
+        started = time.monotonic()
         self._commit(group)
+        self._patience = min((time.monotonic() - started) * PATIENCE, MOST_PATIENCE)
+        self._expected = sum(not job.alone for job in group) + len(self._pending)
         by_loop = defaultdict(list)
         for job in group:
             by_loop[job.loop].append(job)
@@ -254,9 +286,14 @@ class _Writer:
         return bool(group)
 
     def _next_group(self) -> list[_Job]:
-        """Wait for work and take what may share a transaction; none means that the writer is closed."""
+        """Wait for work and take what may share a transaction; none means that the writer is closed.
+
+        Who was just answered tends to come back at once. To wait for them makes one group of what would
+        be two that take turns for ever, each with a sync: 1.1 times as many enrollments a second.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._pending or self._closing)
+            self._changed.wait_for(lambda: len(self._pending) >= self._expected or self._closing, self._patience)
             end = next((at for at, job in enumerate(self._pending) if job.alone), len(self._pending)) or 1
             group, self._pending = self._pending[:end], self._pending[end:]
             if not group:
@@ -271,8 +308,8 @@ class _Writer:
         try:
             self._file.verify()
             with nullcontext() if group[0].alone else self._db.atomic("IMMEDIATE"):
-                for job in group:
-                    self._work(job)
+                for work, jobs in groupby(group, attrgetter("work")):
+                    self._run_work(work, list(jobs))
             self._file.verify()
             self.failed = False
         except Exception as error:  # noqa: BLE001 - nothing may end this thread: its callers would wait for ever.
@@ -283,6 +320,19 @@ class _Writer:
             for job in group:
                 job.error = refusal
             self._db.close()
+
+    def _run_work(self, work: Callable[..., Any], jobs: Sequence[_Job]) -> None:
+        together = self._together.get(work) if len(jobs) > 1 else None
+        if together is None:
+            for job in jobs:
+                self._work(job)
+            return
+        # What goes wrong here is no caller's own: it undoes the group.
+        for job, result in zip(jobs, together(self._db, [job.args for job in jobs]), strict=True):
+            if isinstance(result, ServiceError):
+                job.error = result
+            else:
+                job.result = result
 
     def _work(self, job: _Job) -> None:
         try:

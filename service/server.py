@@ -39,7 +39,7 @@ class _Outbox:
     def flush(self) -> None:
         waiting, self._waiting = self._waiting, []
         for transport, data in waiting:
-            if not transport.is_closing():
+            if not transport.is_closing():  # Its client may have gone meanwhile.
                 transport.write(data)
 
 
@@ -69,8 +69,6 @@ class _Cycle(RequestResponseCycle):
             return
         if self.flow.write_paused:
             await self.flow.drain()
-        if self.disconnected:
-            return
         answer = [STATUS_LINE[self.start["status"]]]
         for name, value in (*self.default_headers, *self.start["headers"]):
             answer += (name, b": ", value, b"\r\n")

@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from service import Settings, create_app
+from service import Settings, connect, create_app, students
 from service.server import Server
 
 HEAD = "Host: school\r\nContent-Type: application/json\r\n"
@@ -129,11 +129,75 @@ def test_a_refusal_does_not_overtake_an_answer(server: Server, connection: socke
     assert [line.split()[1] for line in answers.split(b"\r\n") if b"HTTP/1.1" in line] == [b"200", b"400"]
 
 
-def follow_up(server: Server, connection: socket.socket, act: Callable[[Any], None]) -> None:
-    """Let something happen to the connection in the turn that answers its next request, right behind the answer."""
+def test_the_answers_of_a_turn_reach_each_its_own(server: Server, connection: socket.socket, path: Path) -> None:
+    """Requests that come while the event loop is busy are answered in one turn; a client that goes harms nobody."""
+    db = connect(path)
+    for number in range(8):
+        students.insert_student(db, f"Student {number}")
+    db.close()
+    protocol = protocol_of(server, connection)
+    app = protocol.app
+
+    async def left(scope: Scope, receive: Receive, send: Send) -> None:
+        protocol.transport.abort()
+        await app(scope, receive, send)
+
+    protocol.app = left
+    others = [socket.create_connection(connection.getpeername(), timeout=5) for _ in range(8)]
+    while len(server.server_state.connections) < 9:
+        time.sleep(0.01)
+    busy = threading.Event()
+    protocol.loop.call_soon_threadsafe(busy.wait, 5)
+    connection.sendall(GET)
+    for number, other in enumerate(others, 1):
+        other.sendall(GET.replace(b"/students", f"/students/{number}".encode()))
+    busy.set()
+    for number, other in enumerate(others):
+        with other:
+            assert other.recv(65536).endswith(f'"name":"Student {number}"}}'.encode())
+    assert connection.recv(65536) == b""
+
+
+def test_a_client_that_does_not_read_holds_up_itself_alone(
+    server: Server, connection: socket.socket, path: Path
+) -> None:
+    """What it asks for is not made before there is room to send it, and comes whole once it reads."""
+    protocol = protocol_of(server, connection)
+    db = connect(path)
+    with db.atomic():
+        for _ in range(1000):
+            students.insert_student(db, "A" * 200)
+    db.close()
+    many = 120
+    asking = threading.Thread(
+        target=connection.sendall, args=(GET.replace(b"/students", b"/students?limit=1000") * many,)
+    )
+    asking.start()
+    time.sleep(0.5)
+    with socket.create_connection(connection.getpeername(), timeout=5) as other:
+        other.sendall(GET.replace(b"/students", b"/students/1"))
+        assert other.recv(65536).endswith(b'A"}')
+    assert protocol.transport.get_write_buffer_size() < 2**20
+    with connection.makefile("rb") as answers:
+        for _ in range(many):
+            head = b"".join(iter(answers.readline, b"\r\n"))
+            body = answers.read(int(head.partition(b"content-length: ")[2].split()[0]))
+            assert len(body) > 200_000
+            assert body.endswith(b'A"}]')
+    asking.join()
+
+
+def protocol_of(server: Server, connection: socket.socket) -> Any:
+    """Give the server's side of the only connection."""
     connection.sendall(GET)
     assert connection.recv(65536)
     (protocol,) = cast("set[Any]", server.server_state.connections)
+    return protocol
+
+
+def follow_up(server: Server, connection: socket.socket, act: Callable[[Any], None]) -> None:
+    """Let something happen to the connection in the turn that answers its next request, right behind the answer."""
+    protocol = protocol_of(server, connection)
     app = protocol.app
 
     async def acting(scope: Scope, receive: Receive, send: Send) -> None:

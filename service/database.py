@@ -1,5 +1,7 @@
-"""Connections to the database file, and the two ways to run a statement."""
+"""The database file, connections to it, and the two ways to run a statement."""
 
+import errno
+import logging
 import os
 import sqlite3
 from contextlib import AbstractContextManager, nullcontext
@@ -9,7 +11,9 @@ from urllib.parse import unquote
 
 import peewee as pw
 
-from service.errors import SetupError
+from service.errors import Busy, ServiceError, SetupError, StorageUnavailable
+
+logger = logging.getLogger(__name__)
 
 
 def database_path(url: str | os.PathLike[str]) -> Path:
@@ -73,6 +77,28 @@ def open_database(
     )
 
 
+class File:
+    """A database file that must stay where it is: SQLite itself goes on writing to one that is gone."""
+
+    def __init__(self, path: Path) -> None:
+        """Remember which file it is: another one at the same path will be refused."""
+        self._path = path
+        self._identity = self._look()
+
+    def _look(self) -> tuple[int, int]:
+        found = os.stat(self._path)  # noqa: PTH116 - on the path of every request, and Path.stat is slower.
+        return found.st_dev, found.st_ino
+
+    def verify(self) -> None:
+        """Raise OSError unless the file that was opened is still the one at the path."""
+        if self._look() != self._identity:
+            raise OSError(errno.ESTALE, "its file was replaced while the service ran; restart the service")
+
+    def open(self, busy_timeout: float, **pragmas: Any) -> Database:
+        """Open it for one thread at a time."""
+        return open_database(self._path, busy_timeout=busy_timeout, thread_safe=False, **pragmas)
+
+
 def fetch_all(db: pw.Database, sql: str, *params: Any) -> list[tuple[Any, ...]]:
     """Run one statement and give all its rows."""
     rows: list[tuple[Any, ...]] = db.execute_sql(sql, params).fetchall()
@@ -96,3 +122,14 @@ def is_locked(error: BaseException) -> bool:
     while hasattr(cause, "orig"):  # Peewee wraps an error of the driver, at times twice.
         cause = cause.orig
     return getattr(cause, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def refusal(error: Exception, kept: str) -> ServiceError:
+    """Put a database error in the service's words, and in the log; `kept` says what became of the work."""
+    if is_locked(error):
+        return Busy(f"Another process holds the database. {kept}")
+    logger.error("The database cannot be used.", exc_info=error)
+    cause: BaseException = error
+    while cause.__context__ is not None:  # A rollback that fails hides what it was to undo.
+        cause = cause.__context__
+    return StorageUnavailable(f"The database cannot be used: {getattr(cause, 'strerror', cause)}. {kept}")

@@ -21,7 +21,7 @@ GRACE = 30
 
 
 class _Outbox:
-    """What is to be sent at the end of the event loop's turn.
+    """What is to be sent when the event loop's turn is over.
 
     A client that sleeps is woken by what is sent to it, which takes as long as the query for a
     schedule. When the answers of a turn are sent one right after the other, a busy client, or a
@@ -47,7 +47,7 @@ class _Cycle(RequestResponseCycle):
     """A request, and its answer as `wire.Response` gives it: a head that lacks nothing, then the whole body.
 
     uvicorn's own can do more. It writes head and body one by one, each a packet: to join them makes a
-    GET a quarter faster. And it looks every header over twice: not to is another tenth.
+    GET a quarter faster. And it looks every header over twice: leaving that out gains another tenth.
     """
 
     def __init__(self, protocol: "_Protocol", scope: Any, *, keep_alive: bool) -> None:
@@ -82,6 +82,13 @@ class _Cycle(RequestResponseCycle):
             self.outbox.flush()
             self.transport.close()
         self.on_response()
+
+    async def send_500_response(self) -> None:
+        self.keep_alive = False
+        body = b"" if self.scope["method"] == "HEAD" else b"Internal Server Error"
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"21")]
+        await self.send({"type": "http.response.start", "status": 500, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
 
 
 class _Protocol(HttpToolsProtocol):
@@ -132,6 +139,10 @@ class _Protocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         self.outbox.flush()
         super().shutdown()
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.outbox.flush()
+        super().timeout_keep_alive_handler()
 
 
 class Server(uvicorn.Server):

@@ -49,7 +49,7 @@ class Store:
     ) -> None:
         """Remember which file it is: another one at the same path will be refused.
 
-        Calls of a work that `together` names are run at once when they follow each other in a group.
+        Calls of a work that `together` names are run in one go when they follow each other in a group.
         """
         self._url = url
         self._busy_timeout = busy_timeout

@@ -60,6 +60,7 @@ class Writer:
         self._pending: list[Job] = []
         self._expected = 0
         self._patience = 0.0
+        self._ended = 0.0
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closing = False
@@ -74,10 +75,15 @@ class Writer:
             except RuntimeError as error:
                 room, failure = 0, error
             self._pending += jobs[:room]
+            self._expect(self._expected, jobs)
             self._changed.notify()
         for job in jobs[room:]:
             job.error = failure or Busy(f"{self._max_pending} writes are waiting already. {_NOTHING}")
         return jobs[room:]
+
+    def _expect(self, callers: int, jobs: Sequence[Job]) -> None:
+        """Expect so many in the next group, but no more than may wait, and nobody where work alone ends it early."""
+        self._expected = 0 if any(job.alone for job in jobs) else min(callers, self._max_pending)
 
     def _start(self) -> None:
         if self._thread is None:
@@ -104,8 +110,10 @@ class Writer:
         group = self._next_group()
         started = time.monotonic()
         self._commit(group)
-        self._patience = min((time.monotonic() - started) * PATIENCE, MOST_PATIENCE)
-        self._expected = sum(not job.alone for job in group) + len(self._pending)
+        self._ended = time.monotonic()
+        self._patience = min((self._ended - started) * PATIENCE, MOST_PATIENCE)
+        with self._changed:
+            self._expect(len(group) + len(self._pending), (*group, *self._pending))
         by_loop = defaultdict(list)
         for job in group:
             by_loop[job.loop].append(job)
@@ -117,11 +125,13 @@ class Writer:
     def _next_group(self) -> list[Job]:
         """Wait for work and take what may share a transaction; none means that the writer is closed.
 
-        Who was just answered tends to come back at once. To wait for them makes one group of what would
-        be two that take turns for ever, each with a sync: 1.1 times as many enrollments a second.
+        Callers who were just answered tend to come back at once. Waiting for them makes one group of what
+        would be two that take turns for ever, each with a sync: 1.1 times as many enrollments a second.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._pending or self._closing)
+            if time.monotonic() - self._ended > MOST_PATIENCE:  # They have gone.
+                self._expected = 0
             self._changed.wait_for(lambda: len(self._pending) >= self._expected or self._closing, self._patience)
             end = next((at for at, job in enumerate(self._pending) if job.alone), len(self._pending)) or 1
             group, self._pending = self._pending[:end], self._pending[end:]

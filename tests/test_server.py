@@ -1,5 +1,6 @@
 """The server on the wire: what leaves it in one piece, and what must not wait."""
 
+import asyncio
 import gc
 import socket
 import struct
@@ -205,3 +206,28 @@ def follow_up(server: Server, connection: socket.socket, act: Callable[[Any], No
         act(protocol)
 
     protocol.app = acting
+
+
+def test_an_answer_is_not_lost_when_the_connection_is_idle_too_long(server: Server, connection: socket.socket) -> None:
+    """A loop that stalls behind an answer may find the keep-alive timeout over before the answer is sent."""
+    follow_up(server, connection, lambda protocol: protocol.timeout_keep_alive_handler())
+    connection.sendall(GET)
+    assert connection.recv(65536).endswith(b"\r\n\r\n[]")
+    assert connection.recv(65536) == b""
+
+
+@pytest.mark.parametrize(("method", "body"), [(b"GET", b"Internal Server Error"), (b"HEAD", b"")])
+def test_a_request_that_is_cut_short_is_answered(
+    server: Server, connection: socket.socket, method: bytes, body: bytes
+) -> None:
+    """The server's own 500 is whole, and ends the connection."""
+
+    async def cut_short(_: Scope, __: Receive, ___: Send) -> None:
+        raise asyncio.CancelledError
+
+    protocol_of(server, connection).app = cut_short
+    connection.sendall(GET.replace(b"GET", method))
+    head, _, rest = b"".join(iter(lambda: connection.recv(65536), b"")).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
+    assert head.count(b"connection: close") == 1
+    assert rest == body

@@ -87,7 +87,7 @@ def test_a_hot_request_is_no_more_work_than_it_was(  # noqa: PLR0913, PLR0917
     """A request makes no more calls than when this was written, but for one in ten, and the turn no more statements.
 
     They are of one turn of the event loop: its reads share a snapshot, and its writes a transaction. A request is
-    one statement, but the enrollments of a turn are one.
+    one statement, but the enrollments of a turn are three in all.
     """
     db = connect(path)
     courses.insert_course(db, "Algebra", "1")

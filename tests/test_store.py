@@ -328,6 +328,43 @@ async def test_nobody_waits_long_for_callers_who_stay_away(store: Store) -> None
     assert time.monotonic() - started < 0.15
 
 
+async def test_callers_of_long_ago_are_not_waited_for(store: Store) -> None:
+    """Once they have had the time to come back, a lone caller is served at once."""
+    took = []
+    for _ in range(5):
+        await as_one_group(store, *(store.write(lambda _: time.sleep(0.01)) for _ in range(8)))
+        await asyncio.sleep(0.03)
+        started = time.monotonic()
+        await store.write(insert_student, "Ada")
+        took.append(time.monotonic() - started)
+    assert min(took) < 0.009
+
+
+async def test_no_more_callers_are_waited_for_than_may_wait(path: Path, request: pytest.FixtureRequest) -> None:
+    """A queue that is full is a whole group: it goes on at once."""
+    store = open_store(path, max_pending_writes=8)
+    request.addfinalizer(store.close)
+    times: list[float] = []
+    begun = threading.Event()
+
+    def work(_: pw.Database) -> None:
+        begun.set()
+        time.sleep(0.01)
+        times.append(time.monotonic())
+
+    gaps = []
+    for _ in range(5):
+        times.clear()
+        begun.clear()
+        async with stalled(store):
+            first = await submit(*(store.write(work) for _ in range(8)))
+        await asyncio.to_thread(begun.wait, 5)
+        second = await submit(*(store.write(work) for _ in range(8)))
+        await asyncio.wait_for(asyncio.gather(*first, *second), 5)
+        gaps.append(times[8] - times[7] - 0.01)
+    assert min(gaps) < 0.009
+
+
 def commits(path: Path) -> int:
     """Count the commits in the file's log: the frames that give the database's size (fileformat2.html, section 4.1)."""
     log = wal(path).read_bytes()

@@ -25,13 +25,14 @@ from service.students import find_student
 
 STATUSES = ("enrolled", "waitlisted")
 
-# A place in line is the id of the event that gives it, which the insert's trigger writes next.
+# The insert's trigger writes the next event, which begins the enrollment; its id is also a place in line.
 ENROLL = """
-    INSERT INTO enrollments (student_id, course_id, enrolled_at, waiting)
+    INSERT INTO enrollments (student_id, course_id, enrolled_at, waiting, event_id)
     VALUES (?, ?,
         (SELECT CASE WHEN capacity IS NULL OR enrolled < capacity THEN ? END FROM courses WHERE id = ?),
         (SELECT CASE WHEN enrolled >= capacity THEN (SELECT coalesce(max(id), 0) + 1 FROM enrollment_events) END
-         FROM courses WHERE id = ?))"""
+         FROM courses WHERE id = ?),
+        (SELECT coalesce(max(id), 0) + 1 FROM enrollment_events))"""
 LAST_POSITION = "SELECT waitlisted FROM courses WHERE id = ?"
 WHY_REFUSED = """
     SELECT EXISTS (SELECT 1 FROM students WHERE id = ?),

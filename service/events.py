@@ -3,7 +3,35 @@
 import msgspec
 import peewee as pw
 
-from service import models
+from service.database import fetch_all
+
+LIST_ALL = """
+    SELECT id, type, at, student_id, course_id
+    FROM enrollment_events
+    WHERE id > ?
+    ORDER BY id
+    LIMIT ?"""
+LIST_OF_COURSE = """
+    SELECT id, type, at, student_id, course_id
+    FROM enrollment_events
+    WHERE course_id = ? AND id > ?
+    ORDER BY id
+    LIMIT ?"""
+# Those that are filed, and those that the student's enrollments lead to; of one course or of all.
+LIST_OF_STUDENT = """
+    SELECT id, type, at, student_id, course_id
+    FROM enrollment_events
+    WHERE id IN (
+        SELECT id FROM (
+            SELECT id FROM enrollment_events
+            WHERE student_id = ?1 AND filed AND id > ?3 AND course_id = coalesce(?2, course_id)
+            ORDER BY id
+            LIMIT ?4)
+        UNION ALL
+        SELECT event_id FROM enrollments
+        WHERE student_id = ?1 AND event_id > ?3 AND course_id = coalesce(?2, course_id))
+    ORDER BY id
+    LIMIT ?4"""
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -23,11 +51,10 @@ def list_events(
 
     Ids rise in the order of the commits, so who keeps the last id seen misses nothing.
     """
-    query = models.Event.select().where(models.Event.id > after)
     if student_id is not None:
-        query = query.where(models.Event.student_id == student_id)
-    if course_id is not None:
-        # With both, the student's index is the one to take, as a student's events are few: + 0 hides the other.
-        column = models.Event.course_id if student_id is None else models.Event.course_id + 0
-        query = query.where(column == course_id)
-    return [Event(*row) for row in query.order_by(models.Event.id).limit(limit).tuples().execute(db)]
+        rows = fetch_all(db, LIST_OF_STUDENT, student_id, course_id, after, limit)
+    elif course_id is not None:
+        rows = fetch_all(db, LIST_OF_COURSE, course_id, after, limit)
+    else:
+        rows = fetch_all(db, LIST_ALL, after, limit)
+    return [Event(*row) for row in rows]

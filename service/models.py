@@ -64,6 +64,8 @@ class Enrollment(pw.Model):
     """RFC 3339 in UTC, to the millisecond; null while waiting."""
     waiting = pw.IntegerField(null=True)
     """The place in line, lowest first: the id of the event that put it there; null once enrolled."""
+    event_id = pw.IntegerField(null=True)
+    """The event that began it, for which this is the entry by student; null if the index of events has that."""
 
     class Meta:
         """The table is its key's tree, a schedule one range of it; roster and waitlist are ranges of the index."""
@@ -71,7 +73,7 @@ class Enrollment(pw.Model):
         table_name = "enrollments"
         primary_key = pw.CompositeKey("student", "course")
         without_rowid = True
-        indexes = ((("course", "waiting", "student"), False),)
+        indexes = ((("course", "waiting", "student", "enrolled_at"), False),)
         constraints = (pw.Check("(enrolled_at IS NULL) <> (waiting IS NULL)"),)
 
 
@@ -83,13 +85,17 @@ class Event(pw.Model):
     at = pw.CharField(max_length=24)
     student_id = pw.IntegerField()
     course_id = pw.IntegerField()
+    filed = pw.BooleanField(constraints=[pw.Default(1)])
+    """Whether the index by student has it: always but while an enrollment leads to it. Nothing else ever changes."""
 
     class Meta:
-        """The feed of one student, or of one course, is a range of an index."""
+        """The feed of one course is a range of an index; that of a student too, with what the enrollments lead to."""
 
         table_name = "enrollment_events"
-        indexes = ((("student_id", "id"), False), (("course_id", "id"), False))
+        indexes = ((("course_id", "id"), False),)
 
+
+Event.add_index(Event.index(Event.student_id, Event.id, where=pw.SQL("filed")))
 
 _enrollment.set_model(Enrollment)
 

@@ -28,8 +28,8 @@ _MIGRATING = {"busy_timeout": 60.0, "foreign_keys": False}
 
 PAGE_SIZE = 2048
 """Bytes in a page of a file that is made here, half of SQLite's own: enrollments are small and far apart, and each
-page that one changes is written and synced whole. 1.08 times as many enrollments a second, as many schedules, and
-0.98 times as many pages of a roster."""
+page that one changes is written and synced whole. 1.06 times as many enrollments a second, 0.98 times as many
+schedules and pages of a roster."""
 
 _TABLES = ("students", "courses", "enrollments", "enrollment_events")
 

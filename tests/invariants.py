@@ -1,6 +1,7 @@
 """What holds for every database file between any two commits, however it got there."""
 
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import pairwise
 from math import inf
@@ -69,6 +70,18 @@ def follow(events: Iterable[Event]) -> Iterator[tuple[Event, Seats, Line]]:
     assert freed is None, "A seat is empty while someone waits."
 
 
+def check_feeds(db: pw.Database, events: Sequence[Event]) -> None:
+    """Assert that the feed of each student, and of each course, is what the feed of all says of it."""
+    students, courses = defaultdict(list), defaultdict(list)
+    for event in events:
+        students[event.student_id].append(event)
+        courses[event.course_id].append(event)
+    for student_id, theirs in students.items():
+        assert list_events(db, student_id=student_id, limit=ALL) == theirs
+    for course_id, its in courses.items():
+        assert list_events(db, course_id=course_id, limit=ALL) == its
+
+
 def check(path: Path) -> dict[int, tuple[Seats, Line]]:
     """Assert all that holds for the file, and give each course's seats and line.
 
@@ -77,7 +90,9 @@ def check(path: Path) -> dict[int, tuple[Seats, Line]]:
     with closing(connect(path)) as db, db.atomic():
         assert fetch_all(db, "PRAGMA integrity_check") == [("ok",)]
         assert fetch_all(db, "PRAGMA foreign_key_check") == []
-        folded = {event.course_id: (seats, line) for event, seats, line in follow(feed(db))}
+        events = [*feed(db)]
+        check_feeds(db, events)
+        folded = {event.course_id: (seats, line) for event, seats, line in follow(events)}
         found = {course_id: folded.pop(course_id, ({}, [])) for (course_id,) in fetch_all(db, TABLES["courses"])}
         assert not any(seats or line for seats, line in folded.values()), "A course is gone and its students are not."
         schedules: dict[int, list[tuple[int, str | None, str, int | None]]] = {}

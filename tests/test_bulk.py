@@ -313,7 +313,7 @@ def test_a_host_waits_its_turn(
         waiting = pool.submit(bulk)
         with pytest.raises(TimeoutError):
             waiting.result(timeout=0.2)
-        other.execute("INSERT INTO enrollments VALUES (3, 1, '2026-01-01T00:00:00.000Z', NULL)")
+        other.execute("INSERT INTO enrollments (student_id, course_id, enrolled_at) VALUES (3, 1, '2026-01-01')")
         other.execute("COMMIT")
         assert len(waiting.result()) == 1
     assert [student for _, student, _ in audit(path)] == [3, 1]

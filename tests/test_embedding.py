@@ -308,9 +308,9 @@ def test_datasette_plugin(tmp_path: Path) -> None:
         enrollment = client.post(f"{service}/students/1/courses", json={"course_id": 1})
         assert enrollment.status_code == 201
         kept = {key: enrollment.json()[key] for key in ("student_id", "course_id", "enrolled_at")}
-        assert shown("enrollments") == [kept | {"waiting": None}]
+        assert shown("enrollments") == [kept | {"waiting": None, "event_id": 1}]
         assert client.delete(enrollment.headers["location"]).status_code == 204
         assert shown("enrollments") == []
-        assert shown("enrollment_events") == client.get(f"{service}/events").json()
+        assert shown("enrollment_events") == [event | {"filed": 1} for event in client.get(f"{service}/events").json()]
         assert shown("students") == [student.json()] == client.get(f"{service}/students").json()
         assert [row["name"] for row in shown("rooms")] == ["blue"]

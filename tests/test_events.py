@@ -15,11 +15,14 @@ import peewee as pw
 import pytest
 from conftest import Server
 from starlette.testclient import TestClient
-from test_seats import add_course, audit, leave, post, put, refusal
+from test_seats import add_course, audit, dump, leave, post, put, refusal, run_script
 
+from service import migrate
 from service.courses import insert_course, update_course
 from service.enrollments import drop, enroll
+from service.errors import MigrationFailed
 from service.events import list_events
+from service.schema import rollback
 from service.students import insert_student
 
 
@@ -129,8 +132,12 @@ def test_the_feed_of_a_student_or_a_course(client: TestClient) -> None:
     for _ in range(3):
         add_course(client, None, 0, 1, 2)
         add_course(client, 0, None, 3, 1)
+    for student, course in ((1, 1), (3, 2), (1, 3)):
+        leave(client, student, course)
+        put(client, student, course)
+    leave(client, 1, 2)
     everything = follow(client)
-    assert len(everything) == 12
+    assert len(everything) == 19
     for query, rule in [
         ("", {}),
         ("&student_id=1", {"student_id": 1}),
@@ -184,6 +191,48 @@ def test_events_outlive_what_they_name(client: TestClient, path: Path) -> None:
     audit(path)
 
 
+def test_an_enrollment_is_its_events_entry_by_student(client: TestClient, path: Path) -> None:
+    """The event that began an enrollment is not in the index of events by student before the enrollment is gone."""
+    filed = "SELECT type, student_id, course_id FROM enrollment_events WHERE filed ORDER BY id"
+    add_course(client, 1, 1, 1, 2)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute(filed).fetchall() == []
+        leave(client, 1, 1)
+        expected = [("enrolled", 1, 1), ("dropped", 1, 1), ("promoted", 2, 1)]
+        assert connection.execute(filed).fetchall() == expected
+    assert audit(path) == [expected[0], ("waitlisted", 2, 1), *expected[1:]]
+
+
+def test_events_of_an_older_schema(client: TestClient, path: Path) -> None:
+    """What happened before a migration, and after it, is in every feed, and still is when it is taken back."""
+    add_course(client, 2, None, 1, 2, 3, 4)
+    leave(client, 3, 1)
+    before = audit(path)
+    assert rollback(path) == "004_lean_indexes"
+    run_script(path, "DELETE FROM enrollments WHERE student_id = 1; DELETE FROM enrollments WHERE student_id = 2")
+    migrate(path)
+    before += [("dropped", 1, 1), ("promoted", 4, 1), ("dropped", 2, 1)]
+    assert audit(path) == before
+    put(client, 1, 1)
+    leave(client, 4, 1)
+    assert audit(path) == [*before, ("enrolled", 1, 1), ("dropped", 4, 1)]
+
+
+@pytest.mark.parametrize(
+    "trigger",
+    ["", "CREATE TRIGGER enrollment_dropped AFTER DELETE ON enrollments WHEN 0 BEGIN SELECT 1; END;"],
+    ids=["missing", "another"],
+)
+def test_a_trigger_that_is_not_ours_any_more(path: Path, trigger: str) -> None:
+    """Where somebody changed a trigger that is to be edited, the migration says which, and changes nothing."""
+    rollback(path)
+    run_script(path, f"DROP TRIGGER enrollment_dropped; {trigger}")
+    before = dump(path)
+    with pytest.raises(MigrationFailed, match="the trigger enrollment_dropped is not as an earlier migration made it"):
+        migrate(path)
+    assert dump(path) == before
+
+
 @pytest.mark.parametrize(
     "sql",
     [
@@ -191,9 +240,9 @@ def test_events_outlive_what_they_name(client: TestClient, path: Path) -> None:
         "UPDATE OR IGNORE enrollment_events SET id = 9 WHERE id = 1",
         "DELETE FROM enrollment_events",
         "DELETE FROM enrollment_events WHERE id = 2",
-        "INSERT OR REPLACE INTO enrollment_events VALUES (1, 'dropped', '', 1, 1)",
-        "INSERT OR REPLACE INTO enrollment_events VALUES (2, 'dropped', '', 1, 1)",
-        "INSERT INTO enrollment_events VALUES (2, 'dropped', '', 1, 1) ON CONFLICT DO UPDATE SET type = 'dropped'",
+        "INSERT OR REPLACE INTO enrollment_events VALUES (1, 'dropped', '', 1, 1, 1)",
+        "INSERT OR REPLACE INTO enrollment_events VALUES (2, 'dropped', '', 1, 1, 1)",
+        "INSERT INTO enrollment_events VALUES (2, 'dropped', '', 1, 1, 1) ON CONFLICT DO UPDATE SET type = 'dropped'",
     ],
 )
 def test_history_is_not_rewritten(client: TestClient, path: Path, sql: str) -> None:

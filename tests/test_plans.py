@@ -18,6 +18,9 @@ STUDENTS = ENROLLED[LARGE] + 2 * WAITING
 A_SCAN = ENROLLED[LARGE]
 """Instructions, at least, of a statement that looks at every row."""
 
+NO_TABLE = ("SCAN CONSTANT ROW", "SCAN (subquery")
+"""How a plan puts it that the rows are given, or are those that another step has found."""
+
 Call = Callable[[pw.Database, int], object]
 
 # Each takes a course; student 50 is enrolled in both, the newest student in neither.
@@ -75,7 +78,7 @@ def test_no_statement_scans_or_sorts(db: pw.SqliteDatabase, name: str) -> None:
     assert statements
     for event in statements:
         for *_, detail in fetch_all(db, f"EXPLAIN QUERY PLAN {event.sql}", *event.params or ()):
-            assert not detail.startswith("SCAN") or detail == "SCAN CONSTANT ROW", f"{detail} in {event.sql}"
+            assert not detail.startswith("SCAN") or detail.startswith(NO_TABLE), f"{detail} in {event.sql}"
             assert "TEMP B-TREE" not in detail, f"{detail} in {event.sql}"
 
 

@@ -22,14 +22,14 @@ FILL = """
     SELECT n * :courses + id, name, level FROM copy CROSS JOIN base_courses ORDER BY n, id"""
 ENROLL = """
     WITH RECURSIVE copy (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM copy WHERE n + 1 < :copies)
-    INSERT INTO enrollments (student_id, course_id, enrolled_at)
-    SELECT n * :students + student_id AS student, n * :courses + course_id AS course, :at
+    INSERT INTO enrollment_events (type, at, student_id, course_id, filed)
+    SELECT 'enrolled', :at, n * :students + student_id AS student, n * :courses + course_id AS course, 0
     FROM copy CROSS JOIN base_enrollments
     WHERE ((student + course) % 3 = 0) = :late ORDER BY n, student_id, course_id;
 
-    INSERT INTO enrollment_events (type, at, student_id, course_id)
-    SELECT 'enrolled', enrolled_at, student_id, course_id
-    FROM enrollments WHERE ((student_id + course_id) % 3 = 0) = :late ORDER BY student_id, course_id"""
+    INSERT INTO enrollments (student_id, course_id, enrolled_at, event_id)
+    SELECT student_id, course_id, at, id
+    FROM enrollment_events WHERE ((student_id + course_id) % 3 = 0) = :late ORDER BY student_id, course_id"""
 """What the triggers would have written for each row, all at once; `late` is for every third, between the others."""
 COUNT = "UPDATE courses SET enrolled = (SELECT count(*) FROM enrollments WHERE course_id = courses.id)"
 

@@ -2,8 +2,8 @@
 
 An enrollment names the event that began it, and so leads from its student to it: that event needs no entry in the
 index of events by student until the enrollment is gone. That gives 1.1 times as many enrollments a second. And the
-index of a course's students has all that a roster tells of an enrollment: 1.2 times as many pages of a roster, 1.3
-times in a file of 10 million enrollments, for 0.95 times as many enrollments a second.
+index of a course's students has all that a roster tells of an enrollment: 1.2 times as many pages of a roster a
+second, for 0.95 times as many enrollments.
 """
 
 import peewee as pw

@@ -24,14 +24,14 @@ LIST_OF_STUDENT = """
     WHERE id IN (
         SELECT id FROM (
             SELECT id FROM enrollment_events
-            WHERE student_id = ?1 AND filed AND id > ?3 AND course_id = coalesce(?2, course_id)
+            WHERE student_id = ? AND course_id = coalesce(?, course_id) AND id > ? AND filed
             ORDER BY id
-            LIMIT ?4)
+            LIMIT ?)
         UNION ALL
         SELECT event_id FROM enrollments
-        WHERE student_id = ?1 AND event_id > ?3 AND course_id = coalesce(?2, course_id))
+        WHERE student_id = ? AND course_id = coalesce(?, course_id) AND event_id > ?)
     ORDER BY id
-    LIMIT ?4"""
+    LIMIT ?"""
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -52,7 +52,8 @@ def list_events(
     Ids rise in the order of the commits, so who keeps the last id seen misses nothing.
     """
     if student_id is not None:
-        rows = fetch_all(db, LIST_OF_STUDENT, student_id, course_id, after, limit)
+        asked = (student_id, course_id, after)
+        rows = fetch_all(db, LIST_OF_STUDENT, *asked, limit, *asked, limit)
     elif course_id is not None:
         rows = fetch_all(db, LIST_OF_COURSE, course_id, after, limit)
     else:

@@ -30,6 +30,7 @@ LIST_OF_STUDENT = """
         UNION ALL
         SELECT event_id FROM enrollments
         WHERE student_id = ? AND course_id = coalesce(?, course_id) AND event_id > ?)
+      AND student_id = ? AND course_id = coalesce(?, course_id)
     ORDER BY id
     LIMIT ?"""
 
@@ -52,8 +53,8 @@ def list_events(
     Ids rise in the order of the commits, so who keeps the last id seen misses nothing.
     """
     if student_id is not None:
-        asked = (student_id, course_id, after)
-        rows = fetch_all(db, LIST_OF_STUDENT, *asked, limit, *asked, limit)
+        whose = (student_id, course_id)
+        rows = fetch_all(db, LIST_OF_STUDENT, *whose, after, limit, *whose, after, *whose, limit)
     elif course_id is not None:
         rows = fetch_all(db, LIST_OF_COURSE, course_id, after, limit)
     else:

@@ -86,7 +86,7 @@ class Event(pw.Model):
     student_id = pw.IntegerField()
     course_id = pw.IntegerField()
     filed = pw.BooleanField(constraints=[pw.Default(1)])
-    """Whether the index by student has it: always but while an enrollment leads to it. Nothing else ever changes."""
+    """Whether the index by student has it: not while an enrollment leads to it. Nothing else ever changes."""
 
     class Meta:
         """The feed of one course is a range of an index; that of a student too, with what the enrollments lead to."""

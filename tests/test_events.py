@@ -15,6 +15,7 @@ import peewee as pw
 import pytest
 from conftest import Server
 from starlette.testclient import TestClient
+from test_migrations import ALL
 from test_seats import add_course, audit, dump, leave, post, put, refusal, run_script
 
 from service import migrate
@@ -201,6 +202,44 @@ def test_an_enrollment_is_its_events_entry_by_student(client: TestClient, path: 
         expected = [("enrolled", 1, 1), ("dropped", 1, 1), ("promoted", 2, 1)]
         assert connection.execute(filed).fetchall() == expected
     assert audit(path) == [expected[0], ("waitlisted", 2, 1), *expected[1:]]
+
+
+@pytest.mark.parametrize("after", [ALL[-2], ALL[-1]])
+@pytest.mark.parametrize("when", ["BEFORE", "AFTER"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "INSERT INTO enrollments (student_id, course_id, enrolled_at) VALUES (NEW.student_id, 2, NEW.enrolled_at)",
+        "INSERT INTO enrollments (student_id, course_id, enrolled_at) VALUES (2, 2, NEW.enrolled_at)",
+        "DELETE FROM enrollments WHERE course_id = 3",
+    ],
+)
+def test_a_host_that_enrolls_along(client: TestClient, path: Path, after: str, when: str, change: str) -> None:
+    """Where a host's own trigger enrolls or drops with an enrollment, every feed still tells each event once."""
+    for _ in range(2):
+        add_course(client, None, 0)
+    add_course(client, None, 0, 1, 2)
+    if after != ALL[-1]:
+        rollback(path)
+    run_script(path, f"CREATE TRIGGER lab {when} INSERT ON enrollments WHEN NEW.course_id = 1 BEGIN {change}; END")
+    migrate(path)
+    assert post(client, 1, 1).status_code == 201
+    assert len(audit(path)) == (5 if change.startswith("DELETE") else 4)
+    leave(client, 1, 1)
+    assert audit(path)[-1] == ("dropped", 1, 1)
+
+
+def test_a_promotion_keeps_what_leads_to_its_event(client: TestClient, path: Path) -> None:
+    """Not even a host's trigger in the midst of a promotion makes an enrollment forget the event that began it."""
+    add_course(client, 1, 1, 1, 2)
+    before = audit(path)
+    promoted = "UPDATE enrollments SET enrolled_at = NEW.at, waiting = NULL, event_id = NULL WHERE student_id = 2"
+    run_script(
+        path, f"CREATE TRIGGER x AFTER INSERT ON enrollment_events WHEN NEW.type = 'promoted' BEGIN {promoted}; END"
+    )
+    with closing(sqlite3.connect(path)) as connection, pytest.raises(sqlite3.IntegrityError):
+        connection.execute("DELETE FROM enrollments WHERE student_id = 1")
+    assert audit(path) == before
 
 
 def test_events_of_an_older_schema(client: TestClient, path: Path) -> None:

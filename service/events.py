@@ -17,7 +17,8 @@ LIST_OF_COURSE = """
     WHERE course_id = ? AND id > ?
     ORDER BY id
     LIMIT ?"""
-# Those that are filed, and those that the student's enrollments lead to; of one course or of all.
+# Those that are filed, and those that the student's enrollments lead to; of one course or of all. Whose each is
+# is looked at once more: where a host's own trigger wrote an event in between, an enrollment names another's.
 LIST_OF_STUDENT = """
     SELECT id, type, at, student_id, course_id
     FROM enrollment_events

@@ -65,7 +65,7 @@ class Enrollment(pw.Model):
     waiting = pw.IntegerField(null=True)
     """The place in line, lowest first: the id of the event that put it there; null once enrolled."""
     event_id = pw.IntegerField(null=True)
-    """The event that began it, for which this is the entry by student; null if the index of events has that."""
+    """The event that began it, for which this is the entry by student; null, or another, if the index has that one."""
 
     class Meta:
         """The table is its key's tree, a schedule one range of it; roster and waitlist are ranges of the index."""

@@ -163,7 +163,7 @@ async def enroll_many(request: Request, query: BulkQuery) -> Response:
     """Enroll many students in many courses, slice by slice so that others get their turn."""
     whole = query.atomic or query.dry_run
     rows = await request.rows(MAX_WHOLE if whole else MAX_ROWS)
-    results: list[bulk.Result] = []
+    results: list[enrollments.Result] = []
     if whole:
         results = await request.store.write(bulk.enroll_all, rows, query.atomic, query.dry_run, alone=True)
     while len(results) < len(rows):

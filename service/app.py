@@ -10,7 +10,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
-from service import bulk, enrollments, schema
+from service import enrollments, schema
 from service.api import ROUTES, unknown_path
 from service.settings import Settings
 from service.store import Store
@@ -31,7 +31,7 @@ def create_app(settings: Settings | None = None, *, migrate: bool = False) -> St
         settings.database_url,
         busy_timeout=settings.busy_timeout,
         max_pending_writes=settings.max_pending_writes,
-        together={enrollments.enroll: bulk.enroll_together},
+        together={enrollments.enroll: enrollments.enroll_each},
     )
 
     @asynccontextmanager

@@ -7,12 +7,13 @@ import msgspec
 import peewee as pw
 
 from service import models
-from service.database import fetch_all, fetch_one
+from service.database import LEFT_OUT, fetch_one, judged
 from service.errors import (
     CapacityBelowEnrolled,
-    Conflict,
+    ConstraintViolated,
     CourseHasEnrollments,
     CourseNotFound,
+    ServiceError,
     WaitlistCapacityBelowWaitlisted,
 )
 
@@ -28,6 +29,7 @@ INSERT_COURSE = f"""
     RETURNING {COLUMNS}"""
 FIND_COURSE = f"SELECT {COLUMNS} FROM courses WHERE id = ?"
 DELETE_COURSE = "DELETE FROM courses WHERE id = ? RETURNING id"
+HAS_ENROLLMENTS = "SELECT 1 FROM enrollments WHERE course_id = ? LIMIT 1"
 
 
 class Course(msgspec.Struct, frozen=True):
@@ -50,15 +52,19 @@ class Course(msgspec.Struct, frozen=True):
 def insert_course(
     db: pw.Database, name: str, level: str, capacity: int | None = None, waitlist_capacity: int | None = 0
 ) -> Course:
-    """Add a course; the id is new and never used again."""
-    return Course(*fetch_all(db, INSERT_COURSE, name, level, capacity, waitlist_capacity)[0])
+    """Add a course; the id is new and never used again. Raises ConstraintViolated."""
+    with judged(db):
+        row = fetch_one(db, INSERT_COURSE, name, level, capacity, waitlist_capacity)
+    if row is None:
+        raise ConstraintViolated(LEFT_OUT)
+    return Course(*row)
 
 
 def find_course(db: pw.Database, course_id: int) -> Course:
     """Give one course. Raises CourseNotFound."""
     row = fetch_one(db, FIND_COURSE, course_id)
     if row is None:
-        raise CourseNotFound
+        raise CourseNotFound(course_id)
     return Course(*row)
 
 
@@ -79,30 +85,40 @@ def list_courses(
 def update_course(db: pw.Database, course_id: int, changes: Mapping[str, str | int | None]) -> Course:
     """Change the columns that are given; a raised capacity promotes as many as fit.
 
-    Raises CourseNotFound, CapacityBelowEnrolled, and, judged after the promotion,
+    Raises CourseNotFound, CapacityBelowEnrolled, ConstraintViolated, and, judged after the promotion,
     WaitlistCapacityBelowWaitlisted.
     """
     before = {name: value for name, value in changes.items() if name != "waitlist_capacity"}
     after = {name: value for name, value in changes.items() if name == "waitlist_capacity"}
     with db.atomic():
-        _update(db, course_id, before, CapacityBelowEnrolled)
-        _update(db, course_id, after, WaitlistCapacityBelowWaitlisted)
+        for some in filter(None, (before, after)):
+            _update(db, course_id, some)
         return find_course(db, course_id)
 
 
-def _update(db: pw.Database, course_id: int, changes: Mapping[str, Any], refusal: type[Conflict]) -> None:
-    try:
-        if changes:
-            models.Course.update(changes).where(models.Course.id == course_id).execute(db)
-    except pw.IntegrityError as error:
-        raise refusal(course_id) from error
+def _update(db: pw.Database, course_id: int, changes: Mapping[str, Any]) -> None:
+    def own() -> ServiceError | None:
+        course = find_course(db, course_id)
+        seats, places = changes.get("capacity"), changes.get("waitlist_capacity")
+        if seats is not None and seats < course.enrolled:
+            return CapacityBelowEnrolled(course_id)
+        return WaitlistCapacityBelowWaitlisted(course_id) if places is not None and places < course.waitlisted else None
+
+    with judged(db, own):
+        changed = models.Course.update(changes).where(models.Course.id == course_id).execute(db)
+    if not changed:
+        find_course(db, course_id)
+        raise ConstraintViolated(LEFT_OUT)
 
 
 def delete_course(db: pw.Database, course_id: int) -> None:
-    """Remove a course. Raises CourseNotFound, CourseHasEnrollments."""
-    try:
+    """Remove a course. Raises CourseNotFound, CourseHasEnrollments, ConstraintViolated."""
+
+    def own() -> ServiceError | None:
+        return CourseHasEnrollments(course_id) if fetch_one(db, HAS_ENROLLMENTS, course_id) else None
+
+    with judged(db, own, deleted=("courses", course_id)):
         row = fetch_one(db, DELETE_COURSE, course_id)
-    except pw.IntegrityError as error:
-        raise CourseHasEnrollments(course_id) from error
     if row is None:
-        raise CourseNotFound
+        find_course(db, course_id)
+        raise ConstraintViolated(LEFT_OUT)

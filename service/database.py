@@ -4,14 +4,15 @@ import errno
 import logging
 import os
 import sqlite3
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import peewee as pw
 
-from service.errors import Busy, ServiceError, SetupError, StorageUnavailable
+from service.errors import Busy, ConstraintViolated, ServiceError, SetupError, StorageUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +123,52 @@ def is_locked(error: BaseException) -> bool:
     while hasattr(cause, "orig"):  # Peewee wraps an error of the driver, at times twice.
         cause = cause.orig
     return getattr(cause, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+LEFT_OUT = "a trigger left the row as it was, and said nothing"
+"""What is told of a statement that a host's trigger ended with RAISE(IGNORE)."""
+
+
+@contextmanager
+def judged(
+    db: pw.Database, own: Callable[[], ServiceError | None] = lambda: None, deleted: tuple[str, int] | None = None
+) -> Iterator[None]:
+    """Tell which rule refuses a statement: raise the service's own refusal, or ConstraintViolated for a host's rule.
+
+    `own` gives the refusal that the service would give as things stand, if any: the reason is that one if the
+    database's message begins with its code. A host's rule is told in its author's words, or by its name or its
+    table's. `deleted` is the row, as (table, id), that a host's reference may have kept.
+    """
+    try:
+        yield
+    except pw.IntegrityError as error:
+        raise violation(db, error, own(), deleted) from error
+
+
+def violation(
+    db: pw.Database, error: BaseException, own: ServiceError | None = None, deleted: tuple[str, int] | None = None
+) -> ServiceError:
+    """Tell which rule an error is of, as `judged` does."""
+    message = str(error)
+    if own is not None and message.startswith(f"{own.code}: "):
+        return own
+    if deleted is not None and message == "FOREIGN KEY constraint failed":
+        message = _referring(db, *deleted) or message
+    return ConstraintViolated(message.rstrip("."))
+
+
+REFERENCES = """
+    SELECT child.name, reference."from", reference."to"
+    FROM sqlite_master AS child JOIN pragma_foreign_key_list(child.name) AS reference
+    WHERE child.type = 'table' AND reference."table" = ? COLLATE NOCASE AND reference.seq = 0"""
+
+
+def _referring(db: pw.Database, table: str, row_id: int) -> str | None:
+    """Say which table's rows refer to a row: SQLite does not."""
+    for child, column, _ in fetch_all(db, REFERENCES, table):
+        if fetch_all(db, f'SELECT 1 FROM "{child}" WHERE "{column}" = ? LIMIT 1', row_id):
+            return f"rows of the table {child} refer to it"
+    return None
 
 
 def refusal(error: Exception, kept: str) -> ServiceError:

@@ -25,7 +25,8 @@ class Course(pw.Model):
     waitlisted = pw.IntegerField(
         constraints=[pw.Default(0), pw.Check("waitlisted >= 0 AND waitlisted <= waitlist_capacity")]
     )
-    """The two counts belong to the database's triggers."""
+    event_id = pw.IntegerField(null=True)
+    """The two counts belong to the database's triggers; this is the event that they last moved for."""
 
     class Meta:
         """By name, by level, or by both, a page is one index range."""

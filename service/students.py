@@ -6,12 +6,13 @@ import msgspec
 import peewee as pw
 
 from service import models
-from service.database import fetch_one
-from service.errors import StudentHasEnrollments, StudentNotFound
+from service.database import LEFT_OUT, fetch_one, judged
+from service.errors import ConstraintViolated, StudentHasEnrollments, StudentNotFound
 
 INSERT_STUDENT = "INSERT INTO students (name) VALUES (?) RETURNING id, name"
 FIND_STUDENT = "SELECT id, name FROM students WHERE id = ?"
 DELETE_STUDENT = "DELETE FROM students WHERE id = ? RETURNING id"
+HAS_ENROLLMENTS = "SELECT 1 FROM enrollments WHERE student_id = ? LIMIT 1"
 
 
 class Student(msgspec.Struct, frozen=True):
@@ -22,15 +23,19 @@ class Student(msgspec.Struct, frozen=True):
 
 
 def insert_student(db: pw.Database, name: str) -> Student:
-    """Add a student; the id is new and never used again."""
-    return Student(*fetch_one(db, INSERT_STUDENT, name) or ())
+    """Add a student; the id is new and never used again. Raises ConstraintViolated."""
+    with judged(db):
+        row = fetch_one(db, INSERT_STUDENT, name)
+    if row is None:
+        raise ConstraintViolated(LEFT_OUT)
+    return Student(*row)
 
 
 def find_student(db: pw.Database, student_id: int) -> Student:
     """Give one student. Raises StudentNotFound."""
     row = fetch_one(db, FIND_STUDENT, student_id)
     if row is None:
-        raise StudentNotFound
+        raise StudentNotFound(student_id)
     return Student(*row)
 
 
@@ -45,17 +50,24 @@ def list_students(
 
 
 def update_student(db: pw.Database, student_id: int, changes: Mapping[str, str]) -> Student:
-    """Change the columns that are given. Raises StudentNotFound."""
+    """Change the columns that are given. Raises StudentNotFound, ConstraintViolated."""
     if changes:
-        models.Student.update(changes).where(models.Student.id == student_id).execute(db)
+        with judged(db):
+            changed = models.Student.update(changes).where(models.Student.id == student_id).execute(db)
+        if not changed:
+            find_student(db, student_id)
+            raise ConstraintViolated(LEFT_OUT)
     return find_student(db, student_id)
 
 
 def delete_student(db: pw.Database, student_id: int) -> None:
-    """Remove a student. Raises StudentNotFound, StudentHasEnrollments."""
-    try:
+    """Remove a student. Raises StudentNotFound, StudentHasEnrollments, ConstraintViolated."""
+
+    def own() -> StudentHasEnrollments | None:
+        return StudentHasEnrollments(student_id) if fetch_one(db, HAS_ENROLLMENTS, student_id) else None
+
+    with judged(db, own, deleted=("students", student_id)):
         row = fetch_one(db, DELETE_STUDENT, student_id)
-    except pw.IntegrityError as error:
-        raise StudentHasEnrollments(student_id) from error
     if row is None:
-        raise StudentNotFound
+        find_student(db, student_id)
+        raise ConstraintViolated(LEFT_OUT)

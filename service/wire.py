@@ -45,10 +45,12 @@ logger = logging.getLogger(__name__)
 class EdgeError(ServiceError):
     """A refusal that HTTP itself knows, before any rule is asked."""
 
+    sentence = "{reason}"
+
     def __init__(self, code: str, detail: str, headers: Headers = ()) -> None:
         """Keep the code with the sentence, and the headers that the status calls for."""
-        super().__init__(detail)
-        self.code, self.headers = code, headers
+        super().__init__(code, detail, headers)
+        self.code, self.reason, self.headers = code, detail, headers  # type: ignore[misc]
 
 
 class Response(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
-from service import Settings, create_app
+from service import Settings, create_app, students
 from service.api import ROUTES
 from service.errors import ServiceError
 from service.problems import PROBLEMS
@@ -23,6 +23,9 @@ from service.problems import PROBLEMS
 def school(client: TestClient, db: pw.Database) -> TestClient:
     """Give a client of the small school."""
     open_school(db)
+    db.execute_sql("""
+        CREATE TRIGGER host BEFORE INSERT ON students WHEN NEW.name = 'Mallory'
+        BEGIN SELECT raise(ABORT, 'fees unpaid'); END""")
     return client
 
 
@@ -44,6 +47,7 @@ REFUSALS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "bulk_refused": ("POST", "/enrollments?atomic=true", {"json": [{"student_id": 3, "course_id": 1}]}),
     "student_has_enrollments": ("DELETE", "/students/2", {}),
     "course_has_enrollments": ("DELETE", "/courses/1", {}),
+    "constraint_violated": ("POST", "/students", {"json": {"name": "Mallory"}}),
     "payload_too_large": ("POST", "/students", {"content": b" " * (2**20 + 1), "headers": JSON}),
     "unsupported_media_type": ("POST", "/students", {"content": "{}"}),
     "invalid_payload": ("POST", "/students", {"json": {}}),
@@ -76,15 +80,19 @@ def test_a_lost_database_is_unavailable(client: TestClient, path: Path) -> None:
         assert refusal(answer) == (503, "storage_unavailable")
 
 
-def test_a_defect_leaks_nothing(client: TestClient, db: pw.Database, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_defect_leaks_nothing(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """What nobody foresaw is a 500 that says nothing of the cause; the log has it, with its traceback."""
-    # A trigger of somebody else's swallows the row, so that the rule has none to give.
-    db.execute_sql("CREATE TRIGGER trap BEFORE INSERT ON students BEGIN SELECT RAISE(IGNORE); END")
-    answer = client.post("/students", json={"name": "Ada"})
+
+    def divide(_: pw.Database, number: int) -> float:
+        return number / 0
+
+    monkeypatch.setattr(students, "find_student", divide)
+    answer = client.get("/students/1")
     assert refusal(answer) == (500, "internal_error")
-    assert not re.search("Error|Missing|argument|insert_student|line|\\.py", answer.text)
-    assert re.search(r"(?s)POST /students failed\..*Traceback.*in insert_student.*TypeError: Missing", caplog.text)
-    assert client.get("/students").json() == []
+    assert not re.search("Error|division|divide|line|\\.py", answer.text)
+    assert re.search(r"(?s)GET /students/1 failed\..*Traceback.*in divide.*ZeroDivisionError", caplog.text)
 
 
 def test_every_code_is_explained(client: TestClient) -> None:

@@ -31,8 +31,8 @@ import attrs
 import click
 import msgspec
 
-from bench import campus, charts, figures, footprint, growth, report
-from bench.campus import ROOT
+from bench import campus, charts, figures, footprint, report
+from bench.campus import ROOT, SIZES
 from bench.processes import check_machine
 from bench.rounds import SECTIONS, Bench, Plan
 from bench.systems import SYSTEMS
@@ -47,7 +47,7 @@ WHOLE = Plan(
     growth_connections=(1, 32),
     systems=tuple(SYSTEMS),
     sections=tuple(SECTIONS),
-    sizes=tuple(growth.SIZES),
+    sizes=tuple(SIZES),
 )
 QUICK = attrs.evolve(
     WHOLE,
@@ -57,7 +57,7 @@ QUICK = attrs.evolve(
     bulks=1,
     connections=(32,),
     growth_connections=(1,),
-    sizes=tuple(growth.SIZES)[:2],
+    sizes=tuple(SIZES)[:2],
 )
 
 

@@ -11,7 +11,7 @@ import click
 
 from bench.campus import ENROLLED_AT, Campus, Pair
 from bench.processes import Server
-from bench.systems import ENROLLMENTS, SYSTEMS
+from bench.systems import ENROLLMENTS, OURS
 
 ROWS = 10_000
 """In one request, which is as many as it may have, and in one transaction of executemany."""
@@ -59,7 +59,7 @@ def bare(path: Path, campus: Campus) -> sqlite3.Connection:
             PRIMARY KEY (student_id, course_id)
         ) WITHOUT ROWID;
         CREATE INDEX roster ON enrollments (course_id, student_id);""")
-    SYSTEMS["ours"].fill(db, campus)
+    OURS.fill(db, campus)
     db.commit()
     return db
 

@@ -18,6 +18,7 @@ HOST = "127.0.0.1"
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 10.0
 IDLE_TIMEOUT = 5.0
+RUN_TIMEOUT = 1800.0
 NEEDED = {
     "wrk": "apt-get install wrk",
     "taskset": "apt-get install util-linux",
@@ -81,6 +82,26 @@ def check_machine() -> None:
 def pinned(core: int, command: list[str]) -> list[str]:
     """Make a command run on one core, and die when this process does, however it ends."""
     return ["setpriv", "--pdeathsig", "KILL", "taskset", "--cpu-list", str(core), *command]
+
+
+def run(command: list[str], folder: Path, *, given: bytes = b"", **environ: str) -> bytes:
+    """Run a command in a folder, off the server's core, and give what it prints.
+
+    Raises ClickException, with what it said, if it fails.
+    """
+    done = subprocess.run(
+        pinned(LOAD_CORE, command),
+        cwd=folder,
+        env={**os.environ, **environ},
+        input=given,
+        capture_output=True,
+        timeout=RUN_TIMEOUT,
+        check=False,
+    )
+    if done.returncode:
+        said = (done.stdout + done.stderr).decode(errors="replace")[-2000:]
+        raise click.ClickException(f"{' '.join(command)} failed:\n{said}")
+    return done.stdout
 
 
 @contextmanager

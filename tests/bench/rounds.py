@@ -13,11 +13,11 @@ from typing import Any, NamedTuple, TypeVar
 import attrs
 import click
 
-from bench import bulk, growth, load
-from bench.campus import Campus
+from bench import bulk, load
+from bench.campus import SIZES, Campus
 from bench.processes import Server
 from bench.report import Progress
-from bench.systems import SYSTEMS, System
+from bench.systems import OURS, SYSTEMS, System
 
 T = TypeVar("T")
 
@@ -107,19 +107,18 @@ def _load(bench: Bench, one: Started, kind: str, connections: int) -> None:
 
 def bulk_section(bench: Bench) -> None:
     """Take turns: a bulk over HTTP, executemany on a bare file, and on the service's own with its triggers."""
-    ours = SYSTEMS["ours"]
     base = _made(bench.folder / "bulk")
-    ours.prepare(base, bench.campus)
+    OURS.prepare(base, bench.campus)
     for number in bench.rounds():
         bench.progress.say("bulk")
         with (
             _copy(base) as folder,
             _copy(base) as other,
             closing(bulk.bare(other / "bare.db", bench.campus)) as bare,
-            closing(bulk.connect(other / ours.database)) as own,
-            ours.serve(folder) as server,
+            closing(bulk.connect(other / OURS.database)) as own,
+            OURS.serve(folder) as server,
         ):
-            pairs = load.Requests(ours, bench.campus).pairs
+            pairs = load.Requests(OURS, bench.campus).pairs
             for _ in range(bench.plan.bulks):
                 rows = bulk.take(pairs)
                 sample = {"service": bulk.post(server, rows), "bare": bulk.insert(bare, rows)}
@@ -128,17 +127,16 @@ def bulk_section(bench: Bench) -> None:
 
 def growth_section(bench: Bench) -> None:
     """Load the service on files of several sizes."""
-    ours = SYSTEMS["ours"]
     for size in bench.plan.sizes:
         bench.progress.say(f"growth: making {size:,} enrollments")
-        growth.build(_made(bench.folder / f"growth-{size}"), bench.campus, growth.SIZES[size])
+        OURS.prepare(_made(bench.folder / f"growth-{size}"), bench.campus, SIZES[size])
     for number in bench.rounds():
         with ExitStack() as stack:
             started = {}
             for size in bench.plan.sizes:
                 folder = stack.enter_context(_copy(bench.folder / f"growth-{size}"))
-                requests = load.Requests(ours, bench.campus, growth.SIZES[size])
-                started[size] = (stack.enter_context(ours.serve(folder)), requests)
+                requests = load.Requests(OURS, bench.campus, SIZES[size])
+                started[size] = (stack.enter_context(OURS.serve(folder)), requests)
                 _warm_up(bench, *started[size])
             cells = product((load.GET, load.ROSTER, load.POST), bench.plan.growth_connections)
             for at, (kind, connections) in enumerate([*cells, (load.BULK, 1)]):

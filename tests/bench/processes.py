@@ -2,14 +2,18 @@
 
 import http.client
 import os
+import platform
 import shutil
+import signal
 import socket
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any, NoReturn
 
 import click
 
@@ -68,8 +72,8 @@ class Server:
             connection.close()
 
 
-def check_machine() -> None:
-    """Raise ClickException, with how to mend it, unless the tools and two cores are here."""
+def take_machine() -> None:
+    """Raise ClickException, with how to mend it, unless the tools and two cores are here; end cleanly when told to."""
     for tool, cure in NEEDED.items():
         if shutil.which(tool) is None:
             raise click.ClickException(f"The benchmark needs {tool}: {cure}")
@@ -77,6 +81,26 @@ def check_machine() -> None:
         raise click.ClickException("The benchmark needs two cores: 0 for the server, 1 for the load.")
     # All that this process itself does stays off the server's core.
     os.sched_setaffinity(0, {LOAD_CORE})
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def machine() -> dict[str, Any]:
+    """Tell what the figures are measured on."""
+    processors = Path("/proc/cpuinfo").read_text()
+    memory = Path("/proc/meminfo").read_text().split()[1]
+    return {
+        "processor": processors.partition("model name\t: ")[2].partition("\n")[0],
+        "cores": processors.count("processor\t:"),
+        "memory_gb": round(int(memory) / 1e6),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+    }
 
 
 def pinned(core: int, command: list[str]) -> list[str]:

@@ -98,13 +98,14 @@ def changes(results: Results) -> list[Change]:
         old, new = (pick(results, section, key, system=system, **where) for system in ("old", "new"))
         return Change(name, unit, form, old, new, more_is_better=key == "rate")
 
-    rates, tails = [], []
+    rates, processor, tails = [], [], []
     for request, number in dict.fromkeys((one["request"], one["connections"]) for one in results.get("load", ())):
         name, where = f"{request}, {number} connection{'s' * (number > 1)}", {"request": request, "connections": number}
         if request in (BULK, PROMOTE):
             rates.append(change(request, "rows/s", ",.0f", "rate", **where))
         else:
             rates.append(change(name, "req/s", ",.0f", "rate", **where))
+            processor.append(change(f"{name}, the server's own time", "µs", ".1f", "processor", **where))
         if request in (GET, POST):
             tails.append(change(f"{name}, p99", "ms", ".2f", "p99", **where))
     starts = [
@@ -112,7 +113,7 @@ def changes(results: Results) -> list[Change]:
         change("memory after start", "MB", ".1f", "memory"),
         change("memory after the load", "MB", ".1f", "memory_after"),
     ]
-    return rates + tails + starts
+    return rates + processor + tails + starts
 
 
 def table(results: Results) -> str:
@@ -134,6 +135,8 @@ def table(results: Results) -> str:
     hidden = "; ".join(one.name for one in found if one.hidden)
     told = [f"More than {PERCENT} worse: {worse}." if worse else f"Nothing is found to be more than {PERCENT} worse."]
     told += [f"It takes more pairs, or a quieter machine, to tell of: {hidden}."] if hidden else []
+    if found[0].interval is None:
+        told = ["These pairs are too few to tell anything."]
     return f"{head}\n\n{report.aligned(rows)}\n\n" + "\n".join(told)
 
 

@@ -125,7 +125,7 @@ def _measure(base: str, plan: Plan, cells: Sequence[Cell]) -> dict[str, Any]:
             "campus": bench.campus.source,
             "plan": attrs.asdict(plan),
             "old": trees.title(commit),
-            "new": trees.title("HEAD") + (f", with {changed} files changed" if changed else ""),
+            "new": trees.title("HEAD") + (f", and what changed in {changed} files" if changed else ""),
             **bench.samples,
         }
 

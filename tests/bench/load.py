@@ -69,7 +69,7 @@ class Requests:
 
 
 def measure(server: Server, requests: Requests, kind: str, connections: int, seconds: int) -> dict[str, Any]:
-    """Load a server for some seconds; give requests per second, latencies in ms, and errors."""
+    """Load a server for some seconds; give requests per second, the processor time of each, latencies, and errors."""
     listed = server.folder / "requests.txt"
     with listed.open("w") as file:
         file.writelines(requests.lines(kind, MOST[kind] * seconds))
@@ -77,6 +77,7 @@ def measure(server: Server, requests: Requests, kind: str, connections: int, sec
         raise click.ClickException(f"There is nothing left for {kind}: measure for fewer seconds.")
     command = ["wrk", "--threads=1", f"--connections={connections}", f"--duration={seconds}s", "--timeout=10s"]
     server.wait_until_idle()
+    before = server.processor_time()
     done = subprocess.run(
         pinned(LOAD_CORE, [*command, f"--script={SCRIPT}", server.url, "--", str(listed)]),
         capture_output=True,
@@ -89,7 +90,8 @@ def measure(server: Server, requests: Requests, kind: str, connections: int, sec
         raise click.ClickException(f"wrk failed:\n{done.stdout}{done.stderr}")
     sample: dict[str, Any] = json.loads(result)
     rate = sample["requests"] / sample.pop("seconds")
-    return {"request": kind, "connections": connections, "rate": rate, **sample}
+    processor = (server.processor_time() - before) / max(sample["requests"], 1) * 1e6
+    return {"request": kind, "connections": connections, "rate": rate, "processor": processor, **sample}
 
 
 def measure_writes(server: Server, requests: Requests, kind: str, connections: int, seconds: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ MADE := .venv/made-$(VERSION)
 RUN_READY := $(MADE)-run
 TEST_READY := $(MADE)-test
 
-.PHONY: help run test migrate migration rollback lint typecheck coverage check lock bench clean
+.PHONY: help run test migrate migration rollback lint typecheck coverage check lock bench compare clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -53,6 +53,9 @@ LOCK := --quiet --upgrade --strip-extras --no-annotate --no-header \
 
 bench: .venv-bench/made-$(VERSION) ## Measure against others, in half an hour; in a minute with make bench QUICK=1
 	@PYTHONPATH=tests .venv-bench/bin/python -m bench $(if $(QUICK),--quick) $(BENCH)
+
+compare: $(RUN_READY) ## Tell whether a change costs anything, beside a revision, in ten minutes: make compare BASE=main
+	@PYTHONPATH=tests $(BIN)/python -m bench.compare $(or $(BASE),HEAD) $(COMPARE)
 
 .venv-bench/made-$(VERSION): tests/bench/requirements.txt
 	$(PYTHON) -m venv --clear .venv-bench

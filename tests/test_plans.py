@@ -50,10 +50,10 @@ def db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pw.SqliteDatabase]:
     database = connect(path)
     with database.atomic():
         database.connection().executemany("INSERT INTO students (name) VALUES (?)", [("Student",)] * STUDENTS)
-        for course, enrolled in ENROLLED.items():
-            courses.insert_course(database, "Course", "1", enrolled, None)
-            line = range(ENROLLED[LARGE] + 1, ENROLLED[LARGE] + 1 + WAITING)
-            bulk.enroll_all(database, [(student, course) for student in (*range(1, enrolled + 1), *line)])
+    for course, enrolled in ENROLLED.items():
+        courses.insert_course(database, "Course", "1", enrolled, None)
+        line = range(ENROLLED[LARGE] + 1, ENROLLED[LARGE] + 1 + WAITING)
+        bulk.enroll_all(database, [(student, course) for student in (*range(1, enrolled + 1), *line)])
     yield database
     database.close()
 

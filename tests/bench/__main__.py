@@ -18,22 +18,19 @@ It needs wrk, taskset and setpriv, and npm to install Bun the first time. It tal
 leaves no process behind, however it ends.
 """
 
-import platform
-import signal
-import sqlite3
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NoReturn
+from typing import Any
 
 import attrs
 import click
 import msgspec
 
-from bench import campus, charts, figures, footprint, growth, report
-from bench.campus import ROOT
-from bench.processes import check_machine
+from bench import campus, charts, figures, footprint, report
+from bench.campus import ROOT, SIZES
+from bench.processes import machine, take_machine
 from bench.rounds import SECTIONS, Bench, Plan
 from bench.systems import SYSTEMS
 
@@ -47,7 +44,7 @@ WHOLE = Plan(
     growth_connections=(1, 32),
     systems=tuple(SYSTEMS),
     sections=tuple(SECTIONS),
-    sizes=tuple(growth.SIZES),
+    sizes=tuple(SIZES),
 )
 QUICK = attrs.evolve(
     WHOLE,
@@ -57,7 +54,7 @@ QUICK = attrs.evolve(
     bulks=1,
     connections=(32,),
     growth_connections=(1,),
-    sizes=tuple(growth.SIZES)[:2],
+    sizes=tuple(SIZES)[:2],
 )
 
 
@@ -95,7 +92,7 @@ def main(*, quick: bool, output: Path | None, redraw: bool, markdown: bool, **gi
     output = output or (HERE if redraw or plan == WHOLE else ROOT / "build/bench")
     file = output / "results.json"
     if not redraw:
-        check_machine()
+        take_machine()
         output.mkdir(parents=True, exist_ok=True)
         file.write_bytes(msgspec.json.format(msgspec.json.encode(_measure(plan))) + b"\n")
     elif not file.exists():
@@ -111,13 +108,11 @@ def main(*, quick: bool, output: Path | None, redraw: bool, markdown: bool, **gi
 
 
 def _measure(plan: Plan) -> dict[str, Any]:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
     data = campus.load()
     results = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python -m bench", *sys.argv[1:]]) if sys.argv[1:] else "make bench",
-        "machine": _machine(),
+        "machine": machine(),
         "versions": footprint.versions(),
         "campus": data.source,
         "plan": attrs.asdict(plan),
@@ -133,23 +128,6 @@ def _measure(plan: Plan) -> dict[str, Any]:
         for section in plan.sections:
             SECTIONS[section](bench)
     return {**results, **bench.samples}
-
-
-def _machine() -> dict[str, Any]:
-    processors = Path("/proc/cpuinfo").read_text()
-    memory = Path("/proc/meminfo").read_text().split()[1]
-    return {
-        "processor": processors.partition("model name\t: ")[2].partition("\n")[0],
-        "cores": processors.count("processor\t:"),
-        "memory_gb": round(int(memory) / 1e6),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "sqlite": sqlite3.sqlite_version,
-    }
-
-
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Bulk: rows per second over HTTP, against executemany on a bare sqlite3 connection."""
+"""Many rows at once: a bulk over HTTP, against executemany on a bare sqlite3 connection, and a PATCH that promotes."""
 
 import json
 import sqlite3
@@ -11,10 +11,12 @@ import click
 
 from bench.campus import ENROLLED_AT, Campus, Pair
 from bench.processes import Server
-from bench.systems import ENROLLMENTS, SYSTEMS
+from bench.systems import ENROLLMENTS, OURS
 
 ROWS = 10_000
 """In one request, which is as many as it may have, and in one transaction of executemany."""
+PROMOTED = 2_000
+"""Who waits for seats that one PATCH brings."""
 
 
 def take(pairs: Iterator[Pair]) -> list[Pair]:
@@ -23,15 +25,30 @@ def take(pairs: Iterator[Pair]) -> list[Pair]:
 
 
 def post(server: Server, pairs: list[Pair]) -> float:
-    """Enroll ROWS pairs in one request; give rows per second."""
+    """Enroll pairs in one request; give rows per second."""
+    return _post(server, pairs, "enrolled")
+
+
+def promote(server: Server) -> float:
+    """Let students wait for a course, and give all of them a seat in one request; give promotions per second."""
+    course = '{"name": "Seats", "level": "1", "capacity": 0, "waitlist_capacity": null}'
+    number = json.loads(_ask(server, "POST", "/courses", course, '"capacity":0'))["id"]
+    _post(server, [(student, number) for student in range(1, PROMOTED + 1)], "waitlisted")
+    seats = f'"enrolled":{PROMOTED},'
+    return _rate(PROMOTED, lambda: _ask(server, "PATCH", f"/courses/{number}", '{"capacity": null}', seats))
+
+
+def _post(server: Server, pairs: list[Pair], total: str) -> float:
     body = json.dumps([{"student_id": student, "course_id": course} for student, course in pairs])
+    return _rate(len(pairs), lambda: _ask(server, "POST", "/enrollments", body, f'"{total}":{len(pairs)}'))
 
-    def send() -> None:
-        status, answer = server.ask("POST", "/enrollments", body)
-        if status != 200 or f'"enrolled":{ROWS}'.encode() not in answer[-100:]:
-            raise click.ClickException(f"The bulk was not enrolled: {status} {answer[-100:]!r}")
 
-    return _rate(send)
+def _ask(server: Server, method: str, path: str, body: str, sign: str) -> bytes:
+    """Send one request, and raise ClickException unless the end of its answer has a sign that it did its work."""
+    status, answer = server.ask(method, path, body)
+    if status not in (200, 201) or sign.encode() not in answer[-200:]:
+        raise click.ClickException(f"{method} {path} did not do its work: {status} {answer[-200:]!r}")
+    return answer
 
 
 def insert(db: sqlite3.Connection, pairs: list[Pair]) -> float:
@@ -42,7 +59,7 @@ def insert(db: sqlite3.Connection, pairs: list[Pair]) -> float:
         with db:
             db.executemany(ENROLLMENTS, rows)
 
-    return _rate(run)
+    return _rate(len(pairs), run)
 
 
 def bare(path: Path, campus: Campus) -> sqlite3.Connection:
@@ -59,7 +76,7 @@ def bare(path: Path, campus: Campus) -> sqlite3.Connection:
             PRIMARY KEY (student_id, course_id)
         ) WITHOUT ROWID;
         CREATE INDEX roster ON enrollments (course_id, student_id);""")
-    SYSTEMS["ours"].fill(db, campus)
+    OURS.fill(db, campus)
     db.commit()
     return db
 
@@ -71,7 +88,7 @@ def connect(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _rate(work: Callable[[], None]) -> float:
+def _rate(rows: int, work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
-    return ROWS / (time.perf_counter() - started)
+    return rows / (time.perf_counter() - started)

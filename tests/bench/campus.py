@@ -3,6 +3,7 @@
 import csv
 import os
 import random
+from collections.abc import Iterable
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -12,6 +13,8 @@ import attrs
 ROOT = Path(__file__).parents[2]
 SEED = 20_170_171
 ENROLLED_AT = "2014-01-01T00:00:00.000Z"
+SIZES = {32_000: 1, 1_000_000: 31, 10_000_000: 307}
+"""Enrollments, about, to the copies of the campus that have them; the ids of each go on where the last one's end."""
 
 Pair = tuple[int, int]
 """(student_id, course_id), both from 1."""
@@ -32,9 +35,23 @@ class Campus:
         """Pairs that are not enrolled, in a random order that is always the same."""
         everything = product(range(1, len(self.students) + 1), range(1, len(self.courses) + 1))
         taken = set(self.enrollments)
-        free = [pair for pair in everything if pair not in taken]
-        random.Random(SEED).shuffle(free)
-        return free
+        return _shuffled(pair for pair in everything if pair not in taken)
+
+    @cached_property
+    def taken_pairs(self) -> list[Pair]:
+        """Pairs that are enrolled, in such an order."""
+        return _shuffled(self.enrollments)
+
+    def moved(self, pair: Pair, copy: int) -> Pair:
+        """Give the same pair in a copy of the campus."""
+        student, course = pair
+        return student + copy * len(self.students), course + copy * len(self.courses)
+
+
+def _shuffled(pairs: Iterable[Pair]) -> list[Pair]:
+    found = list(pairs)
+    random.Random(SEED).shuffle(found)
+    return found
 
 
 def load() -> Campus:

@@ -2,14 +2,18 @@
 
 import http.client
 import os
+import platform
 import shutil
+import signal
 import socket
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any, NoReturn
 
 import click
 
@@ -18,6 +22,7 @@ HOST = "127.0.0.1"
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 10.0
 IDLE_TIMEOUT = 5.0
+RUN_TIMEOUT = 1800.0
 NEEDED = {
     "wrk": "apt-get install wrk",
     "taskset": "apt-get install util-linux",
@@ -44,15 +49,14 @@ class Server:
     def wait_until_idle(self) -> None:
         """Let it finish what a load before this left behind, within IDLE_TIMEOUT seconds."""
         deadline = time.perf_counter() + IDLE_TIMEOUT
-        before = -2
-        while self._ticks() - before > 1 and time.perf_counter() < deadline:
-            before = self._ticks()
+        before = -1.0
+        while self.processor_time() - before > 0.01 and time.perf_counter() < deadline:
+            before = self.processor_time()
             time.sleep(0.1)
 
-    def _ticks(self) -> int:
-        """Give its processor time, in hundredths of a second."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return int(fields[11]) + int(fields[12])
+    def processor_time(self) -> float:
+        """Give the seconds for which it has had a processor, all its threads together."""
+        return time.clock_gettime(~self.process.pid << 3 | 2)  # As clock_getcpuclockid makes it of a process's number.
 
     def ask(
         self, method: str, path: str, body: str | None = None, headers: Mapping[str, str] = MappingProxyType({})
@@ -67,8 +71,8 @@ class Server:
             connection.close()
 
 
-def check_machine() -> None:
-    """Raise ClickException, with how to mend it, unless the tools and two cores are here."""
+def take_machine() -> None:
+    """Raise ClickException, with how to mend it, unless the tools and two cores are here; end cleanly when told to."""
     for tool, cure in NEEDED.items():
         if shutil.which(tool) is None:
             raise click.ClickException(f"The benchmark needs {tool}: {cure}")
@@ -76,11 +80,51 @@ def check_machine() -> None:
         raise click.ClickException("The benchmark needs two cores: 0 for the server, 1 for the load.")
     # All that this process itself does stays off the server's core.
     os.sched_setaffinity(0, {LOAD_CORE})
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def machine() -> dict[str, Any]:
+    """Tell what the figures are measured on."""
+    processors = Path("/proc/cpuinfo").read_text()
+    memory = Path("/proc/meminfo").read_text().split()[1]
+    return {
+        "processor": processors.partition("model name\t: ")[2].partition("\n")[0],
+        "cores": processors.count("processor\t:"),
+        "memory_gb": round(int(memory) / 1e6),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+    }
 
 
 def pinned(core: int, command: list[str]) -> list[str]:
     """Make a command run on one core, and die when this process does, however it ends."""
     return ["setpriv", "--pdeathsig", "KILL", "taskset", "--cpu-list", str(core), *command]
+
+
+def run(command: list[str], folder: Path, *, given: bytes = b"", **environ: str) -> bytes:
+    """Run a command in a folder, off the server's core, and give what it prints.
+
+    Raises ClickException, with what it said, if it fails.
+    """
+    done = subprocess.run(
+        pinned(LOAD_CORE, command),
+        cwd=folder,
+        env={**os.environ, **environ},
+        input=given,
+        capture_output=True,
+        timeout=RUN_TIMEOUT,
+        check=False,
+    )
+    if done.returncode:
+        said = (done.stdout + done.stderr).decode(errors="replace")[-2000:]
+        raise click.ClickException(f"{' '.join(command)} failed:\n{said}")
+    return done.stdout
 
 
 @contextmanager

@@ -70,7 +70,7 @@ def table(results: Results) -> str:
         ("claim", "", "", "measured", "±", "goal"): map(_goal, goals(results)),
     }
     rows = [row for head, body in blocks.items() if (found := list(body)) for row in (head, *found, ())]
-    return f"{head}\n\n{_aligned(rows)}\n{notes}"
+    return f"{head}\n\n{aligned(rows)}\n{notes}"
 
 
 def markdown(results: Results) -> str:
@@ -186,7 +186,8 @@ def _times(found: Figure | None) -> str:
     return f"{found.middle:.2f} ×" if found else ""
 
 
-def _aligned(rows: Sequence[Row]) -> str:
+def aligned(rows: Sequence[Row]) -> str:
+    """Put the rows' cells under each other."""
     wide = max(map(len, rows))
     full = [[*row, *[""] * (wide - len(row))] for row in rows]
     # A row's first words may run on into the columns of words that it leaves empty.

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple, TypeVar
 import attrs
 import click
 
-from bench import bulk, growth, load
-from bench.campus import Campus
+from bench import bulk, load
+from bench.campus import SIZES, Campus
 from bench.processes import Server
 from bench.report import Progress
-from bench.systems import SYSTEMS, System
+from bench.systems import OURS, SYSTEMS, System
 
 T = TypeVar("T")
 
@@ -33,10 +33,10 @@ class Plan:
     bulks: int
     """In a round, each of bulk.ROWS rows."""
     connections: Sequence[int]
-    growth_connections: Sequence[int]
-    systems: Sequence[str]
-    sections: Sequence[str]
     sizes: Sequence[int]
+    growth_connections: Sequence[int] = ()
+    systems: Sequence[str] = ()
+    sections: Sequence[str] = ()
 
 
 @attrs.define
@@ -49,10 +49,10 @@ class Bench:
     progress: Progress
     samples: dict[str, list[dict[str, Any]]] = attrs.field(factory=lambda: defaultdict(list))
 
-    def rounds(self) -> Iterator[int]:
+    def rounds(self, word: str = "round") -> Iterator[int]:
         """Count the rounds, and say so."""
         for number in range(self.plan.rounds):
-            self.progress.prefix = f"round {number + 1} of {self.plan.rounds}: "
+            self.progress.prefix = f"{word} {number + 1} of {self.plan.rounds}: "
             yield number
         self.progress.prefix = ""
 
@@ -66,14 +66,14 @@ def load_section(bench: Bench) -> None:
     systems = [SYSTEMS[key] for key in bench.plan.systems]
     for system in systems:
         bench.progress.say(f"{system.name}: making its database")
-        system.prepare(_made(bench.folder / system.key), bench.campus)
+        system.prepare(made(bench.folder / system.key), bench.campus)
     for number in bench.rounds():
         with ExitStack() as stack:
-            started = [_start(bench, number, system, stack) for system in _rotated(systems, number)]
+            started = [start(bench, number, system, stack) for system in rotated(systems, number)]
             for at, (kind, connections) in enumerate(product(load.KINDS, bench.plan.connections)):
-                for one in _rotated(started, at):
+                for one in rotated(started, at):
                     if one.system.keeps or kind == load.GET:
-                        _load(bench, one, kind, connections)
+                        measure_load(bench, one, kind, connections)
             bench.samples["starts"] += [{**one.start, "memory_after": one.server.memory()} for one in started]
 
 
@@ -86,40 +86,41 @@ class Started(NamedTuple):
     start: dict[str, Any]
 
 
-def _start(bench: Bench, number: int, system: System, stack: ExitStack) -> Started:
+def start(bench: Bench, number: int, system: System, stack: ExitStack, copies: int = 1) -> Started:
+    """Start a system on a copy of its file, see that it answers right, and warm it up."""
     bench.progress.say(f"{system.name}: starting")
     folder = stack.enter_context(_copy(bench.folder / system.key))
     server = stack.enter_context(system.serve(folder))
-    start = {"round": number, "system": system.key, "seconds": server.started_in, "memory": server.memory()}
-    requests = load.Requests(system, bench.campus)
+    first = {"round": number, "system": system.key, "seconds": server.started_in, "memory": server.memory()}
+    requests = load.Requests(system, bench.campus, copies)
     if system.keeps:
         _check(server, requests, bench.campus)
     _warm_up(bench, server, requests)
-    return Started(system, server, requests, start)
+    return Started(system, server, requests, first)
 
 
-def _load(bench: Bench, one: Started, kind: str, connections: int) -> None:
+def measure_load(bench: Bench, one: Started, kind: str, connections: int, *, counted: bool = True) -> None:
+    """Load one system in one way; what it writes is counted in its file, unless that would take long."""
     bench.progress.say(f"{kind}, {connections} connections: {one.system.name}")
-    measure = load.measure_writes if kind == load.POST else load.measure
+    measure = load.measure_writes if kind in load.WRITES and counted else load.measure
     sample = measure(one.server, one.requests, kind, connections, bench.plan.seconds)
     bench.samples["load"].append({"round": one.start["round"], "system": one.system.key, **sample})
 
 
 def bulk_section(bench: Bench) -> None:
     """Take turns: a bulk over HTTP, executemany on a bare file, and on the service's own with its triggers."""
-    ours = SYSTEMS["ours"]
-    base = _made(bench.folder / "bulk")
-    ours.prepare(base, bench.campus)
+    base = made(bench.folder / "bulk")
+    OURS.prepare(base, bench.campus)
     for number in bench.rounds():
         bench.progress.say("bulk")
         with (
             _copy(base) as folder,
             _copy(base) as other,
             closing(bulk.bare(other / "bare.db", bench.campus)) as bare,
-            closing(bulk.connect(other / ours.database)) as own,
-            ours.serve(folder) as server,
+            closing(bulk.connect(other / OURS.database)) as own,
+            OURS.serve(folder) as server,
         ):
-            pairs = load.Requests(ours, bench.campus).pairs
+            pairs = load.Requests(OURS, bench.campus).pairs
             for _ in range(bench.plan.bulks):
                 rows = bulk.take(pairs)
                 sample = {"service": bulk.post(server, rows), "bare": bulk.insert(bare, rows)}
@@ -128,21 +129,20 @@ def bulk_section(bench: Bench) -> None:
 
 def growth_section(bench: Bench) -> None:
     """Load the service on files of several sizes."""
-    ours = SYSTEMS["ours"]
     for size in bench.plan.sizes:
         bench.progress.say(f"growth: making {size:,} enrollments")
-        growth.build(_made(bench.folder / f"growth-{size}"), bench.campus, growth.SIZES[size])
+        OURS.prepare(made(bench.folder / f"growth-{size}"), bench.campus, SIZES[size])
     for number in bench.rounds():
         with ExitStack() as stack:
             started = {}
             for size in bench.plan.sizes:
                 folder = stack.enter_context(_copy(bench.folder / f"growth-{size}"))
-                requests = load.Requests(ours, bench.campus, growth.SIZES[size])
-                started[size] = (stack.enter_context(ours.serve(folder)), requests)
+                requests = load.Requests(OURS, bench.campus, SIZES[size])
+                started[size] = (stack.enter_context(OURS.serve(folder)), requests)
                 _warm_up(bench, *started[size])
             cells = product((load.GET, load.ROSTER, load.POST), bench.plan.growth_connections)
             for at, (kind, connections) in enumerate([*cells, (load.BULK, 1)]):
-                for size in _rotated(bench.plan.sizes, number + at):
+                for size in rotated(bench.plan.sizes, number + at):
                     bench.progress.say(f"growth: {kind}, {connections} connections, {size:,} enrollments")
                     about = {"round": number, "size": size}
                     for sample in _grow(bench, *started[size], kind, connections):
@@ -193,11 +193,13 @@ def _copy(base: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _made(folder: Path) -> Path:
+def made(folder: Path) -> Path:
+    """Make a folder and give it."""
     folder.mkdir()
     return folder
 
 
-def _rotated(things: Sequence[T], by: int) -> list[T]:
+def rotated(things: Sequence[T], by: int) -> list[T]:
+    """Begin with another one each time."""
     by %= len(things)
     return [*things[by:], *things[:by]]

@@ -7,12 +7,13 @@ import sys
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
+import attrs
 import click
+import msgspec
 
-import service
 from bench.campus import ENROLLED_AT, ROOT, Campus, Pair
 from bench.peers import pocketbase
-from bench.processes import Server, serving
+from bench.processes import Server, run, serving
 
 PEERS = Path(__file__).parent / "peers"
 BUN = "@oven/bun-linux-x64@1.4.5"
@@ -38,6 +39,8 @@ class System:
     """The status that answers an enrollment."""
     keeps = True
     """Whether it keeps enrollments, or only says hello."""
+    tree = ROOT
+    """Where its Python code is."""
 
     def command(self) -> list[str]:
         """Give the command that serves on PORT from the current folder."""
@@ -45,7 +48,7 @@ class System:
 
     def serve(self, folder: Path) -> AbstractContextManager[Server]:
         """Start it on the database in a folder; it has answered once when the block begins."""
-        environ = {"DATABASE": str(folder / self.database), "PYTHONPATH": str(ROOT)}
+        environ = {"DATABASE": str(folder / self.database), "PYTHONPATH": str(self.tree)}
         return serving(self.command(), self.schedule(1), folder, environ)
 
     def prepare(self, folder: Path, campus: Campus) -> None:
@@ -108,17 +111,26 @@ class _Hello(_Limit):
     note = "a JSON hello, no database"
 
 
-class _Ours(System):
-    """The service, as it is served."""
+class Ours(System):
+    """The service, as it is served; the checkout's, unless another tree of its code is given."""
 
-    key, name = "ours", "this service"
     packages = (*_Bare.packages, "attrs", "cattrs", "click", "msgspec", "peewee", "peewee-migrate", "starlette")
 
-    def command(self) -> list[str]:
-        return [sys.executable, "-m", "service", "serve", "--port", "PORT", "--database-url", self.database]
+    def __init__(
+        self, key: str = "ours", name: str = "this service", tree: Path = ROOT, python: str = sys.executable
+    ) -> None:
+        """Take where the code is, and the Python that has what it requires."""
+        self.key, self.name, self.tree, self.python = key, name, tree, python
 
-    def create(self, folder: Path) -> None:
-        service.migrate(folder / self.database)
+    def command(self) -> list[str]:
+        """Give the command that serves."""
+        return [self.python, "-m", "service", "serve", "--port", "PORT", "--database-url", self.database]
+
+    def prepare(self, folder: Path, campus: Campus, copies: int = 1) -> None:
+        """Let its own code migrate a new database, and put copies of the campus into it (see fill)."""
+        command = [self.python, "-m", "bench.fill", self.database, str(copies)]
+        path = f"{self.tree}:{ROOT / 'tests'}"
+        run(command, folder, given=msgspec.json.encode(attrs.asdict(campus, recurse=False)), PYTHONPATH=path)
 
 
 class _FastAPI(System):
@@ -180,7 +192,8 @@ class _Bun(System):
             SELECT 'enrolled', enrolled_at, student_id, course_id FROM enrollments""")
 
 
-SYSTEMS = {system.key: system for system in (_Bare(), _Hello(), _Ours(), _FastAPI(), _PocketBase(), _Bun())}
+OURS = Ours()
+SYSTEMS = {system.key: system for system in (_Bare(), _Hello(), OURS, _FastAPI(), _PocketBase(), _Bun())}
 
 
 def bun_binary() -> Path:

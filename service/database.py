@@ -125,7 +125,7 @@ def open_database(
 
     Without `create` a missing file is an error and never an empty new one. With `thread_safe`
     every thread has its own connection; without, there is one, which one thread at a time may
-    use. `pragmas` are set instead of those in PRAGMAS.
+    use. `pragmas` are set before those in PRAGMAS, and instead of them.
     """
     return Database(
         f"{path.as_uri()}?mode={'rwc' if create else 'rw'}",
@@ -133,7 +133,7 @@ def open_database(
         timeout=busy_timeout,
         thread_safe=thread_safe,
         check_same_thread=thread_safe,
-        pragmas=PRAGMAS | pragmas,
+        pragmas=pragmas | PRAGMAS | pragmas,  # locking_mode and page_size are heeded only before the file is read.
     )
 
 

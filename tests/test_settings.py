@@ -29,18 +29,27 @@ def test_environment() -> None:
         "HOST": "::1",
         "PORT": "0",
         "BUSY_TIMEOUT": "0.25",
+        "KEEP_ALIVE": "0.5",
         "MAX_PENDING_WRITES": "7",
         "database_url": "no",
         "PATH": "/bin",
     }
     assert Settings.from_environ(environ) == Settings(
-        database_url="sqlite:////srv/school.db", host="::1", port=0, busy_timeout=0.25, max_pending_writes=7
+        database_url="sqlite:////srv/school.db",
+        host="::1",
+        port=0,
+        busy_timeout=0.25,
+        keep_alive=0.5,
+        max_pending_writes=7,
     )
 
 
 def test_empty_variables() -> None:
     """A variable that is set to nothing keeps the default, as `PORT= make run` would have it."""
-    assert Settings.from_environ(dict.fromkeys(["DATABASE_URL", "HOST", "PORT", "BUSY_TIMEOUT"], "")) == Settings()
+    assert (
+        Settings.from_environ(dict.fromkeys(["DATABASE_URL", "HOST", "PORT", "BUSY_TIMEOUT", "KEEP_ALIVE"], ""))
+        == Settings()
+    )
 
 
 @pytest.mark.parametrize(
@@ -55,6 +64,10 @@ def test_empty_variables() -> None:
         ("BUSY_TIMEOUT", "-0.1"),
         ("BUSY_TIMEOUT", "nan"),
         ("BUSY_TIMEOUT", "inf"),
+        ("KEEP_ALIVE", "long"),
+        ("KEEP_ALIVE", "-1"),
+        ("KEEP_ALIVE", "nan"),
+        ("KEEP_ALIVE", "86401"),
         ("MAX_PENDING_WRITES", "0"),
         ("MAX_PENDING_WRITES", "many"),
     ],

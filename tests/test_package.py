@@ -17,7 +17,7 @@ from conftest import ROOT, Server
 RUNNING = ["run", "migrate", "migration", "rollback"]
 TESTING = ["test", "lint", "typecheck", "coverage", "check"]
 # What a `make` around these tests, or whoever runs them, has set is not for what they start.
-OURS = re.compile("MAKE.*|MFLAGS|PYTHON.*|HOST|PORT|DATABASE_URL|NAME")
+OURS = re.compile("MAKE.*|MFLAGS|PYTHON.*|HOST|PORT|DATABASE_URL|KEEP_ALIVE|NAME|YES")
 ENVIRON = {name: value for name, value in os.environ.items() if not OURS.fullmatch(name)} | {"PYTHON": sys.executable}
 
 
@@ -131,11 +131,13 @@ def test_make_run(ready: Path) -> None:
 
 
 def test_make_migration(ready: Path) -> None:
-    """`make migration` writes the next migration, which `make migrate` and `make rollback` then run as it is."""
+    """`make migration` writes the next migration, which `make migrate` and `make rollback YES=1` then run as it is."""
     run("make", "migration", "NAME=add_rooms", cwd=ready)
     (made,) = ready.glob("migrations/*_add_rooms.py")
     assert f"applied {made.stem}\n" in run("make", "migrate", cwd=ready)
-    assert run("make", "rollback", cwd=ready) == f"rolled back {made.stem}\n"
+    with pytest.raises(AssertionError, match="Nothing was changed"):
+        run("make", "rollback", cwd=ready)
+    assert run("make", "rollback", "YES=1", cwd=ready).endswith(f"\nrolled back {made.stem}\n")
 
 
 def test_ci(tree: Path, tmp_path: Path) -> None:

@@ -83,6 +83,31 @@ def test_every_address_of_a_host_is_listened_to(path: Path, host: str) -> None:
                     assert connection.recv(65536).endswith(b"\r\n\r\n[]")
 
 
+def test_an_answer_that_is_not_taken_yet_is_waited_for(
+    server: Server, connection: socket.socket, path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a client has not read of its answer counts as a request under way, and is not lost."""
+    db = connect(path)
+    with db.atomic():
+        for _ in range(1000):
+            students.insert_student(db, "A" * 200)
+    db.close()
+    protocol, asked = protocol_of(server, connection), 0
+    while not protocol.transport.get_write_buffer_size():
+        connection.sendall(GET.replace(b"/students", b"/students?limit=1000"))
+        asked += 1
+        while server.server_state.total_requests <= asked:  # The first one was protocol_of's.
+            time.sleep(0.01)
+    capsys.readouterr()
+    server.should_exit = True
+    while not (said := capsys.readouterr().err):
+        time.sleep(0.01)
+    answers = b"".join(iter(lambda: connection.recv(2**20), b""))
+    assert said == "Waiting up to 30 s for 1 request to end. Press Ctrl+C again to quit now.\n"
+    assert answers.count(b"HTTP/1.1 200 OK") == asked
+    assert answers.endswith(b'A"}]')
+
+
 def test_what_takes_too_long_is_cut_off(
     path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -156,19 +156,9 @@ def _sizes(db: pw.SqliteDatabase) -> dict[str, tuple[int, set[str]]]:
 
 @contextmanager
 def _undoing(url: str | os.PathLike[str], *, alone: bool) -> Iterator[tuple[pw.SqliteDatabase, Any]]:
-    with _setting_up(_existing(url), **_MIGRATING | (_ALONE if alone else {})) as db:
-        try:
-            db.connect()
-        except pw.OperationalError as error:
-            if not is_locked(error):
-                raise
-            message = (
-                f"Another program has the database {os.fspath(url)} open, such as a server that runs. "
-                "Stop it first. Nothing was changed."
-            )
-            raise SetupError(message) from error
-        with db.atomic("IMMEDIATE") as transaction:
-            yield db, transaction
+    options = _MIGRATING | (_ALONE if alone else {})
+    with _setting_up(_existing(url), **options) as db, db.atomic("IMMEDIATE") as transaction:
+        yield db, transaction
 
 
 def _undo(db: pw.SqliteDatabase, url: str | os.PathLike[str]) -> str:
@@ -248,7 +238,8 @@ def _setting_up(path: Path, **options: Any) -> Iterator[pw.SqliteDatabase]:
     try:
         yield db
     except pw.DatabaseError as error:
-        message = f"The database {path} cannot be used: {error}."
+        reason = "another program has it open, such as a server; stop that first" if is_locked(error) else error
+        message = f"The database {path} cannot be used: {reason}."
         raise SetupError(message) from error
     finally:
         db.close()

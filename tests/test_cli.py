@@ -21,6 +21,7 @@ from conftest import ROOT, serving
 
 from service import __version__
 from service.__main__ import cli
+from service.launch import main
 from service.schema import rollback
 
 ALL = sorted(path.stem for path in (ROOT / "migrations").glob("0*.py"))
@@ -40,7 +41,9 @@ def free_port(host: str = "127.0.0.1") -> int:
         return port
 
 
-def run_server(url: str, *args: str, **environ: str) -> tuple[Result, list[int]]:
+def run_server(
+    url: str, *args: str, number: signal.Signals = signal.SIGINT, **environ: str
+) -> tuple[Result, list[int]]:
     """Run `serve` in this process until it answers at the URL; give how it ended, and the answer's status."""
     over, answers = threading.Event(), list[int]()
 
@@ -52,7 +55,7 @@ def run_server(url: str, *args: str, **environ: str) -> tuple[Result, list[int]]
             except httpx2.TransportError:
                 over.wait(0.02)
         if not over.is_set():
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
 
     thread = threading.Thread(target=interrupt)
     thread.start()
@@ -145,6 +148,20 @@ def test_both_names(command: list[str], name: str) -> None:
     for option, said in (("--help", f"Usage: {name} [OPTIONS] COMMAND"), ("--version", f"service {__version__}\n")):
         ended = subprocess.run([sys.executable, *command, option], cwd=ROOT, capture_output=True, text=True, check=True)
         assert said in ended.stdout
+
+
+def test_the_script_takes_ctrl_c_over(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before anything else the program leaves Ctrl+C to the system."""
+    monkeypatch.setattr(sys, "argv", ["enrollment", "--version"])
+    monkeypatch.delitem(sys.modules, "service.__main__")
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit):
+            main()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert capsys.readouterr().out == f"enrollment-service {__version__}\n"
 
 
 def test_a_database_from_first_to_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,6 +263,21 @@ def test_serve_from_the_environment(path: Path) -> None:
     assert result.output == f"Serving {path} at {url} - try: curl {url}/students\n"
 
 
+def test_a_host_program_hears_of_sigterm(path: Path) -> None:
+    """A SIGTERM that ended the server is passed on to whoever was to handle it, and Ctrl+C is again what it was."""
+    heard: list[int] = []
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+        _, answers = run_server(f"{url}/students", number=signal.SIGTERM, PORT=str(port), DATABASE_URL=str(path))
+        assert (heard, answers) == ([signal.SIGTERM], [200])
+        assert signal.getsignal(signal.SIGINT) is handlers[signal.SIGINT]
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_serve_options_over_environment(path: Path, host: str) -> None:
     """Options win over the environment; the URL that is printed works for IPv6 too."""
@@ -326,28 +358,45 @@ def test_rollback_without_a_terminal(school: Path) -> None:
     assert {file: file.read_bytes() for file in school.parent.iterdir()} == {school: before}
 
 
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, int]]:
+    """Give a terminal: the end to type at, and the end that a program reads from."""
+    ends = pty.openpty()
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
 @pytest.mark.parametrize("answer", ["y", "n", "", "Ctrl+C"])
-def test_rollback_asks(school: Path, answer: str) -> None:
+def test_rollback_asks(school: Path, terminal: tuple[int, int], answer: str) -> None:
     """On a terminal rolling back asks first, and nothing but yes makes it change a byte."""
     before = school.read_bytes()
-    terminal, reads = pty.openpty()
-    try:
-        with started("rollback", "--database-url", str(school), reads=reads) as process:
-            assert line_of(process).startswith(f"Rolling back {ALL[-1]} deletes")
-            assert process.stderr
-            assert process.stderr.read(len("Go on? [y/N]:")) == "Go on? [y/N]:"
-            if answer == "Ctrl+C":
-                process.send_signal(signal.SIGINT)
-            else:
-                os.write(terminal, f"{answer}\n".encode())
-            said, errors = process.communicate(timeout=10)
-    finally:
-        os.close(terminal)
-        os.close(reads)
+    with started("rollback", "--database-url", str(school), reads=terminal[1]) as process:
+        assert line_of(process).startswith(f"Rolling back {ALL[-1]} deletes")
+        assert process.stderr
+        assert process.stderr.read(len("Go on? [y/N]:")) == "Go on? [y/N]:"
+        if answer == "Ctrl+C":
+            process.send_signal(signal.SIGINT)
+        else:
+            os.write(terminal[0], f"{answer}\n".encode())
+        said, errors = process.communicate(timeout=10)
     ended = {"y": (0, ""), "Ctrl+C": (-signal.SIGINT, "")}.get(answer, (1, "Aborted!\n"))
     assert (process.returncode, errors) == ended
     assert (f"rolled back {ALL[-1]}\n" in said) == (answer == "y")
     assert (school.read_bytes() == before) == (answer != "y")
+
+
+def test_rollback_asks_in_this_process(
+    school: Path, terminal: tuple[int, int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is asked goes to the errors, so that the output may go to a file."""
+    os.write(terminal[0], b"yes\n")
+    with open(terminal[1], closefd=False, encoding="utf-8") as reads:
+        monkeypatch.setattr(sys, "stdin", reads)
+        cli(["rollback", "--database-url", str(school)], standalone_mode=False)
+    said = capsys.readouterr()
+    assert said.out.endswith(f"rolled back {ALL[-1]}\n")
+    assert said.err.rstrip() == "Go on? [y/N]:"
 
 
 def test_rollback_under_a_server(school: Path) -> None:
@@ -357,8 +406,7 @@ def test_rollback_under_a_server(school: Path) -> None:
         result = run("rollback", "--yes", "--database-url", str(school))
         assert time.monotonic() - began < 5
         assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (1, "", 1)
-        assert "Another program has the database" in result.stderr
-        assert "Stop it first. Nothing was changed." in result.stderr
+        assert "another program has it open, such as a server; stop that first." in result.stderr
         assert httpx2.get(f"{server.url}/health/ready").status_code == 200
     server.process.wait()
     assert run("rollback", "--yes", "--database-url", str(school)).exit_code == 0
@@ -503,6 +551,22 @@ def test_a_signal_during_migration(tmp_path: Path, command: list[str], number: s
             assert process.returncode == -number
         other.execute("ROLLBACK")
         assert other.execute("SELECT name FROM sqlite_master").fetchall() == [("rooms",)]
+
+
+@needs_proc
+def test_a_migration_in_the_background(tmp_path: Path) -> None:
+    """What a script starts with Ctrl+C ignored, as it does with a job in the background, goes on in spite of it."""
+    path = tmp_path / "school.db"
+    shell = ("sh", "-c", """trap '' INT; exec "$0" "$@" """, sys.executable)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("CREATE TABLE rooms (name)")
+        other.execute("BEGIN IMMEDIATE")
+        with started("migrate", "--database-url", str(path), python=shell) as process:
+            wait_until_open(process, path)
+            process.send_signal(signal.SIGINT)
+            other.execute("ROLLBACK")
+            assert process.communicate(timeout=10)[0].endswith("is up to date.\n")
+            assert process.returncode == 0
 
 
 def test_ctrl_c_while_it_starts(path: Path) -> None:

@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -249,11 +249,16 @@ class Server(uvicorn.Server):
             waiting = len(tasks) + sum(connection.transport.is_closing() for connection in connections)
             if waiting and not told:
                 requests = "1 request" if waiting == 1 else f"{waiting} requests"
-                click.echo(f"Waiting up to {GRACE} s for {requests} to end. Press Ctrl+C again to quit now.", err=True)
+                _say(f"Waiting up to {GRACE} s for {requests} to end. Press Ctrl+C again to quit now.")
                 told = True
         if connections or tasks:
-            click.echo(f"Cutting off what has not ended within {GRACE} s.", err=True)
+            _say(f"Cutting off what has not ended within {GRACE} s.")
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # It would add a traceback for each.
             for connection in [*connections]:
                 connection.transport.abort()
         await self.lifespan.shutdown()
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # Ctrl+C ends what the errors are piped to as well.
+        click.echo(line, err=True)

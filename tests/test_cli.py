@@ -501,6 +501,21 @@ def test_a_signal_with_unfinished_requests(path: Path, number: signal.Signals) -
     assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
+def test_nobody_reads_what_the_server_says(path: Path) -> None:
+    """Where the errors went to a pipe that Ctrl+C has ended as well, requests are finished all the same."""
+    with (
+        started("serve", "--port", "0", "--database-url", str(path)) as process,
+        half_sent(line_of(process).split()[-1], 1) as (connection,),
+    ):
+        assert process.stderr
+        process.stderr.close()
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        connection.sendall(b'{"name": "Ada"}')
+        assert connection.recv(65536).startswith(b"HTTP/1.1 201 Created\r\n")
+        assert process.wait(10) == 0
+
+
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_again_quits_at_once(path: Path, first: signal.Signals) -> None:
     """While the server waits for a request, Ctrl+C ends it as it ends any program, without a traceback."""

@@ -25,8 +25,8 @@ migration: $(RUN_READY) ## Write a new, empty migration: make migration NAME=add
 	@$(BIN)/pw_migrate create --database sqlite:///:memory: --directory migrations "$(NAME)"
 	@ls migrations/*_$(NAME).py
 
-rollback: $(RUN_READY) ## Undo the newest migration of DATABASE_URL
-	@$(BIN)/python -m service rollback
+rollback: $(RUN_READY) ## Undo the newest migration of DATABASE_URL: it asks, or not with make rollback YES=1
+	@$(BIN)/python -m service rollback $(if $(filter 1,$(YES)),--yes)
 
 lint: $(TEST_READY) ## Check style and format
 	$(BIN)/ruff check .

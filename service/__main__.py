@@ -1,16 +1,24 @@
 """The command line: serve, migrate, rollback, status."""
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Ctrl+C ends the program at once and in silence, until the server knows better: Python's own way is a traceback,
+    # and in the midst of a long statement nothing. What a killed migration left undone, SQLite undoes.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import os
-from contextlib import suppress
+import sys
 from typing import Any
 
 import attrs
 import click
 
+import service
 from service import schema
 from service.app import create_app
 from service.errors import SetupError
-from service.server import Server
+from service.server import Server, taking_port
 from service.settings import Settings
 
 
@@ -42,6 +50,7 @@ _database_url = click.option(
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(service.__version__, message="enrollment-service %(version)s")
 def cli() -> None:
     """Keep who is enrolled in what."""
 
@@ -65,12 +74,12 @@ def serve(
 ) -> None:
     """Serve the API over HTTP until SIGTERM or Ctrl+C.
 
-    BUSY_TIMEOUT and MAX_PENDING_WRITES are read from the environment too.
+    BUSY_TIMEOUT, KEEP_ALIVE and MAX_PENDING_WRITES are read from the environment too.
     """
     settings = _settings(host=host, port=port, root_path=root_path, database_url=database_url)
-    server = Server(create_app(settings, migrate=migrate), settings)
-    with suppress(KeyboardInterrupt):
-        server.run()
+    # Nobody connects before the schema is right, and the schema is not touched for a port that is taken.
+    with taking_port(settings) as sockets:
+        Server(create_app(settings, migrate=migrate), settings).run(sockets)
 
 
 @cli.command()
@@ -86,10 +95,20 @@ def migrate(database_url: str | None) -> None:
 
 @cli.command()
 @_database_url
-def rollback(database_url: str | None) -> None:
-    """Undo the newest migration; the rows that it made room for go with it."""
+@click.option("--yes", is_flag=True, help="Do not ask; needed where there is no terminal.")
+def rollback(database_url: str | None, *, yes: bool) -> None:
+    """Undo the newest migration, once it is said what goes with it; no server may run meanwhile."""
     settings = _settings(database_url=database_url)
-    click.echo(f"rolled back {schema.rollback(settings.database_url)}")
+    name, lost = schema.try_rollback(settings.database_url)
+    click.echo(f"Rolling back {name} deletes" + (":" if lost else " no rows and no values."))
+    for what, count in lost.items():
+        unit = "value" if "." in what else "row"
+        click.echo(f"{count:>12,} {unit if count == 1 else f'{unit}s'} of {what}")
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.ClickException("Nothing was changed. To go on where there is no terminal, add --yes.")
+        click.confirm("Go on?", abort=True, err=True)
+    click.echo(f"rolled back {schema.rollback(settings.database_url, alone=True)}")
 
 
 @cli.command()
@@ -108,4 +127,4 @@ def status(database_url: str | None) -> None:
 
 
 if __name__ == "__main__":
-    cli(prog_name="python -m service")
+    cli()

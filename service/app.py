@@ -36,9 +36,10 @@ def create_app(settings: Settings | None = None, *, migrate: bool = False) -> St
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        yield
-        await asyncio.sleep(0)  # So that the last turn's reads let go of the file.
-        await asyncio.to_thread(store.close)
+        with schema.staying_open(settings.database_url):
+            yield
+            await asyncio.sleep(0)  # So that the last turn's reads let go of the file.
+            await asyncio.to_thread(store.close)
 
     async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":

@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 import peewee as pw
 
-from service.database import database_path, fetch_all, open_database
+from service.database import database_path, fetch_all, is_locked, open_database
 from service.errors import MigrationFailed, SchemaMismatch, SetupError
 
 HISTORY = "enrollment_migrations"
@@ -25,6 +25,9 @@ MIGRATIONS = next(path for path in (_HERE / "migrations", _HERE.parent / "migrat
 
 _MIGRATING = {"busy_timeout": 60.0, "foreign_keys": False}
 """A second process waits for the first; a table can be rebuilt without its references in the way."""
+
+_ALONE = {"busy_timeout": 1.0, "locking_mode": "EXCLUSIVE"}
+"""SQLite then refuses to open a file in WAL mode that anyone else has open, even if idle, and keeps others out."""
 
 PAGE_SIZE = 2048
 """Bytes in a page of a file that is made here, half of SQLite's own: enrollments are small and far apart, and each
@@ -115,19 +118,65 @@ def migrate(url: str | os.PathLike[str]) -> list[str]:
     return done
 
 
-def rollback(url: str | os.PathLike[str]) -> str:
+def rollback(url: str | os.PathLike[str], *, alone: bool = False) -> str:
     """Undo the newest migration, with the rows that it brought, and give its name.
 
-    Raises SetupError if there is none, MigrationFailed if it refuses.
+    Raises SetupError if there is none or, `alone`, if another connection is open; MigrationFailed if it refuses.
     """
-    with _setting_up(_existing(url), **_MIGRATING) as db, db.atomic("IMMEDIATE"):
-        router = _router(db)
-        applied: list[str] = router.done
-        if not applied:
-            message = f"The database {os.fspath(url)} has no migration to roll back."
-            raise SetupError(message)
-        router.rollback()
-        return applied[-1]
+    with _undoing(url, alone=alone) as (db, _):
+        return _undo(db, url)
+
+
+def try_rollback(url: str | os.PathLike[str]) -> tuple[str, dict[str, int]]:
+    """Tell what `rollback` would undo, and what would go: how many rows of a table, values of a table.column.
+
+    It is done, alone, and not kept, so it tells the truth of any migration. Raises what `rollback` raises.
+    """
+    with _undoing(url, alone=True) as (db, transaction):
+        before = _sizes(db)
+        name = _undo(db, url)
+        after = _sizes(db)
+        transaction.rollback()
+        lost = {}
+        for table, (rows, columns) in before.items():
+            left, kept = after.get(table, (0, columns))
+            lost[table] = rows - left
+            for column in columns - kept:
+                ((lost[f"{table}.{column}"],),) = fetch_all(db, f"SELECT count({column}) FROM {table}")
+    return name, {what: count for what, count in sorted(lost.items()) if count > 0}
+
+
+def _sizes(db: pw.SqliteDatabase) -> dict[str, tuple[int, set[str]]]:
+    return {
+        table: (fetch_all(db, f"SELECT count(*) FROM {table}")[0][0], {each.name for each in db.get_columns(table)})
+        for table in _TABLES
+        if db.table_exists(table)
+    }
+
+
+@contextmanager
+def _undoing(url: str | os.PathLike[str], *, alone: bool) -> Iterator[tuple[pw.SqliteDatabase, Any]]:
+    options = _MIGRATING | (_ALONE if alone else {})
+    with _setting_up(_existing(url), **options) as db, db.atomic("IMMEDIATE") as transaction:
+        yield db, transaction
+
+
+def _undo(db: pw.SqliteDatabase, url: str | os.PathLike[str]) -> str:
+    router = _router(db)
+    applied: list[str] = router.done
+    if not applied:
+        message = f"The database {os.fspath(url)} has no migration to roll back."
+        raise SetupError(message)
+    router.rollback()
+    return applied[-1]
+
+
+@contextmanager
+def staying_open(url: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep a connection open until the block ends: nobody rolls back under who holds it."""
+    with _setting_up(_existing(url)) as db:
+        fetch_all(db, "PRAGMA schema_version")  # Not before it reads does a connection hold the file.
+        yield
 
 
 def _broken_references(db: pw.Database) -> Counter[tuple[Any, ...]]:
@@ -189,7 +238,8 @@ def _setting_up(path: Path, **options: Any) -> Iterator[pw.SqliteDatabase]:
     try:
         yield db
     except pw.DatabaseError as error:
-        message = f"The database {path} cannot be used: {error}."
+        reason = "another program has it open, such as a server; stop that first" if is_locked(error) else error
+        message = f"The database {path} cannot be used: {reason}."
         raise SetupError(message) from error
     finally:
         db.close()

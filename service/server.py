@@ -1,10 +1,16 @@
 """uvicorn, set up for this service."""
 
 import asyncio
+import errno
 import gc
+import logging
+import signal
 import socket
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from types import FrameType
 from typing import Any
 from urllib.parse import unquote
 
@@ -14,6 +20,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from service.errors import SetupError
 from service.settings import Settings
 
 GRACE = 30
@@ -145,6 +152,38 @@ class _Protocol(HttpToolsProtocol):
         super().timeout_keep_alive_handler()
 
 
+@contextmanager
+def taking_port(settings: Settings) -> Iterator[list[socket.socket]]:
+    """Take the port at each address that the host's name has, without listening yet, until the block ends.
+
+    Raises SetupError, with what to change, if that cannot be.
+    """
+    with ExitStack() as stack:
+        sockets: list[socket.socket] = []
+        port = settings.port
+        try:
+            found = socket.getaddrinfo(settings.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            for family, kind, protocol, _, (host, _, *scope) in dict.fromkeys(found):
+                sockets.append(stack.enter_context(socket.socket(family, kind, protocol)))
+                sockets[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:  # Else :: would take the addresses of IPv4 as well.
+                    sockets[-1].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sockets[-1].bind((host, port, *scope))
+                port = sockets[-1].getsockname()[1]
+        except (OSError, UnicodeError) as error:
+            raise _no_port(settings, error) from error
+        yield sockets
+
+
+def _no_port(settings: Settings, error: OSError | UnicodeError) -> SetupError:
+    taken = getattr(error, "errno", None) in (errno.EADDRINUSE, errno.EACCES)
+    reason = (getattr(error, "strerror", None) or str(error)).lower()
+    return SetupError(
+        f"The service cannot listen on port {settings.port} of {settings.host}: {reason}. "
+        f"Choose another {'port with --port or PORT' if taken else 'address with --host or HOST'}."
+    )
+
+
 class Server(uvicorn.Server):
     """Serves until SIGTERM or SIGINT, then finishes what is under way.
 
@@ -152,8 +191,8 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        """Take where to listen from the settings."""
-        self._serves = settings.database_url
+        """Keep the settings."""
+        self._settings = settings
         super().__init__(
             uvicorn.Config(
                 app,
@@ -168,16 +207,58 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                timeout_graceful_shutdown=GRACE,
+                timeout_keep_alive=settings.keep_alive,  # type: ignore[arg-type]  # Parts of a second will do, too.
             )
         )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say where."""
+        try:
+            for each in sockets or ():
+                each.listen(self.config.backlog)  # uvloop says nothing where this fails.
+        except OSError as error:  # Two may take a port as long as neither listens.
+            raise _no_port(self._settings, error) from error
         await super().startup(sockets)
         # What was loaded to start stays. Without this a full collection holds every request up for 10 to 20 ms, as it
         # goes through all of that; with it, for half a millisecond.
         gc.freeze()
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        click.echo(f"Serving {self._serves} at {url} - try: curl {url}/students")
+        click.echo(f"Serving {self._settings.database_url} at {url} - try: curl {url}/students")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop; a Ctrl+C after that ends the process as it ends any other, at once."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if sig == signal.SIGINT:
+            self.should_exit = True  # uvicorn would raise the signal again at the end, as an exception.
+        else:
+            super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen no more and finish what is under way; cut off what is not over within GRACE seconds."""
+        for listening in (*self.servers, *(sockets or ())):
+            listening.close()
+        connections: set[Any] = self.server_state.connections
+        tasks = self.server_state.tasks
+        end, told = time.monotonic() + GRACE, False
+        while (connections or tasks) and time.monotonic() < end:
+            for connection in [*connections]:
+                connection.shutdown()
+            await asyncio.sleep(0.1)
+            # What has a task is not answered yet; what is closing has not taken all of its answer yet.
+            waiting = len(tasks) + sum(connection.transport.is_closing() for connection in connections)
+            if waiting and not told:
+                requests = "1 request" if waiting == 1 else f"{waiting} requests"
+                _say(f"Waiting up to {GRACE} s for {requests} to end. Press Ctrl+C again to quit now.")
+                told = True
+        if connections or tasks:
+            _say(f"Cutting off what has not ended within {GRACE} s.")
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # It would add a traceback for each.
+            for connection in [*connections]:
+                connection.transport.abort()
+        await self.lifespan.shutdown()
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # Ctrl+C ends what the errors are piped to as well.
+        click.echo(line, err=True)

@@ -22,6 +22,8 @@ class Settings:
     """The path that a proxy strips in front of the service, such as /enrollment: Location, Link and type begin so."""
     busy_timeout: float = attrs.field(default=5.0, converter=float, validator=[ge(0), le(3600)])
     """Seconds that a write waits for another process's lock on the file."""
+    keep_alive: float = attrs.field(default=75, converter=float, validator=[ge(0), le(86_400)])
+    """Seconds that a connection without a request stays open: longer than a proxy keeps its own, or it gets resets."""
     max_pending_writes: int = attrs.field(default=1000, converter=int, validator=ge(1))
     """Writes that may wait at once; one more is refused with 503 busy."""
 

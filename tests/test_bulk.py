@@ -24,8 +24,9 @@ from test_seats import add_course, audit, post, refusal, run_script, standing
 
 from service import Settings, create_app
 from service.api import MAX_ROWS, MAX_WHOLE
-from service.bulk import Result, Row, enroll_all, enroll_many
+from service.bulk import Row, enroll_all, enroll_many
 from service.courses import insert_course
+from service.enrollments import Result
 from service.errors import BulkRefused
 from service.store import Store
 

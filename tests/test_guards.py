@@ -107,7 +107,7 @@ def test_the_database_refuses(other: sqlite3.Connection, sql: str) -> None:
     "sql",
     [
         "UPDATE courses SET name = 'Logics', enrolled = enrolled, waitlisted = waitlisted, event_id = event_id",
-        "INSERT INTO courses (id, name, level) VALUES (1, 'x', 'y') ON CONFLICT (id) DO UPDATE SET name = excluded.name",
+        "INSERT INTO courses (id, name, level) VALUES (1, 'x', 'y') ON CONFLICT DO UPDATE SET name = 'z'",
         "INSERT INTO courses (id, name, level, enrolled) VALUES (1, 'x', 'y', 7) ON CONFLICT DO NOTHING",
         "INSERT OR IGNORE INTO courses (id, name, level, enrolled) VALUES (1, 'x', 'y', 7)",
         "INSERT OR REPLACE INTO courses (id, name, level) VALUES (2, 'Go', '2')",

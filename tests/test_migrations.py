@@ -21,7 +21,7 @@ from peewee_migrate import Router
 from service import Settings, connect, create_app, migrate
 from service.__main__ import cli
 from service.errors import MigrationFailed, SchemaMismatch, SetupError
-from service.schema import rollback, status
+from service.schema import rollback, status, try_rollback
 
 ALL = sorted(path.stem for path in (ROOT / "migrations").glob("0*.py"))
 PEOPLE = """
@@ -95,9 +95,9 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path / "tree"
 
 
-def run_in(tree: Path, verb: str, path: Path) -> "subprocess.CompletedProcess[str]":
+def run_in(tree: Path, verb: str, path: Path, *options: str) -> "subprocess.CompletedProcess[str]":
     """Run a command of the copied program on a file."""
-    command = [sys.executable, "-m", "service", verb, "--database-url", str(path)]
+    command = [sys.executable, "-m", "service", verb, "--database-url", str(path), *options]
     return subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
 
 
@@ -258,7 +258,7 @@ def test_broken_rollback(rows: Path, tree: Path) -> None:
     broken.write_text(MIGRATION.format("pass", CHANGES + " migrator.sql('CREATE GARBAGE')"))
     assert run_in(tree, "migrate", rows).stdout.startswith("applied 999_broken\n")
     before = dump(rows)
-    ended = run_in(tree, "rollback", rows)
+    ended = run_in(tree, "rollback", rows, "--yes")
     assert ended.returncode == 1
     assert "999_broken failed" in ended.stderr
     assert dump(rows) == before
@@ -360,7 +360,7 @@ def test_database_that_is_not_current(tmp_path: Path, prepare: Callable[[Path], 
 
 def test_serve_process_on_a_missing_database(tmp_path: Path, tree: Path) -> None:
     """The server's process exits 1, says how to mend it, and makes no file."""
-    ended = run_in(tree, "serve", tmp_path / "none.db")
+    ended = run_in(tree, "serve", tmp_path / "none.db", "--port", "0")
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (1, "", 1)
     assert "Run: python -m service migrate" in ended.stderr
     assert not (tmp_path / "none.db").exists()
@@ -391,6 +391,61 @@ def test_rollback_of_nothing(path: Path) -> None:
         rollback(path)
     with pytest.raises(SetupError, match="no migration to roll back"):
         rollback(path)
+
+
+def sizes(path: Path) -> dict[tuple[str, str], int]:
+    """Give the number of rows of each table, and of values in each of its columns."""
+    named = [(table, column) for table, names in columns(path).items() for column in re.findall(r"\((\w+)\)", names)]
+    with closing(sqlite3.connect(path)) as connection:
+        return {
+            (table, column): connection.execute(f"SELECT count({column or '*'}) FROM {table}").fetchone()[0]
+            for table, column in {*named, *((table, "") for table, _ in named)}
+        }
+
+
+def test_what_a_rollback_would_take(rows: Path) -> None:
+    """Trying a rollback names each table and column that would go, and how much is in it, and changes no byte."""
+    while status(rows)[0].applied:
+        whole, before = rows.read_bytes(), sizes(rows)
+        name, lost = try_rollback(rows)
+        assert rows.read_bytes() == whole
+        assert rollback(rows, alone=True) == name
+        after = sizes(rows)
+        gone = {pair: size for pair, size in before.items() if size and pair not in after}
+        assert lost == {
+            f"{table}.{column}" if column else table: size
+            for (table, column), size in gone.items()
+            if not column or (table, "") in after  # A table that goes has no need to name its columns.
+        }
+    with pytest.raises(SetupError, match="no migration to roll back"):
+        try_rollback(rows)
+
+
+def test_rows_that_a_rollback_would_delete(rows: Path, tree: Path) -> None:
+    """Rows that go from a table that stays are counted as well, whatever the migration is."""
+    code = MIGRATION.format("pass", "migrator.sql('DELETE FROM students WHERE id = 3')")
+    (tree / "migrations" / "999_smaller.py").write_text(code)
+    assert run_in(tree, "migrate", rows).returncode == 0
+    said = run_in(tree, "rollback", rows).stdout
+    assert " ".join(said.split()) == "Rolling back 999_smaller deletes: 1 row of students"
+    assert sizes(rows)["students", ""] == 3
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_a_rollback_that_wants_to_be_alone(rows: Path, mode: str) -> None:
+    """With `alone` a rollback is refused under another's open connection, or transaction, and else keeps others out."""
+    with closing(sqlite3.connect(rows, isolation_level=None)) as other:
+        other.execute(f"PRAGMA journal_mode = {mode}")
+        if mode == "delete":
+            other.execute("BEGIN IMMEDIATE")
+        before = dump(rows)
+        for act in try_rollback, lambda path: rollback(path, alone=True):
+            with pytest.raises(SetupError, match=r"another program has it open, such as a server; stop that first"):
+                act(rows)
+        assert dump(rows) == before
+    assert rollback(rows, alone=True) == ALL[-1]
+    with closing(sqlite3.connect(rows)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == (mode,)
 
 
 def test_page_size(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from conftest import ROOT, Server
 RUNNING = ["run", "migrate", "migration", "rollback"]
 TESTING = ["test", "lint", "typecheck", "coverage", "check"]
 # What a `make` around these tests, or whoever runs them, has set is not for what they start.
-OURS = re.compile("MAKE.*|MFLAGS|PYTHON.*|HOST|PORT|DATABASE_URL|NAME")
+OURS = re.compile("MAKE.*|MFLAGS|PYTHON.*|HOST|PORT|DATABASE_URL|KEEP_ALIVE|NAME|YES")
 ENVIRON = {name: value for name, value in os.environ.items() if not OURS.fullmatch(name)} | {"PYTHON": sys.executable}
 
 
@@ -53,25 +53,52 @@ def serve(*command: str | Path, cwd: Path) -> list[object]:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def test_wheel(tree: Path, tmp_path: Path) -> None:
-    """The wheel brings its migrations and all that it needs: in an empty environment it migrates and serves."""
+HOST_PROGRAM = """
+from service import Settings, connect, courses, create_app, enrollments, migrate, students
+
+migrate("school.db")
+db = connect("school.db")
+ada: int = students.insert_student(db, "Ada").id
+logic: int = courses.insert_course(db, "Logic", "1", capacity=1).id
+seat: enrollments.Enrollment = enrollments.enroll(db, ada, logic)
+names: list[str] = [row.name for row in enrollments.list_roster(db, logic)]
+create_app(Settings(database_url="school.db", busy_timeout=1.5)).routes
+
+wrong: str = students.insert_student(db, "Grace").id  # error: assignment
+Settings(colour="red")  # error: call-arg
+from service import nothing_that_is_there  # error: attr-defined
+"""
+
+
+@pytest.fixture
+def wheel(tree: Path, tmp_path: Path) -> Path:
+    """Build the wheel where an earlier build has left a migration that is gone, and pages of documentation are new."""
+    for stale in ("build/lib/service/migrations/099_gone.py", "build/lib/service/gone.py", "dist/service/gone.py"):
+        (tree / stale).parent.mkdir(parents=True, exist_ok=True)
+        (tree / stale).write_text("This is not Python.")
+    (tree / "service" / "docs").mkdir(exist_ok=True)
+    for name in ("page.md", "page.html", "query.sql"):
+        (tree / "service" / "docs" / name).write_text(name)
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, tree, cwd=tmp_path)
     (wheel,) = tmp_path.glob("*.whl")
-    assert {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist() if ".dist-info" not in name} == {"service"}
+    return wheel
+
+
+def test_wheel_has_what_the_source_has(wheel: Path, tree: Path) -> None:
+    """The wheel has each file of the package and each migration, whatever its kind, and nothing else."""
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    there = {path.relative_to(tree).as_posix() for path in (tree / "service").rglob("*") if path.is_file()}
+    assert packed == there | {f"service/migrations/{path.name}" for path in (tree / "migrations").iterdir()}
+    assert {"service/py.typed", "service/docs/page.html", "service/docs/query.sql"} < packed
+
+
+def test_wheel(wheel: Path, tmp_path: Path) -> None:
+    """In an empty environment the wheel brings all that it needs: it migrates and serves, and a host's types check."""
     run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "empty", cwd=tmp_path)
     python = tmp_path / "empty" / "bin" / "python"
-    pip = (
-        sys.executable,
-        "-m",
-        "pip",
-        "--python",
-        python,
-        "--disable-pip-version-check",
-        "install",
-        "--no-compile",
-        "--quiet",
-    )
-    run(*pip, "--constraint", ROOT / "requirements.txt", wheel, cwd=tmp_path)
+    pip = (sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check")
+    install = ("install", "--no-compile", "--quiet", "--constraint", ROOT / "requirements.txt")
+    run(*pip, *install, wheel, cwd=tmp_path)
     host = tmp_path / "host"
     (host / "migrations").mkdir(parents=True)
     (host / "migrations" / "001_host.py").write_text("Another program's migrations are none of ours.")
@@ -79,6 +106,28 @@ def test_wheel(tree: Path, tmp_path: Path) -> None:
     assert run(python, "-m", "service", "migrate", cwd=host).splitlines()[:-1] == applied
     assert serve(python, "-m", "service", "serve", "--port", "0", cwd=host) == []
     assert (host / "enrollment.db").exists()
+
+    script = python.with_name("enrollment")
+    assert run(script, "--help", cwd=host).startswith("Usage: enrollment [OPTIONS] COMMAND")
+    assert "up to date" in run(script, "migrate", cwd=host)
+    assert serve(script, "serve", "--port", "0", cwd=host) == []
+    (version,) = re.findall("^Version: (.*)$", metadata(wheel), re.MULTILINE)
+    for command in ([script], [python, "-m", "service"]):
+        assert run(*command, "--version", cwd=host) == f"enrollment-service {version}\n"
+
+    (host / "host.py").write_text(HOST_PROGRAM)
+    check = (sys.executable, "-m", "mypy", "--strict", "--python-executable", python, "host.py")
+    checked = subprocess.run(check, cwd=host, env=ENVIRON, capture_output=True, text=True, check=False)
+    found = re.findall(r"^host\.py:(\d+): error: .*\[(.*)\]$", checked.stdout, re.MULTILINE)
+    lines = [line.partition("# error: ")[2] for line in HOST_PROGRAM.splitlines()]
+    assert found == [(str(number), mistake) for number, mistake in enumerate(lines, 1) if mistake], checked.stdout
+
+
+def metadata(wheel: Path) -> str:
+    """Give what a wheel says about itself."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        return archive.read(name).decode()
 
 
 def test_make_help(tree: Path) -> None:
@@ -131,11 +180,13 @@ def test_make_run(ready: Path) -> None:
 
 
 def test_make_migration(ready: Path) -> None:
-    """`make migration` writes the next migration, which `make migrate` and `make rollback` then run as it is."""
+    """`make migration` writes the next migration, which `make migrate` and `make rollback YES=1` then run as it is."""
     run("make", "migration", "NAME=add_rooms", cwd=ready)
     (made,) = ready.glob("migrations/*_add_rooms.py")
     assert f"applied {made.stem}\n" in run("make", "migrate", cwd=ready)
-    assert run("make", "rollback", cwd=ready) == f"rolled back {made.stem}\n"
+    with pytest.raises(AssertionError, match="Nothing was changed"):
+        run("make", "rollback", cwd=ready)
+    assert run("make", "rollback", "YES=1", cwd=ready).endswith(f"\nrolled back {made.stem}\n")
 
 
 def test_ci(tree: Path, tmp_path: Path) -> None:

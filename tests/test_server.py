@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,11 +16,13 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from service import Settings, connect, create_app, students
-from service.server import Server
+from service.errors import SetupError
+from service.server import Server, taking_port
 
 HEAD = "Host: school\r\nContent-Type: application/json\r\n"
 GET = f"GET /students HTTP/1.1\r\n{HEAD}\r\n".encode()
 ADA = b'{"name": "Ada"}'
+POST_ADA = f"POST /students HTTP/1.1\r\n{HEAD}Content-Length: {len(ADA)}\r\n\r\n".encode() + ADA
 
 
 @pytest.fixture
@@ -29,22 +32,122 @@ def server(path: Path) -> Server:
     return Server(create_app(settings), settings)
 
 
-@pytest.fixture
-def connection(server: Server) -> Iterator[socket.socket]:
-    """Give a connection to a server that runs in a thread, and ends well; who waits on it for over 5 s fails."""
-    thread = threading.Thread(target=server.run)
+@contextmanager
+def running(server: Server, sockets: list[socket.socket] | None = None) -> Iterator[None]:
+    """Run a server in a thread until the block ends, and see it end well."""
+    thread = threading.Thread(target=server.run, args=[sockets])
     thread.start()
     try:
         while thread.is_alive() and not server.started:
             time.sleep(0.01)
-        where = server.servers[0].sockets[0].getsockname()
-        with socket.create_connection(where, timeout=5) as connection:
-            yield connection
+        yield
     finally:
         server.should_exit = True
         thread.join(10)
         gc.unfreeze()
     assert not thread.is_alive()
+
+
+@pytest.fixture
+def connection(server: Server) -> Iterator[socket.socket]:
+    """Give a connection to a server that runs; who waits on it for over 5 s fails."""
+    with running(server), socket.create_connection(server.servers[0].sockets[0].getsockname(), timeout=5) as connection:
+        yield connection
+
+
+def test_another_that_listens_first(server: Server) -> None:
+    """Two can take a port while neither listens; who listens last is told that it is in use, and ends in good order."""
+    with taking_port(Settings(port=0)) as (first,), taking_port(Settings(port=first.getsockname()[1])) as sockets:
+        first.listen()
+        with pytest.raises(SetupError, match=r"address already in use\. Choose another port with --port"):
+            server.run(sockets)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "0.0.0.0"])  # noqa: S104
+def test_every_address_of_a_host_is_listened_to(path: Path, host: str) -> None:
+    """A name may have an address of each kind: all of them get the one port, and each answers on it."""
+    settings = Settings(database_url=str(path), host=host, port=0)
+    if host == "::1":
+        try:
+            socket.create_server((host, 0), family=socket.AF_INET6).close()
+        except OSError:
+            pytest.skip("This machine has no IPv6.")
+    with taking_port(settings) as sockets:
+        server = Server(create_app(settings), settings)
+        with running(server, sockets):
+            assert len({listening.getsockname()[1] for listening in sockets}) == 1
+            for listening in sockets:
+                where = listening.getsockname()
+                with socket.create_connection(where[:2], timeout=5) as connection:
+                    connection.sendall(GET)
+                    assert connection.recv(65536).endswith(b"\r\n\r\n[]")
+
+
+def test_an_answer_that_is_not_taken_yet_is_waited_for(
+    server: Server, connection: socket.socket, path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a client has not read of its answer counts as a request under way, and is not lost."""
+    db = connect(path)
+    with db.atomic():
+        for _ in range(1000):
+            students.insert_student(db, "A" * 200)
+    db.close()
+    protocol, asked = protocol_of(server, connection), 0
+    while not protocol.transport.get_write_buffer_size():
+        connection.sendall(GET.replace(b"/students", b"/students?limit=1000"))
+        asked += 1
+        while server.server_state.total_requests <= asked:  # The first one was protocol_of's.
+            time.sleep(0.01)
+    capsys.readouterr()
+    server.should_exit = True
+    while not (said := capsys.readouterr().err):
+        time.sleep(0.01)
+    answers = b"".join(iter(lambda: connection.recv(2**20), b""))
+    assert said == "Waiting up to 30 s for 1 request to end. Press Ctrl+C again to quit now.\n"
+    assert answers.count(b"HTTP/1.1 200 OK") == asked
+    assert answers.endswith(b'A"}]')
+
+
+def test_what_takes_too_long_is_cut_off(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """After its time of grace the server ends, whatever still waits or works, and says so without a traceback."""
+    monkeypatch.setattr("service.server.GRACE", 0.3)
+    settings = Settings(database_url=str(path), port=0)
+    app = create_app(settings)
+
+    async def endless(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == "/endless":
+            await asyncio.Event().wait()
+        await app(scope, receive, send)
+
+    server = Server(endless, settings)
+    with ExitStack() as stack:
+        with running(server):
+            where = server.servers[0].sockets[0].getsockname()
+            unsent, unanswered = (stack.enter_context(socket.create_connection(where, timeout=5)) for _ in range(2))
+            unsent.sendall(POST_ADA.removesuffix(ADA))
+            unanswered.sendall(GET.replace(b"/students", b"/endless"))
+            while len(server.server_state.tasks) < 2:
+                time.sleep(0.01)
+        for connection in unsent, unanswered:
+            with suppress(ConnectionResetError):
+                assert connection.recv(65536) == b""
+    assert capsys.readouterr().err.splitlines() == [
+        "Waiting up to 0.3 s for 2 requests to end. Press Ctrl+C again to quit now.",
+        "Cutting off what has not ended within 0.3 s.",
+    ]
+    assert caplog.text == ""
+
+
+def test_idle_connections_are_kept(connection: socket.socket) -> None:
+    """Unless it is told otherwise the server keeps them longer than the 5 seconds that uvicorn would."""
+    assert Settings().keep_alive == 75
+    connection.sendall(GET)
+    assert connection.recv(65536).endswith(b"\r\n\r\n[]")
+    time.sleep(5.5)
+    connection.sendall(GET)
+    assert connection.recv(65536).endswith(b"\r\n\r\n[]")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux counts the segments that came.")
@@ -71,8 +174,7 @@ def test_an_answer_without_a_body_is_not_held_back(connection: socket.socket) ->
 
 def test_requests_that_come_at_once_are_answered_in_order(connection: socket.socket) -> None:
     """Pipelined requests (RFC 9112, section 9.3.2) get an answer each."""
-    post = f"POST /students HTTP/1.1\r\n{HEAD}Content-Length: {len(ADA)}\r\n\r\n".encode() + ADA
-    connection.sendall(GET + post + GET)
+    connection.sendall(GET + POST_ADA + GET)
     answers = b""
     while not answers.endswith(b'[{"id":1,"name":"Ada"}]'):
         answers += connection.recv(65536)

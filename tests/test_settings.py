@@ -1,15 +1,19 @@
 """The settings, and the database file that they name."""
 
+import re
 import sqlite3
+import subprocess
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import peewee as pw
 import pytest
 
-from service import Settings, connect, migrate
+from service import Settings, connect, create_app, migrate
 from service.database import database_path, fetch_all, fetch_one, is_locked, open_database
 from service.errors import SetupError
+from service.schema import rollback, status
 
 
 def test_defaults() -> None:
@@ -25,18 +29,27 @@ def test_environment() -> None:
         "HOST": "::1",
         "PORT": "0",
         "BUSY_TIMEOUT": "0.25",
+        "KEEP_ALIVE": "0.5",
         "MAX_PENDING_WRITES": "7",
         "database_url": "no",
         "PATH": "/bin",
     }
     assert Settings.from_environ(environ) == Settings(
-        database_url="sqlite:////srv/school.db", host="::1", port=0, busy_timeout=0.25, max_pending_writes=7
+        database_url="sqlite:////srv/school.db",
+        host="::1",
+        port=0,
+        busy_timeout=0.25,
+        keep_alive=0.5,
+        max_pending_writes=7,
     )
 
 
 def test_empty_variables() -> None:
     """A variable that is set to nothing keeps the default, as `PORT= make run` would have it."""
-    assert Settings.from_environ(dict.fromkeys(["DATABASE_URL", "HOST", "PORT", "BUSY_TIMEOUT"], "")) == Settings()
+    assert (
+        Settings.from_environ(dict.fromkeys(["DATABASE_URL", "HOST", "PORT", "BUSY_TIMEOUT", "KEEP_ALIVE"], ""))
+        == Settings()
+    )
 
 
 @pytest.mark.parametrize(
@@ -51,6 +64,10 @@ def test_empty_variables() -> None:
         ("BUSY_TIMEOUT", "-0.1"),
         ("BUSY_TIMEOUT", "nan"),
         ("BUSY_TIMEOUT", "inf"),
+        ("KEEP_ALIVE", "long"),
+        ("KEEP_ALIVE", "-1"),
+        ("KEEP_ALIVE", "nan"),
+        ("KEEP_ALIVE", "86401"),
         ("MAX_PENDING_WRITES", "0"),
         ("MAX_PENDING_WRITES", "many"),
     ],
@@ -61,44 +78,150 @@ def test_bad_variable(name: str, value: str) -> None:
         Settings.from_environ({name: value})
 
 
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder that has a folder in it, and be at home there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "data").mkdir()
+    return tmp_path
+
+
 @pytest.mark.parametrize(
     ("url", "path"),
     [
         ("school.db", "school.db"),
         (Path("data/school.db"), "data/school.db"),
-        ("/srv/school.db", "/srv/school.db"),
+        ("/tmp/school.db", "/tmp/school.db"),  # noqa: S108
         ("sqlite:///school.db", "school.db"),
-        ("sqlite:////srv/school.db", "/srv/school.db"),
+        ("sqlite:///data/school.db", "data/school.db"),
+        ("sqlite:////tmp/school.db", "/tmp/school.db"),  # noqa: S108
         ("sqlite:///my%20school%3F.db", "my school?.db"),
         ("100%20?#.db", "100%20?#.db"),
+        ("./school:2026.db", "school:2026.db"),
+        ("a:b.db", "a:b.db"),
+        (Path("./a:b.db"), "a:b.db"),
+        ("my school: 2026.db", "my school: 2026.db"),
+        ("sqlite:///school:2026.db", "school:2026.db"),
+        ("sqlite.db", "sqlite.db"),
+        ("~.db", "~.db"),
+        ("école 学生.db", "école 学生.db"),
+        ('"half.db', '"half.db'),
+        ("sqlite:///%20.db%20", " .db "),
     ],
 )
-def test_database_path(url: str | Path, path: str) -> None:
+def test_database_path(here: Path, url: str | Path, path: str) -> None:
     """A path is taken as it stands, a URL as SQLAlchemy writes it: three slashes relative, four absolute."""
-    assert database_path(url) == Path.cwd() / path
+    assert database_path(url) == here / path
+
+
+@pytest.mark.parametrize(
+    ("url", "right"),
+    [
+        ("sqlite:school.db", "sqlite:///school.db"),
+        ("sqlite3:school.db", "sqlite:///school.db"),
+        ("sqlite3:///school.db", "sqlite:///school.db"),
+        ("sqlite:/srv/school.db", "sqlite:////srv/school.db"),
+        ("sqlite://school.db", "sqlite:///school.db"),
+        ("sqlite://host/school.db", "sqlite:///host/school.db"),
+        ("SQLITE:///school.db", "sqlite:///school.db"),
+        ("sqlite+aiosqlite:///school.db", "sqlite:///school.db"),
+        ("sqlite+pysqlite:////srv/school.db", "sqlite:////srv/school.db"),
+        ("sqliteext:///school.db", "sqlite:///school.db"),
+        ("jdbc:sqlite:school.db", "sqlite:///school.db"),
+        ("jdbc:sqlite:/srv/school.db", "sqlite:////srv/school.db"),
+        ("file:school.db", "sqlite:///school.db"),
+        ("file:./school.db?connection_limit=1", "sqlite:///./school.db"),
+        ("file:/srv/school.db", "sqlite:////srv/school.db"),
+        ("FILE:///srv/school.db", "sqlite:////srv/school.db"),
+        ("file://localhost/srv/school.db", "sqlite:////srv/school.db"),
+        ("sqlite:///file:school.db?mode=ro&uri=true", "sqlite:///school.db"),
+        ("sqlite:///school.db?mode=ro", "sqlite:///school.db"),
+        ("sqlite:///school.db#1", "sqlite:///school.db"),
+        (Path("sqlite:///school.db"), "sqlite:////school.db"),
+        ("~/school.db", "{home}/school.db"),
+        (Path("~/school.db"), "{home}/school.db"),
+        ("sqlite:///~/school.db", "sqlite:///{home}/school.db"),
+        ("file:~/school.db", "sqlite:///{home}/school.db"),
+        (" school.db", "school.db"),
+        ("sqlite:///school.db \r\n", "sqlite:///school.db"),
+        ("\ufeffschool.db", "school.db"),
+        ("'school.db'", "school.db"),
+        ('"sqlite:///school.db"\n', "sqlite:///school.db"),
+        ("school.db/", "{home}/school.db"),
+        ("sqlite:///school.db/", "{home}/school.db"),
+        ("data", "{home}/data/enrollment.db"),
+        ("sqlite:///data/", "{home}/data/enrollment.db"),
+    ],
+)
+def test_a_database_in_another_form(here: Path, url: str | Path, right: str) -> None:
+    """What other tools and env files write is refused with the form that is right here, which is then taken."""
+    right = right.format(home=here)
+    with pytest.raises(SetupError, match=f"is not a database URL: .*{re.escape(repr(right))}\\.$") as raised:
+        database_path(url)
+    assert str(raised.value).startswith(repr(str(url)))
+    if "/srv/" not in right and "host" not in right:
+        assert database_path(right).name in ("school.db", "enrollment.db")
 
 
 @pytest.mark.parametrize(
     "url",
     [
         "",
+        " ",
+        "''",
         ":memory:",
         "sqlite://",
         "sqlite:///",
         "sqlite:///:memory:",
-        "sqlite://school.db",
-        "sqlite://host/school.db",
-        "sqlite:///school.db?mode=ro",
-        "sqlite:///school.db#1",
-        "sqlite://[",
-        "postgresql://localhost/school",
-        "http://localhost:8000",
+        "sqlite::memory:",
+        "file:x?mode=memory",
     ],
 )
-def test_no_database_path(url: str) -> None:
-    """What does not name one file is refused in words."""
-    with pytest.raises(SetupError, match=r"is not a database URL: write sqlite:///|The database is a file"):
+def test_no_file(url: str) -> None:
+    """What names no file, or one in memory, is refused in words."""
+    with pytest.raises(SetupError, match=r"The database is a file, as sqlite:///school\.db is"):
         database_path(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("postgresql://ada:secret@localhost/school", "'postgresql:...' is not a database URL: write sqlite:///"),
+        ("jdbc:mysql://localhost/school", "'mysql:...' is not a database URL: write sqlite:///"),
+        ("http://localhost:8000", "'http:...' is not a database URL: write sqlite:///"),
+        ("school:2026.db", r"'school:\.\.\.' is not a database URL: .* a path, with \./ before a name that begins so"),
+        ("sqlite:///school%00.db", "without control characters"),
+        ("school\0.db", "without control characters"),
+        ("sqlite:///a%0Ab.db", "without control characters"),
+        ("sqlite:///school%FF.db", "in UTF-8"),
+        ("school\udcff.db", "in UTF-8"),
+        ("x" * 300, "cannot be reached: File name too long"),
+        ("school.db/school.db", "cannot be reached: Not a directory"),
+    ],
+)
+def test_no_database_path(here: Path, url: str, reason: str) -> None:
+    """What cannot be a file's name is refused in one line that says why, and has no password in it."""
+    (here / "school.db").touch()
+    with pytest.raises(SetupError, match=reason) as raised:
+        database_path(url)
+    assert "secret" not in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "start", [migrate, status, connect, rollback, lambda url: create_app(Settings(database_url=url))]
+)
+def test_a_folder_that_is_missing(here: Path, start: Callable[[str], object]) -> None:
+    """Whatever is to be done, the folder is named with the command that makes it, and nothing is made."""
+    (here / "link.db").symlink_to("far away/school.db")
+    for url, folder, name in ("no/school.db", "no", "school.db"), ("sqlite:///link.db", "far away", "link.db"):
+        with pytest.raises(SetupError, match=f"There is no folder {here / folder} for the database {name}") as raised:
+            start(url)
+        assert not (here / folder).exists()
+        subprocess.run(["sh", "-c", str(raised.value).partition("make it with: ")[2]], check=True)
+        migrate(url)
+        start(url)
 
 
 @pytest.mark.parametrize("name", ["with space.db", "50%25?mode=memory#.db", "学生.db", "file:x.db", "'quoted\".db"])

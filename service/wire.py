@@ -60,8 +60,10 @@ class Response(msgspec.Struct, frozen=True):
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
         """Send it; to a HEAD request without the body."""
-        length = () if self.status == NO_CONTENT else ((b"content-length", b"%d" % len(self.body)),)
-        await send({"type": "http.response.start", "status": self.status, "headers": (*self.headers, *length)})
+        headers = [*self.headers]  # A list of its own: what a host has around the app may append to it.
+        if self.status != NO_CONTENT:
+            headers.append((b"content-length", b"%d" % len(self.body)))
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else self.body})
 
 

@@ -113,7 +113,12 @@ class RosterRow(msgspec.Struct, frozen=True):
 
 
 def timestamp(moment: datetime) -> str:
-    """Write a moment as RFC 3339 in UTC, to the millisecond: 24 characters that sort by time."""
+    """Write a moment as RFC 3339 in UTC, to the millisecond: 24 characters that sort by time.
+
+    Raises ValueError for a moment without a zone, of which nobody can tell what it is in UTC.
+    """
+    if moment.utcoffset() is None:
+        raise ValueError(f"{moment!r} has no time zone: give one, as datetime.now(UTC) does.")
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from service import bulk, courses, enrollments, events, students
+from service.body import EdgeError
 from service.errors import ServiceError
 from service.payloads import (
     BulkQuery,
@@ -21,7 +22,7 @@ from service.payloads import (
     given,
 )
 from service.problems import PROBLEMS
-from service.wire import EdgeError, Handler, Request, Response, created, no_content, ok, page
+from service.wire import Handler, Request, Response, created, no_content, ok, page
 from service.wire import bulk as bulk_answer
 
 MAX_ROWS = 10_000

@@ -101,8 +101,8 @@ PROBLEMS = {
     "unsupported_media_type": Problem(
         415,
         "The body is of a type that is not accepted",
-        "Send Content-Type: application/json. PATCH takes application/merge-patch+json too, "
-        "POST /enrollments application/x-ndjson.",
+        "Send Content-Type: application/json, in UTF-8 and without Content-Encoding. PATCH takes "
+        "application/merge-patch+json too, POST /enrollments application/x-ndjson.",
     ),
     "invalid_payload": Problem(
         422,

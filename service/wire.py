@@ -1,7 +1,6 @@
 """The HTTP edge: bytes to payload, value to response, error to problem (RFC 9457)."""
 
 import asyncio
-import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -12,14 +11,14 @@ import msgspec
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from service import payloads
+from service import body, payloads
+from service.body import EdgeError, Headers
 from service.enrollments import Enrollment
 from service.errors import BulkRefused, Invalid, InvalidPayload, InvalidQuery, ServiceError
 from service.problems import PROBLEMS
 from service.store import Store
 
 T = TypeVar("T")
-Headers = tuple[tuple[bytes, bytes], ...]
 Handler = Callable[..., Awaitable["Response"]]
 """Takes the request and, if it has a parameter `query`, the query's values as the class annotated there."""
 
@@ -30,25 +29,16 @@ MAX_BULK_BODY = 2**22
 NO_CONTENT, SERVICE_UNAVAILABLE = 204, 503
 RETRY_AFTER = 1
 """Seconds after which a refused client may try again."""
-JSON = (b"content-type", b"application/json")
-PROBLEM_JSON = (b"content-type", b"application/problem+json")
+_JSON = (b"content-type", body.JSON)
+_PROBLEM_JSON = (b"content-type", b"application/problem+json")
 
+_TYPES = (body.JSON,)
+_PATCH_TYPES = (body.JSON, body.MERGE_PATCH)
+_BULK_TYPES = (body.JSON, body.NDJSON)
 _ID = re.compile("[1-9][0-9]{0,18}")
-_UTF_8 = rb"\s*(;\s*charset\s*=\s*\"?utf-?8\"?\s*)?"
-_JSON = re.compile(rb"application/json" + _UTF_8, re.IGNORECASE)
-_PATCH = re.compile(rb"application/(merge-patch\+)?json" + _UTF_8, re.IGNORECASE)
-_BULK = re.compile(rb"application/(json|x-ndjson)" + _UTF_8, re.IGNORECASE)
+_encode = msgspec.json.encode
 
 logger = logging.getLogger(__name__)
-
-
-class EdgeError(ServiceError):
-    """A refusal that HTTP itself knows, before any rule is asked."""
-
-    def __init__(self, code: str, detail: str, headers: Headers = ()) -> None:
-        """Keep the code with the sentence, and the headers that the status calls for."""
-        super().__init__(detail)
-        self.code, self.headers = code, headers
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -56,7 +46,7 @@ class Response(msgspec.Struct, frozen=True):
 
     status: int
     body: bytes = b""
-    headers: Headers = (JSON,)
+    headers: Headers = (_JSON,)
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
         """Send it; to a HEAD request without the body."""
@@ -100,35 +90,17 @@ class Request:
 
     async def payload(self, cls: type[T]) -> T:
         """Give the body's payload. Raises InvalidPayload, EdgeError."""
-        _, body = await self._body(_PATCH if self._scope["method"] == "PATCH" else _JSON, MAX_BODY)
-        return payloads.payload(cls, _decode(body))
+        accepted = _PATCH_TYPES if self._scope["method"] == "PATCH" else _TYPES
+        _, content = await body.read(self._scope, self._receive, accepted, MAX_BODY)
+        return payloads.payload(cls, body.decode(content))
 
     async def rows(self, most: int) -> list[tuple[int, int] | ServiceError]:
         """Give the body's rows, a JSON array or NDJSON; one that is no row is its own refusal.
 
         Raises InvalidPayload, EdgeError.
         """
-        media_type, body = await self._body(_BULK, MAX_BULK_BODY)
-        return await asyncio.to_thread(_rows, body, most, ndjson=b"ndjson" in media_type.lower())
-
-    async def _body(self, accepted: re.Pattern[bytes], limit: int) -> tuple[bytes, bytes]:
-        headers = dict(self._scope["headers"])
-        media_type: bytes = headers.get(b"content-type", b"")
-        if not accepted.fullmatch(media_type):
-            raise EdgeError("unsupported_media_type", "The body must be JSON, and its Content-Type must say so.")
-        body = bytearray()
-        length = headers.get(b"content-length", b"")
-        announced = int(length[:20]) if length.isdigit() else 0
-        more = announced <= limit
-        while more:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise ClientDisconnect
-            body += message.get("body", b"")
-            more = message.get("more_body", False) and len(body) <= limit
-        if max(announced, len(body)) > limit:
-            raise EdgeError("payload_too_large", f"The body is over {limit:,} bytes.")
-        return media_type, bytes(body)
+        media_type, content = await body.read(self._scope, self._receive, _BULK_TYPES, MAX_BULK_BODY)
+        return await asyncio.to_thread(_rows, content, most, ndjson=media_type == body.NDJSON)
 
     def url(self, path: str) -> str:
         """Give the public path of one of this app's own, wherever it is mounted."""
@@ -153,6 +125,7 @@ class Endpoint:
             for method, handler in {**handlers, **head, "OPTIONS": self._options}.items()
         }
         self._allow = ((b"allow", ", ".join(sorted(self._handlers)).encode()),)
+        self._takes = ((b"accept-patch", b", ".join(_PATCH_TYPES)),) if "PATCH" in handlers else ()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens."""
@@ -171,7 +144,7 @@ class Endpoint:
         await response(scope, receive, send)
 
     async def _options(self, _: Request) -> Response:
-        return Response(NO_CONTENT, headers=self._allow)
+        return Response(NO_CONTENT, headers=(*self._allow, *self._takes))
 
     def _not_allowed(self) -> NoReturn:
         raise EdgeError("method_not_allowed", "This path does not have that method.", self._allow)
@@ -179,12 +152,12 @@ class Endpoint:
 
 def ok(value: object, headers: Headers = ()) -> Response:
     """Answer 200 with a value as JSON."""
-    return Response(200, msgspec.json.encode(value), (JSON, *headers))
+    return Response(200, _encode(value), (_JSON, *headers))
 
 
 def created(value: object, location: str) -> Response:
     """Answer 201 with a value as JSON and where to find it."""
-    return Response(201, msgspec.json.encode(value), (JSON, (b"location", location.encode())))
+    return Response(201, _encode(value), (_JSON, (b"location", location.encode())))
 
 
 def no_content() -> Response:
@@ -215,15 +188,15 @@ def bulk(request: Request, results: Sequence[Enrollment | ServiceError]) -> Resp
 def problem(request: Request, error: ServiceError) -> Response:
     """Answer with a refusal as problem+json."""
     row = PROBLEMS[error.code]
-    headers: Headers = (PROBLEM_JSON, *getattr(error, "headers", ()))
+    headers: Headers = (_PROBLEM_JSON, *getattr(error, "headers", ()))
     if row.status == SERVICE_UNAVAILABLE:
         headers = (*headers, (b"retry-after", b"%d" % RETRY_AFTER))
-    return Response(row.status, msgspec.json.encode(_problem(request, error)), headers)
+    return Response(row.status, _encode(_problem(request, error)), headers)
 
 
 def _problem(request: Request, error: ServiceError) -> dict[str, Any]:
     row = PROBLEMS[error.code]
-    body: dict[str, Any] = {
+    told: dict[str, Any] = {
         "type": request.url(f"/problems/{error.code}"),
         "title": row.title,
         "status": row.status,
@@ -232,17 +205,17 @@ def _problem(request: Request, error: ServiceError) -> dict[str, Any]:
     }
     if isinstance(error, Invalid):
         where = "pointer" if isinstance(error, InvalidPayload) else "parameter"
-        body["errors"] = [{"detail": what, where: place} for place, what in error.faults]
+        told["errors"] = [{"detail": what, where: place} for place, what in error.faults]
     if isinstance(error, BulkRefused):
-        body["errors"] = [
+        told["errors"] = [
             {"detail": refusal.detail, "pointer": f"#/{at}", "code": refusal.code}
             for at, refusal in error.refusals.items()
         ]
-    return body
+    return told
 
 
-def _rows(body: bytes, most: int, *, ndjson: bool) -> list[tuple[int, int] | ServiceError]:
-    values = body.splitlines() if ndjson else _decode(body)
+def _rows(content: bytes, most: int, *, ndjson: bool) -> list[tuple[int, int] | ServiceError]:
+    values = content.splitlines() if ndjson else body.decode(content)
     if not isinstance(values, list):
         raise InvalidPayload([("#", "must be a JSON array of rows")])
     lines = [value for value in values if value != b""]
@@ -253,27 +226,7 @@ def _rows(body: bytes, most: int, *, ndjson: bool) -> list[tuple[int, int] | Ser
 
 def _row(line: object) -> tuple[int, int] | ServiceError:
     try:
-        row = payloads.payload(payloads.BulkRow, _decode(line) if isinstance(line, bytes) else line)
+        row = payloads.payload(payloads.BulkRow, body.decode(line) if isinstance(line, bytes) else line)
     except ServiceError as error:
         return error
     return row.student_id, row.course_id
-
-
-def _decode(body: bytes) -> object:
-    try:
-        return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass
-    # Some JSON is sound and yet more than msgspec holds: 1e999, or half a surrogate pair.
-    # The standard library reads it, so that the refusal can name the field.
-    try:
-        # More than 4,300 digits are more than int takes; 25 are enough to be out of any range here.
-        return json.loads(body.decode(), parse_constant=_not_json, parse_int=lambda digits: int(digits[:25]))
-    except (ValueError, RecursionError) as error:
-        detail = f"The body is not JSON: {error}."
-        raise EdgeError("malformed_json", detail) from error
-
-
-def _not_json(constant: str) -> object:
-    message = f"{constant} is not a JSON value"
-    raise ValueError(message)

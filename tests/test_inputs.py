@@ -82,23 +82,116 @@ def test_every_fault_of_a_payload_is_told(client: TestClient) -> None:
     assert faults(client.post("/students", **body({"name": "Ada", "\ud800": 1}))) == ["#/%3F"]
 
 
-@pytest.mark.parametrize("media_type", ["", "text/plain", "application/jsonx", "application/json; charset=latin-1"])
+def taken(method: str, url: str) -> list[str]:
+    """Give the media types that a request takes."""
+    more = {"PATCH": ["application/merge-patch+json"], "POST /enrollments": ["application/x-ndjson"]}
+    return ["application/json", *more.get(method, []), *more.get(f"{method} {url}", [])]
+
+
+def unsupported(school: TestClient, method: str, url: str, headers: Any) -> tuple[str, httpx2.Headers]:
+    """Send a body that must be refused for what it says that it is; give the detail, and the headers."""
+    answer = school.request(method, url, content=b"{}", headers=headers)
+    assert refusal(answer) == (415, "unsupported_media_type")
+    detail = answer.json()["detail"]
+    assert ", ".join(taken(method, url)) in detail
+    return detail, answer.headers
+
+
+@pytest.mark.parametrize(
+    "media_type",
+    [
+        *("text/plain", "application/jsonx", "application/json x", "json", "*/*", "multipart/form-data; boundary=x"),
+        *("application/json, application/json", "application/json;a=1, text/plain", 'application/json; a="', ";", "é"),
+    ],
+)
 def test_a_body_of_another_type_is_refused(school: TestClient, media_type: str) -> None:
-    """A body is taken only if it says that it is JSON, in UTF-8; a merge patch only in a PATCH, lines only in bulk."""
-    unsupported = (415, "unsupported_media_type")
+    """A body is taken only if it says that it is JSON; the refusal names what came and what is taken."""
     for method, url in (*WRITES, BULK):
-        assert refusal(school.request(method, url, content=b"{}")) == unsupported
-        assert refusal(school.request(method, url, content=b"{}", headers={"content-type": media_type})) == unsupported
-    for other in ("application/merge-patch+json", "application/x-ndjson"):
-        assert refusal(school.post("/students", content=b"{}", headers={"content-type": other})) == unsupported
+        detail, headers = unsupported(school, method, url, {"content-type": media_type.encode()})
+        assert f"came as {media_type}." in detail
+        told = headers["accept-patch"] if method == "PATCH" else headers["accept"]
+        assert told == ", ".join(taken(method, url))
 
 
-@pytest.mark.parametrize("parameter", ["", ";charset=utf-8", '; Charset="UTF-8"', " ; charset=utf8 "])
+def test_a_body_without_a_type_is_refused(school: TestClient) -> None:
+    """A body that does not say what it is is refused in words that say so."""
+    for method, url in (*WRITES, BULK):
+        for headers in ({}, {"content-type": ""}):
+            assert "without a Content-Type" in unsupported(school, method, url, headers)[0]
+
+
+def test_a_merge_patch_is_for_patch_and_lines_are_for_bulk(school: TestClient) -> None:
+    """What one kind of request takes is not taken by the others."""
+    for method, url in (*WRITES, BULK):
+        for other in {"application/merge-patch+json", "application/x-ndjson"}.difference(taken(method, url)):
+            assert f"came as {other}." in unsupported(school, method, url, {"content-type": other})[0]
+
+
+def test_a_type_that_is_given_twice_is_refused(school: TestClient) -> None:
+    """Of two Content-Types nobody knows which is meant, not even where they are the same; both are named."""
+    for types in (["application/json", "text/plain"], ["text/plain", "application/json"], ["application/json"] * 2):
+        for parameter in ("", ";charset=utf-8", ";a=1"):
+            given = [f"{media_type}{parameter}" for media_type in types]
+            detail, _ = unsupported(school, "POST", "/students", [("content-type", each) for each in given])
+            assert f"came as {', '.join(given)}." in detail
+    twice = [("content-type", "application/json"), ("x", "1"), ("x", "2")]
+    assert school.patch("/students/1", content=b"{}", headers=twice).status_code == 200
+
+
+def test_a_type_of_any_length_is_named_in_short(school: TestClient) -> None:
+    """What came is named by its beginning only."""
+    detail, _ = unsupported(school, "POST", "/students", {"content-type": "x" * 10_000})
+    assert len(detail) < 300
+
+
+@pytest.mark.parametrize("charset", ["latin-1", '"ISO-8859-1"', "UTF-16", "utf-8-sig", "utf-8; charset=utf-16"])
+def test_a_body_in_another_charset_is_refused(school: TestClient, charset: str) -> None:
+    """A charset other than UTF-8 is refused by its name."""
+    for method, url in (*WRITES, BULK):
+        for media_type in taken(method, url):
+            headers = {"content-type": f"{media_type}; a=b; Charset={charset}"}
+            named = charset.strip('"').rpartition("=")[2]
+            assert f"in the charset {named}." in unsupported(school, method, url, headers)[0]
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        *(
+            "",
+            ";",
+            "; ",
+            ";charset=utf-8",
+            '; Charset="UTF-8"',
+            " ; charset=utf8 ",
+            "; charset=us-ascii",
+            ";charset=ASCII",
+        ),
+        *("; profile=https://example.org/a", '; profile="a; charset=latin-1"', '; a="\\"; charset=x"', "; version=1"),
+        *("; version=1; charset=utf-8", ";odata.metadata=minimal;charset=utf-8", ";;a = b ;", "; a", "; charset"),
+    ],
+)
 def test_json_is_taken_however_it_is_called(school: TestClient, parameter: str) -> None:
-    """The media type is the same in any case, and with the charset that JSON has anyway."""
+    """The media type is the same in any case, with the charset that JSON has anyway, and with any other parameter."""
     for media_type in ("application/json", "Application/JSON", "application/Merge-Patch+json"):
         headers = {"content-type": f"{media_type}{parameter}"}
         assert school.patch("/students/1", content=b"{}", headers=headers).status_code == 200
+    for media_type, rows in (("application/json", b"[{}, {}]"), ("application/X-ndjson", b"{}\n{}")):
+        answer = school.post("/enrollments", content=rows, headers={"content-type": f"{media_type}{parameter}"})
+        assert answer.json()["totals"]["refused"] == 2
+
+
+@pytest.mark.parametrize("coding", ["gzip", "GZIP", "br", "identity, gzip", "x" * 5000])
+def test_a_coded_body_is_refused(school: TestClient, coding: str) -> None:
+    """A body with a Content-Encoding is refused by its name, and the answer says what would be taken (RFC 9110)."""
+    for method, url in (*WRITES, BULK):
+        detail, headers = unsupported(school, method, url, JSON | {"content-encoding": coding})
+        assert f"with Content-Encoding {coding[:100]}." in detail
+        assert headers["accept-encoding"] == "identity"
+    assert school.get("/students", headers={"content-encoding": coding}).status_code == 200
+    for plain in ("identity", "Identity", ""):
+        answer = school.patch("/students/1", content=b"{}", headers=JSON | {"content-encoding": plain})
+        assert answer.status_code == 200
 
 
 @pytest.mark.parametrize("length", ["abc", "-1", "1.0", "", "9" * 5000])

@@ -166,6 +166,8 @@ def test_every_path_tells_its_methods(client: TestClient) -> None:
         url = template.format(student_id="x", course_id=9, code="busy")
         answer = client.options(url)
         assert (answer.status_code, answer.content, answer.headers["allow"]) == (204, b"", allow)
+        takes = "application/json, application/merge-patch+json" if "PATCH" in allow else None  # RFC 5789, section 3.1.
+        assert answer.headers.get("accept-patch") == takes
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "BREW"}.difference(allow.split(", ")):
             answer = client.request(method, url)
             assert refusal(answer) == (405, "method_not_allowed")

@@ -15,6 +15,10 @@ from service.errors import (
     CourseNotFound,
     WaitlistCapacityBelowWaitlisted,
 )
+from service.fields import CAPACITY, NAME, Availability, checked, row_id, sought
+
+FIELDS = {"name": NAME, "level": NAME, "capacity": CAPACITY, "waitlist_capacity": CAPACITY}
+"""What may be given of a course."""
 
 COLUMNS = """
     id, name, level, capacity, waitlist_capacity, enrolled, waitlisted, capacity - enrolled AS seats_left,
@@ -43,20 +47,20 @@ class Course(msgspec.Struct, frozen=True):
     enrolled: int
     waitlisted: int
     seats_left: int | None
-    availability: str
-    """What the next student gets: open (a seat), waitlist (a place in line), full (neither)."""
+    availability: Availability
 
 
 def insert_course(
     db: pw.Database, name: str, level: str, capacity: int | None = None, waitlist_capacity: int | None = 0
 ) -> Course:
-    """Add a course; the id is new and never used again."""
-    return Course(*fetch_all(db, INSERT_COURSE, name, level, capacity, waitlist_capacity)[0])
+    """Add a course; the id is new and never used again. Raises InvalidPayload."""
+    kept = checked(FIELDS, dict(zip(FIELDS, (name, level, capacity, waitlist_capacity), strict=True)))
+    return Course(*fetch_all(db, INSERT_COURSE, *kept.values())[0])
 
 
 def find_course(db: pw.Database, course_id: int) -> Course:
     """Give one course. Raises CourseNotFound."""
-    row = fetch_one(db, FIND_COURSE, course_id)
+    row = fetch_one(db, FIND_COURSE, row_id(course_id))
     if row is None:
         raise CourseNotFound
     return Course(*row)
@@ -66,24 +70,26 @@ def list_courses(
     db: pw.Database,
     prefix: str | None = None,
     level: str | None = None,
-    after: tuple[int] | tuple[str, int] | None = None,
+    after: tuple[int] | tuple[str | bytes, int] | None = None,
     limit: int = 100,
 ) -> list[Course]:
-    """Give a page by id, or with a name's prefix by (name, id), of one level or of all."""
+    """Give a page by id, or with a name's prefix by (name, id), of one level or of all. Raises InvalidQuery."""
+    prefix, level = sought(name=prefix, level=level)
     query = models.page(models.Course, prefix, after, limit, pw.SQL(COLUMNS))
     if level is not None:
         query = query.where(models.Course.level == level)
-    return [Course(*row) for row in query.execute(db)]
+    return [Course(*row) for row in models.fetch(db, query)]
 
 
 def update_course(db: pw.Database, course_id: int, changes: Mapping[str, str | int | None]) -> Course:
     """Change the columns that are given; a raised capacity promotes as many as fit.
 
-    Raises CourseNotFound, CapacityBelowEnrolled, and, judged after the promotion,
+    Raises InvalidPayload, CourseNotFound, CapacityBelowEnrolled, and, judged after the promotion,
     WaitlistCapacityBelowWaitlisted.
     """
-    before = {name: value for name, value in changes.items() if name != "waitlist_capacity"}
-    after = {name: value for name, value in changes.items() if name == "waitlist_capacity"}
+    kept = checked(FIELDS, changes)
+    before = {name: value for name, value in kept.items() if name != "waitlist_capacity"}
+    after = {name: value for name, value in kept.items() if name == "waitlist_capacity"}
     with db.atomic():
         _update(db, course_id, before, CapacityBelowEnrolled)
         _update(db, course_id, after, WaitlistCapacityBelowWaitlisted)
@@ -93,7 +99,7 @@ def update_course(db: pw.Database, course_id: int, changes: Mapping[str, str | i
 def _update(db: pw.Database, course_id: int, changes: Mapping[str, Any], refusal: type[Conflict]) -> None:
     try:
         if changes:
-            models.Course.update(changes).where(models.Course.id == course_id).execute(db)
+            models.Course.update(changes).where(models.Course.id == row_id(course_id)).execute(db)
     except pw.IntegrityError as error:
         raise refusal(course_id) from error
 
@@ -101,7 +107,7 @@ def _update(db: pw.Database, course_id: int, changes: Mapping[str, Any], refusal
 def delete_course(db: pw.Database, course_id: int) -> None:
     """Remove a course. Raises CourseNotFound, CourseHasEnrollments."""
     try:
-        row = fetch_one(db, DELETE_COURSE, course_id)
+        row = fetch_one(db, DELETE_COURSE, row_id(course_id))
     except pw.IntegrityError as error:
         raise CourseHasEnrollments(course_id) from error
     if row is None:

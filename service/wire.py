@@ -15,6 +15,7 @@ from service import body, payloads
 from service.body import EdgeError, Headers
 from service.enrollments import Enrollment
 from service.errors import BulkRefused, Invalid, InvalidPayload, InvalidQuery, ServiceError
+from service.fields import MAX_ID
 from service.problems import PROBLEMS
 from service.store import Store
 
@@ -36,7 +37,7 @@ _TYPES = (body.JSON,)
 _PATCH_TYPES = (body.JSON, body.MERGE_PATCH)
 _BULK_TYPES = (body.JSON, body.NDJSON)
 _ID = re.compile("[1-9][0-9]{0,18}")
-_encode = msgspec.json.encode
+_encode = msgspec.json.Encoder(enc_hook=str.__str__).encode  # A text that is not UTF-8 goes out as it is shown.
 
 logger = logging.getLogger(__name__)
 
@@ -75,11 +76,14 @@ class Request:
         """Give an id from the path; for what cannot be one, 0, which nothing ever has."""
         word = self.path(name)
         row_id = int(word) if _ID.fullmatch(word) else 0
-        return row_id if row_id <= payloads.MAX_ID else 0
+        return row_id if row_id <= MAX_ID else 0
 
     def query(self, cls: type[T]) -> T:
         """Give the query's values. Raises InvalidQuery."""
-        return payloads.query(cls, self._query_values()) if self._scope["query_string"] else cls()
+        if not self._scope["query_string"]:
+            return cls()
+        values = self._query_values()
+        return payloads.query(cls, values, self._list(values) if "after" in values else "")
 
     def _query_values(self) -> dict[str, list[str]]:
         raw: bytes = self._scope["query_string"]
@@ -106,11 +110,23 @@ class Request:
         """Give the public path of one of this app's own, wherever it is mounted."""
         return quote(self._scope.get("root_path", "")) + path
 
-    def next_page(self, cursor: str) -> Headers:
+    def cursor(self, row_id: int, name: str | bytes = "") -> str:
+        """Give the cursor of a row in the list that is asked for."""
+        return payloads.cursor(self._list(self._query_values()), row_id, name)
+
+    def next_page(self, after: str) -> Headers:
         """Give the RFC 8288 Link header to the page after this one."""
-        own = self._scope["path"].removeprefix(self._scope.get("root_path", ""))
-        query = urlencode(self._query_values() | {"after": cursor}, doseq=True)
-        return ((b"link", f'<{self.url(quote(own))}?{query}>; rel="next"'.encode()),)
+        query = urlencode(self._query_values() | {"after": after}, doseq=True)
+        return ((b"link", f'<{self.url(quote(self._own_path()))}?{query}>; rel="next"'.encode()),)
+
+    def _list(self, values: Mapping[str, list[str]]) -> str:
+        """Tell which list is asked for: its path, and the filters as they are given."""
+        filters = sorted((name, given) for name, given in values.items() if name not in ("after", "limit"))
+        return f"{self._own_path()}?{urlencode(filters, doseq=True)}"
+
+    def _own_path(self) -> str:
+        path: str = self._scope["path"]
+        return path.removeprefix(self._scope.get("root_path", ""))
 
 
 class Endpoint:

@@ -13,7 +13,8 @@ ServiceError                      while serving: a code, and a sentence as `deta
 │   ├── WaitlistCapacityBelowWaitlisted   waitlist_capacity_below_waitlisted
 │   ├── BulkRefused               bulk_refused
 │   ├── StudentHasEnrollments     student_has_enrollments
-│   └── CourseHasEnrollments      course_has_enrollments
+│   ├── CourseHasEnrollments      course_has_enrollments
+│   └── FeedRewound               feed_rewound
 ├── Invalid                       with every fault at once
 │   ├── InvalidPayload            invalid_payload
 │   └── InvalidQuery              invalid_query
@@ -119,6 +120,17 @@ class CourseHasEnrollments(Conflict):
     """A course with enrollments is not deleted."""
 
     code, sentence = "course_has_enrollments", "Course {} has students enrolled or waiting; drop them first."
+
+
+class FeedRewound(Conflict):
+    """The feed ends before the event that was seen last, so what comes next would be missed; `newest_id` is its end."""
+
+    code, sentence = "feed_rewound", "The newest event has the id {}; the one to go on after is not in this database."
+
+    def __init__(self, newest_id: int) -> None:
+        """Keep the id with the sentence."""
+        super().__init__(newest_id)
+        self.newest_id = newest_id
 
 
 class Invalid(ServiceError):

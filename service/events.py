@@ -4,6 +4,7 @@ import msgspec
 import peewee as pw
 
 from service.database import fetch_all
+from service.errors import FeedRewound
 from service.fields import MAX_ID, Change, row_id
 
 LIST_ALL = """
@@ -36,6 +37,8 @@ LIST_OF_STUDENT = """
     ORDER BY id
     LIMIT ?"""
 
+NEWEST = "SELECT coalesce(max(id), 0) FROM enrollment_events"
+
 
 class Event(msgspec.Struct, frozen=True):
     """What happened; `at` is RFC 3339, UTC."""
@@ -52,7 +55,8 @@ def list_events(
 ) -> list[Event]:
     """Give the events with ids above `after`, oldest first; of one student, of one course, or of all.
 
-    Ids rise in the order of the commits, so who keeps the last id seen misses nothing.
+    Ids rise in the order of the commits, so who keeps the last id seen misses nothing. Raises FeedRewound
+    if `after` is above every id there is, as only after a restore from a backup.
     """
     student, course = (None if each is None else row_id(each) for each in (student_id, course_id))
     since = min(after, MAX_ID)
@@ -63,4 +67,8 @@ def list_events(
         rows = fetch_all(db, LIST_OF_COURSE, course, since, limit)
     else:
         rows = fetch_all(db, LIST_ALL, since, limit)
+    if not rows and after > 0:
+        ((newest,),) = fetch_all(db, NEWEST)
+        if after > newest:
+            raise FeedRewound(newest)
     return [Event(*row) for row in rows]

@@ -93,6 +93,12 @@ PROBLEMS = {
         "The course has students enrolled or waiting",
         "Drop each first, waiting or enrolled: DELETE /students/{student_id}/courses/{course_id}.",
     ),
+    "feed_rewound": Problem(
+        410,
+        "The feed ends before that event",
+        "The database was put back to an earlier state, such as a backup. Read the state anew, from the schedules or "
+        "from the events after 0, and follow from `newest_id` on.",
+    ),
     "payload_too_large": Problem(
         413,
         "The body is too large",

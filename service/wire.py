@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from service import body, payloads
 from service.body import EdgeError, Headers
 from service.enrollments import Enrollment
-from service.errors import BulkRefused, Invalid, InvalidPayload, InvalidQuery, ServiceError
+from service.errors import BulkRefused, FeedRewound, Invalid, InvalidPayload, InvalidQuery, ServiceError
 from service.fields import MAX_ID
 from service.problems import PROBLEMS
 from service.store import Store
@@ -227,6 +227,8 @@ def _problem(request: Request, error: ServiceError) -> dict[str, Any]:
             {"detail": refusal.detail, "pointer": f"#/{at}", "code": refusal.code}
             for at, refusal in error.refusals.items()
         ]
+    if isinstance(error, FeedRewound):
+        told["newest_id"] = error.newest_id
     return told
 
 

@@ -91,8 +91,8 @@ def refusal(answer: httpx2.Response) -> tuple[int, str]:
     code = problem["code"]
     row = PROBLEMS[code]
     known = {"type": f"/problems/{code}", "title": row.title, "status": row.status, "code": code}
-    several = ["errors"] if code in ("invalid_payload", "invalid_query", "bulk_refused") else []
-    assert problem == known | {key: problem[key] for key in ("detail", *several)}
+    more = dict.fromkeys(("invalid_payload", "invalid_query", "bulk_refused"), "errors") | {"feed_rewound": "newest_id"}
+    assert problem == known | {key: problem[key] for key in ("detail", more.get(code, "detail"))}
     assert problem["detail"]
     assert answer.headers["content-type"] == "application/problem+json"
     assert ("retry-after" in answer.headers) == (row.status == 503)

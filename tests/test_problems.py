@@ -44,6 +44,7 @@ REFUSALS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "bulk_refused": ("POST", "/enrollments?atomic=true", {"json": [{"student_id": 3, "course_id": 1}]}),
     "student_has_enrollments": ("DELETE", "/students/2", {}),
     "course_has_enrollments": ("DELETE", "/courses/1", {}),
+    "feed_rewound": ("GET", "/events?after=3", {}),
     "payload_too_large": ("POST", "/students", {"content": b" " * (2**20 + 1), "headers": JSON}),
     "unsupported_media_type": ("POST", "/students", {"content": "{}"}),
     "invalid_payload": ("POST", "/students", {"json": {}}),

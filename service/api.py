@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from service import bulk, courses, enrollments, events, students
+from service.body import EdgeError
 from service.errors import ServiceError
 from service.payloads import (
     BulkQuery,
@@ -17,11 +18,10 @@ from service.payloads import (
     ScheduleQuery,
     StudentChanges,
     StudentQuery,
-    cursor,
     given,
 )
 from service.problems import PROBLEMS
-from service.wire import EdgeError, Handler, Request, Response, created, no_content, ok, page
+from service.wire import Handler, Request, Response, created, no_content, ok, page
 from service.wire import bulk as bulk_answer
 
 MAX_ROWS = 10_000
@@ -39,8 +39,8 @@ async def create_student(request: Request) -> Response:
 
 async def list_students(request: Request, query: StudentQuery) -> Response:
     """List students by id, or those whose name begins so, by (name, id)."""
-    rows = await request.store.read(students.list_students, query.name, query.after, query.limit + 1)
-    return page(request, rows, query.limit, _after(query))
+    rows = await request.store.read(students.list_students, query.name, _key(query), query.limit + 1)
+    return page(request, rows, query.limit, _cursor(request, query))
 
 
 async def show_student(request: Request) -> Response:
@@ -74,8 +74,8 @@ async def create_course(request: Request) -> Response:
 
 async def list_courses(request: Request, query: CourseQuery) -> Response:
     """List courses by id, or those whose name begins so, by (name, id); of one level or of all."""
-    rows = await request.store.read(courses.list_courses, query.name, query.level, query.after, query.limit + 1)
-    return page(request, rows, query.limit, _after(query))
+    rows = await request.store.read(courses.list_courses, query.name, query.level, _key(query), query.limit + 1)
+    return page(request, rows, query.limit, _cursor(request, query))
 
 
 async def show_course(request: Request) -> Response:
@@ -129,26 +129,26 @@ async def drop(request: Request) -> Response:
 async def show_schedule(request: Request, query: ScheduleQuery) -> Response:
     """List the courses of one student."""
     student_id = request.path_id("student_id")
-    after = query.after[0] if query.after else 0
+    after = query.after[1] if query.after else 0
     rows = await request.store.read(enrollments.list_schedule, student_id, query.status, after, query.limit + 1)
-    return page(request, rows, query.limit, lambda row: cursor(row.id))
+    return page(request, rows, query.limit, lambda row: request.cursor(row.id))
 
 
 async def show_roster(request: Request, query: PageQuery) -> Response:
     """List the students of one course."""
     course_id = request.path_id("course_id")
-    after = query.after[0] if query.after else 0
+    after = query.after[1] if query.after else 0
     rows = await request.store.read(enrollments.list_roster, course_id, after, query.limit + 1)
-    return page(request, rows, query.limit, lambda row: cursor(row.id))
+    return page(request, rows, query.limit, lambda row: request.cursor(row.id))
 
 
 async def show_waitlist(request: Request, query: PageQuery) -> Response:
     """List who waits for a seat in one course, first come first."""
     course_id = request.path_id("course_id")
-    after = query.after[0] if query.after else 0
+    after = query.after[1] if query.after else 0
     places = await request.store.read(enrollments.list_waitlist, course_id, after, query.limit + 1)
     place_of = {row.id: place for place, row in places}
-    return page(request, [row for _, row in places], query.limit, lambda row: cursor(place_of[row.id]))
+    return page(request, [row for _, row in places], query.limit, lambda row: request.cursor(place_of[row.id]))
 
 
 async def show_events(request: Request, query: EventQuery) -> Response:
@@ -202,8 +202,12 @@ def unknown_path() -> EdgeError:
     return EdgeError("not_found", "There is nothing at this path.")
 
 
-def _after(query: StudentQuery) -> Callable[[students.Student | courses.Course], str]:
-    return lambda row: cursor(row.id) if query.name is None else cursor(row.name, row.id)
+def _key(query: StudentQuery) -> tuple[str | bytes, int] | tuple[int] | None:
+    return query.after if query.name is not None or query.after is None else query.after[1:]
+
+
+def _cursor(request: Request, query: StudentQuery) -> Callable[[students.Student | courses.Course], str]:
+    return lambda row: request.cursor(row.id) if query.name is None else request.cursor(row.id, row.name)
 
 
 def _enrollment_url(request: Request, enrollment: enrollments.Enrollment) -> str:

@@ -16,6 +16,10 @@ from service.errors import (
     ServiceError,
     WaitlistCapacityBelowWaitlisted,
 )
+from service.fields import CAPACITY, NAME, Availability, checked, row_id, sought
+
+FIELDS = {"name": NAME, "level": NAME, "capacity": CAPACITY, "waitlist_capacity": CAPACITY}
+"""What may be given of a course."""
 
 COLUMNS = """
     id, name, level, capacity, waitlist_capacity, enrolled, waitlisted, capacity - enrolled AS seats_left,
@@ -45,16 +49,16 @@ class Course(msgspec.Struct, frozen=True):
     enrolled: int
     waitlisted: int
     seats_left: int | None
-    availability: str
-    """What the next student gets: open (a seat), waitlist (a place in line), full (neither)."""
+    availability: Availability
 
 
 def insert_course(
     db: pw.Database, name: str, level: str, capacity: int | None = None, waitlist_capacity: int | None = 0
 ) -> Course:
-    """Add a course; the id is new and never used again. Raises ConstraintViolated."""
+    """Add a course; the id is new and never used again. Raises InvalidPayload, ConstraintViolated."""
+    kept = checked(FIELDS, dict(zip(FIELDS, (name, level, capacity, waitlist_capacity), strict=True)))
     with judged(db):
-        row = fetch_one(db, INSERT_COURSE, name, level, capacity, waitlist_capacity)
+        row = fetch_one(db, INSERT_COURSE, *kept.values())
     if row is None:
         raise ConstraintViolated(LEFT_OUT)
     return Course(*row)
@@ -62,7 +66,7 @@ def insert_course(
 
 def find_course(db: pw.Database, course_id: int) -> Course:
     """Give one course. Raises CourseNotFound."""
-    row = fetch_one(db, FIND_COURSE, course_id)
+    row = fetch_one(db, FIND_COURSE, row_id(course_id))
     if row is None:
         raise CourseNotFound(course_id)
     return Course(*row)
@@ -72,24 +76,26 @@ def list_courses(
     db: pw.Database,
     prefix: str | None = None,
     level: str | None = None,
-    after: tuple[int] | tuple[str, int] | None = None,
+    after: tuple[int] | tuple[str | bytes, int] | None = None,
     limit: int = 100,
 ) -> list[Course]:
-    """Give a page by id, or with a name's prefix by (name, id), of one level or of all."""
+    """Give a page by id, or with a name's prefix by (name, id), of one level or of all. Raises InvalidQuery."""
+    prefix, level = sought(name=prefix, level=level)
     query = models.page(models.Course, prefix, after, limit, pw.SQL(COLUMNS))
     if level is not None:
         query = query.where(models.Course.level == level)
-    return [Course(*row) for row in query.execute(db)]
+    return [Course(*row) for row in models.fetch(db, query)]
 
 
 def update_course(db: pw.Database, course_id: int, changes: Mapping[str, str | int | None]) -> Course:
     """Change the columns that are given; a raised capacity promotes as many as fit.
 
-    Raises CourseNotFound, CapacityBelowEnrolled, ConstraintViolated, and, judged after the promotion,
+    Raises InvalidPayload, CourseNotFound, CapacityBelowEnrolled, ConstraintViolated, and, judged after the promotion,
     WaitlistCapacityBelowWaitlisted.
     """
-    before = {name: value for name, value in changes.items() if name != "waitlist_capacity"}
-    after = {name: value for name, value in changes.items() if name == "waitlist_capacity"}
+    kept = checked(FIELDS, changes)
+    before = {name: value for name, value in kept.items() if name != "waitlist_capacity"}
+    after = {name: value for name, value in kept.items() if name == "waitlist_capacity"}
     with db.atomic():
         for some in filter(None, (before, after)):
             _update(db, course_id, some)
@@ -105,7 +111,7 @@ def _update(db: pw.Database, course_id: int, changes: Mapping[str, Any]) -> None
         return WaitlistCapacityBelowWaitlisted(course_id) if places is not None and places < course.waitlisted else None
 
     with judged(db, own):
-        changed = models.Course.update(changes).where(models.Course.id == course_id).execute(db)
+        changed = models.Course.update(changes).where(models.Course.id == row_id(course_id)).execute(db)
     if not changed:
         find_course(db, course_id)
         raise ConstraintViolated(LEFT_OUT)
@@ -118,7 +124,7 @@ def delete_course(db: pw.Database, course_id: int) -> None:
         return CourseHasEnrollments(course_id) if fetch_one(db, HAS_ENROLLMENTS, course_id) else None
 
     with judged(db, own, deleted=("courses", course_id)):
-        row = fetch_one(db, DELETE_COURSE, course_id)
+        row = fetch_one(db, DELETE_COURSE, row_id(course_id))
     if row is None:
         find_course(db, course_id)
         raise ConstraintViolated(LEFT_OUT)

@@ -160,9 +160,47 @@ class File:
         return open_database(self._path, busy_timeout=busy_timeout, thread_safe=False, **pragmas)
 
 
+class Garbled(str):
+    """A text of the file that is not UTF-8, as it is shown: U+FFFD stands for what cannot be read."""
+
+    __slots__ = ("stored",)
+    stored: bytes
+    """The text as the file has it."""
+
+
+def readable(text: bytes) -> str:
+    """Read a text as the file has it."""
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        garbled = Garbled(text.decode(errors="replace"))
+        garbled.stored = text
+        return garbled
+
+
+def stored(text: str | bytes) -> bytes:
+    """Give a text, or a BLOB in the place of one, as the file has it."""
+    if isinstance(text, bytes):
+        return text
+    return text.stored if isinstance(text, Garbled) else text.encode()
+
+
 def fetch_all(db: pw.Database, sql: str, *params: Any) -> list[tuple[Any, ...]]:
     """Run one statement and give all its rows."""
-    rows: list[tuple[Any, ...]] = db.execute_sql(sql, params).fetchall()
+    rows: list[tuple[Any, ...]]
+    try:
+        rows = db.execute_sql(sql, params).fetchall()
+    except sqlite3.OperationalError as error:
+        # The driver's own way to read a text, `str`, fails where it is not UTF-8. Reading each text in Python would
+        # make every read slower, so that is for the second time only. What writes is never run twice.
+        if "Could not decode to UTF-8" not in str(error) or not sql.lstrip().startswith("SELECT"):
+            raise
+        connection = db.connection()
+        connection.text_factory = readable
+        try:
+            rows = db.execute_sql(sql, params).fetchall()
+        finally:
+            connection.text_factory = str
     return rows
 
 

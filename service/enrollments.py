@@ -23,6 +23,7 @@ from service.errors import (
     ServiceError,
     StudentNotFound,
 )
+from service.fields import row_id
 from service.students import find_student
 
 STATUSES = ("enrolled", "waitlisted")
@@ -125,7 +126,12 @@ Result = Enrollment | ServiceError
 
 
 def timestamp(moment: datetime) -> str:
-    """Write a moment as RFC 3339 in UTC, to the millisecond: 24 characters that sort by time."""
+    """Write a moment as RFC 3339 in UTC, to the millisecond: 24 characters that sort by time.
+
+    Raises ValueError for a moment without a zone, of which nobody can tell what it is in UTC.
+    """
+    if moment.utcoffset() is None:
+        raise ValueError(f"{moment!r} has no time zone: give one, as datetime.now(UTC) does.")
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -136,7 +142,7 @@ def enroll(db: pw.Database, student_id: int, course_id: int, now: datetime | Non
     CourseNotFound (the student first), AlreadyEnrolled, AlreadyWaitlisted, CourseFull, ConstraintViolated.
     """
     with transaction(db):
-        (result,) = enroll_each(db, [(student_id, course_id)], now)
+        (result,) = enroll_each(db, [(row_id(student_id), row_id(course_id))], now)
     if isinstance(result, ServiceError):
         raise result
     return result
@@ -270,7 +276,7 @@ def ensure_enrolled(db: pw.Database, student_id: int, course_id: int) -> tuple[E
 
 def find_enrollment(db: pw.Database, student_id: int, course_id: int) -> Enrollment:
     """Give one enrollment. Raises EnrollmentNotFound."""
-    row = fetch_one(db, FIND_ENROLLMENT, student_id, course_id)
+    row = fetch_one(db, FIND_ENROLLMENT, row_id(student_id), row_id(course_id))
     if row is None:
         raise EnrollmentNotFound(student_id, course_id)
     return Enrollment(*row)
@@ -282,7 +288,7 @@ def drop(db: pw.Database, student_id: int, course_id: int) -> None:
     Raises EnrollmentNotFound, ConstraintViolated.
     """
     with judged(db):
-        row = fetch_one(db, DROP, student_id, course_id)
+        row = fetch_one(db, DROP, row_id(student_id), row_id(course_id))
     if row is None:
         find_enrollment(db, student_id, course_id)
         raise ConstraintViolated(LEFT_OUT)
@@ -296,7 +302,7 @@ def list_schedule(
     Raises StudentNotFound.
     """
     waiting = [STATUSES.index(status)] * 2 if status else [0, 1]
-    rows = fetch_all(db, LIST_SCHEDULE, student_id, after, *waiting, limit)
+    rows = fetch_all(db, LIST_SCHEDULE, row_id(student_id), after, *waiting, limit)
     if not rows:
         find_student(db, student_id)
     return [ScheduleRow(*row) for row in rows]
@@ -304,7 +310,7 @@ def list_schedule(
 
 def list_roster(db: pw.Database, course_id: int, after: int = 0, limit: int = 100) -> list[RosterRow]:
     """Give the enrolled students with ids above `after`, by id. Raises CourseNotFound."""
-    rows = fetch_all(db, LIST_ROSTER, course_id, after, limit)
+    rows = fetch_all(db, LIST_ROSTER, row_id(course_id), after, limit)
     if not rows:
         find_course(db, course_id)
     return [RosterRow(*row) for row in rows]
@@ -312,10 +318,10 @@ def list_roster(db: pw.Database, course_id: int, after: int = 0, limit: int = 10
 
 def list_waitlist(db: pw.Database, course_id: int, after: int = 0, limit: int = 100) -> list[tuple[int, RosterRow]]:
     """Give who waits behind the place `after`, first come first: (place, row). Raises CourseNotFound."""
-    rows = fetch_all(db, LIST_WAITLIST, course_id, after, limit)
+    rows = fetch_all(db, LIST_WAITLIST, row_id(course_id), after, limit)
     if not rows:
         find_course(db, course_id)
-    ((ahead,),) = fetch_all(db, COUNT_AHEAD, course_id, after)
+    ((ahead,),) = fetch_all(db, COUNT_AHEAD, row_id(course_id), after)
     return [
         (place, RosterRow(student_id, name, None, "waitlisted", position))
         for position, (place, student_id, name) in enumerate(rows, ahead + 1)

@@ -14,6 +14,7 @@ ServiceError                      while serving: a code, and a sentence as `deta
 │   ├── BulkRefused               bulk_refused
 │   ├── StudentHasEnrollments     student_has_enrollments
 │   ├── CourseHasEnrollments      course_has_enrollments
+│   ├── FeedRewound               feed_rewound
 │   └── ConstraintViolated        constraint_violated
 ├── Invalid                       with every fault at once
 │   ├── InvalidPayload            invalid_payload
@@ -155,6 +156,15 @@ class CourseHasEnrollments(Conflict):
 
     code, sentence = "course_has_enrollments", "Course {course_id} has students enrolled or waiting; drop them first."
     course_id: int
+
+
+@refusal
+class FeedRewound(Conflict):
+    """The feed ends before the event that was seen last, so what comes next would be missed; `newest_id` is its end."""
+
+    code = "feed_rewound"
+    sentence = "The newest event has the id {newest_id}; the one to go on after is not in this database."
+    newest_id: int
 
 
 @refusal

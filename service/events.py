@@ -4,6 +4,8 @@ import msgspec
 import peewee as pw
 
 from service.database import fetch_all
+from service.errors import FeedRewound
+from service.fields import MAX_ID, Change, row_id
 
 LIST_ALL = """
     SELECT id, type, at, student_id, course_id
@@ -35,12 +37,14 @@ LIST_OF_STUDENT = """
     ORDER BY id
     LIMIT ?"""
 
+NEWEST = "SELECT coalesce(max(id), 0) FROM enrollment_events"
+
 
 class Event(msgspec.Struct, frozen=True):
-    """What happened: `type` is enrolled, waitlisted, promoted or dropped; `at` is RFC 3339, UTC."""
+    """What happened; `at` is RFC 3339, UTC."""
 
     id: int
-    type: str
+    type: Change
     at: str
     student_id: int
     course_id: int
@@ -51,13 +55,20 @@ def list_events(
 ) -> list[Event]:
     """Give the events with ids above `after`, oldest first; of one student, of one course, or of all.
 
-    Ids rise in the order of the commits, so who keeps the last id seen misses nothing.
+    Ids rise in the order of the commits, so who keeps the last id seen misses nothing. Raises FeedRewound
+    if `after` is above every id there is, as only after a restore from a backup.
     """
-    if student_id is not None:
-        whose = (student_id, course_id)
-        rows = fetch_all(db, LIST_OF_STUDENT, *whose, after, limit, *whose, after, *whose, limit)
-    elif course_id is not None:
-        rows = fetch_all(db, LIST_OF_COURSE, course_id, after, limit)
+    student, course = (None if each is None else row_id(each) for each in (student_id, course_id))
+    since = min(after, MAX_ID)
+    if student is not None:
+        whose = (student, course)
+        rows = fetch_all(db, LIST_OF_STUDENT, *whose, since, limit, *whose, since, *whose, limit)
+    elif course is not None:
+        rows = fetch_all(db, LIST_OF_COURSE, course, since, limit)
     else:
-        rows = fetch_all(db, LIST_ALL, after, limit)
+        rows = fetch_all(db, LIST_ALL, since, limit)
+    if not rows and after > 0:
+        ((newest,),) = fetch_all(db, NEWEST)
+        if after > newest:
+            raise FeedRewound(newest)
     return [Event(*row) for row in rows]

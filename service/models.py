@@ -9,8 +9,8 @@ from typing import Any
 import peewee as pw
 from playhouse.sqlite_ext import AutoIncrementField
 
-MAX_NAME = 200
-"""Characters in a name or a level, at most."""
+from service.database import Garbled, fetch_all, readable
+from service.fields import MAX_NAME
 
 
 class Course(pw.Model):
@@ -110,15 +110,34 @@ def page(
 ) -> Any:
     """Select a page of rows as tuples, whole or of some columns: by id, or with a name's prefix by (name, id).
 
-    `after` is the key of the row before the page, (id,) or (name, id). Case is folded as
-    SQLite's NOCASE folds it: ASCII letters only.
+    `after` is the key of the row before the page, (id,) or (name, id), whatever the name is. Case is
+    folded as SQLite's NOCASE folds it: ASCII letters only.
     """
     query = model.select(*columns)
     key = (model.id,) if prefix is None else (model.name, model.id)
-    if prefix is not None:
-        # No name is longer than MAX_NAME, so this bound follows every name with the prefix.
-        query = query.where(model.name < prefix + "\U0010ffff" * (MAX_NAME + 1))
-        after = after or (prefix, 0)
     if after is not None:
-        query = query.where(pw.Tuple(*key) > after)
+        query = query.where(pw.Tuple(*key) > tuple(_bound(value) for value in after))
+    elif prefix is not None:
+        query = query.where(model.name >= prefix)
+    if prefix:
+        query = query.where(model.name < _bound(_behind(prefix)))
     return query.order_by(*key).limit(limit).tuples()
+
+
+def fetch(db: pw.Database, query: Any) -> list[tuple[Any, ...]]:
+    """Run a query and give all its rows."""
+    sql, params = query.sql()
+    return fetch_all(db, sql, *params)
+
+
+def _behind(prefix: str) -> str:
+    """Give the least text that follows every text with the prefix, byte by byte as SQLite's NOCASE compares."""
+    *begin, last = prefix.encode().lower()
+    return readable(bytes([*begin, ord("[") if last == ord("@") else last + 1]))  # No capital follows the @.
+
+
+def _bound(value: Any) -> Any:
+    """Give a value as a statement takes it; a text that is not UTF-8 goes as its bytes."""
+    if isinstance(value, Garbled):
+        return pw.Cast(pw.Value(value.stored, converter=False), "TEXT")
+    return value

@@ -99,6 +99,12 @@ PROBLEMS = {
         "Nothing was kept. `detail` has the rule's own words, or its name or its table's. "
         "The service did not make the rule: ask who runs it what the rule wants.",
     ),
+    "feed_rewound": Problem(
+        410,
+        "The feed ends before that event",
+        "The database was put back to an earlier state, such as a backup. Read the state anew, from the schedules or "
+        "from the events after 0, and follow from `newest_id` on.",
+    ),
     "payload_too_large": Problem(
         413,
         "The body is too large",
@@ -107,8 +113,8 @@ PROBLEMS = {
     "unsupported_media_type": Problem(
         415,
         "The body is of a type that is not accepted",
-        "Send Content-Type: application/json. PATCH takes application/merge-patch+json too, "
-        "POST /enrollments application/x-ndjson.",
+        "Send Content-Type: application/json, in UTF-8 and without Content-Encoding. PATCH takes "
+        "application/merge-patch+json too, POST /enrollments application/x-ndjson.",
     ),
     "invalid_payload": Problem(
         422,

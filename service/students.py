@@ -8,6 +8,10 @@ import peewee as pw
 from service import models
 from service.database import LEFT_OUT, fetch_one, judged
 from service.errors import ConstraintViolated, StudentHasEnrollments, StudentNotFound
+from service.fields import NAME, checked, row_id, sought
+
+FIELDS = {"name": NAME}
+"""What may be given of a student."""
 
 INSERT_STUDENT = "INSERT INTO students (name) VALUES (?) RETURNING id, name"
 FIND_STUDENT = "SELECT id, name FROM students WHERE id = ?"
@@ -23,9 +27,10 @@ class Student(msgspec.Struct, frozen=True):
 
 
 def insert_student(db: pw.Database, name: str) -> Student:
-    """Add a student; the id is new and never used again. Raises ConstraintViolated."""
+    """Add a student; the id is new and never used again. Raises InvalidPayload, ConstraintViolated."""
+    kept = checked(FIELDS, {"name": name})
     with judged(db):
-        row = fetch_one(db, INSERT_STUDENT, name)
+        row = fetch_one(db, INSERT_STUDENT, kept["name"])
     if row is None:
         raise ConstraintViolated(LEFT_OUT)
     return Student(*row)
@@ -33,7 +38,7 @@ def insert_student(db: pw.Database, name: str) -> Student:
 
 def find_student(db: pw.Database, student_id: int) -> Student:
     """Give one student. Raises StudentNotFound."""
-    row = fetch_one(db, FIND_STUDENT, student_id)
+    row = fetch_one(db, FIND_STUDENT, row_id(student_id))
     if row is None:
         raise StudentNotFound(student_id)
     return Student(*row)
@@ -42,18 +47,23 @@ def find_student(db: pw.Database, student_id: int) -> Student:
 def list_students(
     db: pw.Database,
     prefix: str | None = None,
-    after: tuple[int] | tuple[str, int] | None = None,
+    after: tuple[int] | tuple[str | bytes, int] | None = None,
     limit: int = 100,
 ) -> list[Student]:
-    """Give a page by id, or with a name's prefix by (name, id); `after` is the last key before it."""
-    return [Student(*row) for row in models.page(models.Student, prefix, after, limit).execute(db)]
+    """Give a page by id, or with a name's prefix by (name, id); `after` is the last key before it.
+
+    Raises InvalidQuery.
+    """
+    prefix, _ = sought(name=prefix)
+    return [Student(*row) for row in models.fetch(db, models.page(models.Student, prefix, after, limit))]
 
 
 def update_student(db: pw.Database, student_id: int, changes: Mapping[str, str]) -> Student:
-    """Change the columns that are given. Raises StudentNotFound, ConstraintViolated."""
-    if changes:
+    """Change the columns that are given. Raises InvalidPayload, StudentNotFound, ConstraintViolated."""
+    kept = checked(FIELDS, changes)
+    if kept:
         with judged(db):
-            changed = models.Student.update(changes).where(models.Student.id == student_id).execute(db)
+            changed = models.Student.update(kept).where(models.Student.id == row_id(student_id)).execute(db)
         if not changed:
             find_student(db, student_id)
             raise ConstraintViolated(LEFT_OUT)
@@ -67,7 +77,7 @@ def delete_student(db: pw.Database, student_id: int) -> None:
         return StudentHasEnrollments(student_id) if fetch_one(db, HAS_ENROLLMENTS, student_id) else None
 
     with judged(db, own, deleted=("students", student_id)):
-        row = fetch_one(db, DELETE_STUDENT, student_id)
+        row = fetch_one(db, DELETE_STUDENT, row_id(student_id))
     if row is None:
         find_student(db, student_id)
         raise ConstraintViolated(LEFT_OUT)

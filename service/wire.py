@@ -1,7 +1,6 @@
 """The HTTP edge: bytes to payload, value to response, error to problem (RFC 9457)."""
 
 import asyncio
-import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -12,14 +11,15 @@ import msgspec
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from service import payloads
+from service import body, payloads
+from service.body import EdgeError, Headers
 from service.enrollments import Enrollment
-from service.errors import BulkRefused, Invalid, InvalidPayload, InvalidQuery, ServiceError
+from service.errors import BulkRefused, FeedRewound, Invalid, InvalidPayload, InvalidQuery, ServiceError
+from service.fields import MAX_ID
 from service.problems import PROBLEMS
 from service.store import Store
 
 T = TypeVar("T")
-Headers = tuple[tuple[bytes, bytes], ...]
 Handler = Callable[..., Awaitable["Response"]]
 """Takes the request and, if it has a parameter `query`, the query's values as the class annotated there."""
 
@@ -30,27 +30,16 @@ MAX_BULK_BODY = 2**22
 NO_CONTENT, SERVICE_UNAVAILABLE = 204, 503
 RETRY_AFTER = 1
 """Seconds after which a refused client may try again."""
-JSON = (b"content-type", b"application/json")
-PROBLEM_JSON = (b"content-type", b"application/problem+json")
+_JSON = (b"content-type", body.JSON)
+_PROBLEM_JSON = (b"content-type", b"application/problem+json")
 
+_TYPES = (body.JSON,)
+_PATCH_TYPES = (body.JSON, body.MERGE_PATCH)
+_BULK_TYPES = (body.JSON, body.NDJSON)
 _ID = re.compile("[1-9][0-9]{0,18}")
-_UTF_8 = rb"\s*(;\s*charset\s*=\s*\"?utf-?8\"?\s*)?"
-_JSON = re.compile(rb"application/json" + _UTF_8, re.IGNORECASE)
-_PATCH = re.compile(rb"application/(merge-patch\+)?json" + _UTF_8, re.IGNORECASE)
-_BULK = re.compile(rb"application/(json|x-ndjson)" + _UTF_8, re.IGNORECASE)
+_encode = msgspec.json.Encoder(enc_hook=str.__str__).encode  # A text that is not UTF-8 goes out as it is shown.
 
 logger = logging.getLogger(__name__)
-
-
-class EdgeError(ServiceError):
-    """A refusal that HTTP itself knows, before any rule is asked."""
-
-    sentence = "{reason}"
-
-    def __init__(self, code: str, detail: str, headers: Headers = ()) -> None:
-        """Keep the code with the sentence, and the headers that the status calls for."""
-        super().__init__(code, detail, headers)
-        self.code, self.reason, self.headers = code, detail, headers  # type: ignore[misc]
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -58,12 +47,14 @@ class Response(msgspec.Struct, frozen=True):
 
     status: int
     body: bytes = b""
-    headers: Headers = (JSON,)
+    headers: Headers = (_JSON,)
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
         """Send it; to a HEAD request without the body."""
-        length = () if self.status == NO_CONTENT else ((b"content-length", b"%d" % len(self.body)),)
-        await send({"type": "http.response.start", "status": self.status, "headers": (*self.headers, *length)})
+        headers = [*self.headers]  # A list of its own: what a host has around the app may append to it.
+        if self.status != NO_CONTENT:
+            headers.append((b"content-length", b"%d" % len(self.body)))
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else self.body})
 
 
@@ -85,11 +76,14 @@ class Request:
         """Give an id from the path; for what cannot be one, 0, which nothing ever has."""
         word = self.path(name)
         row_id = int(word) if _ID.fullmatch(word) else 0
-        return row_id if row_id <= payloads.MAX_ID else 0
+        return row_id if row_id <= MAX_ID else 0
 
     def query(self, cls: type[T]) -> T:
         """Give the query's values. Raises InvalidQuery."""
-        return payloads.query(cls, self._query_values()) if self._scope["query_string"] else cls()
+        if not self._scope["query_string"]:
+            return cls()
+        values = self._query_values()
+        return payloads.query(cls, values, self._list(values) if "after" in values else "")
 
     def _query_values(self) -> dict[str, list[str]]:
         raw: bytes = self._scope["query_string"]
@@ -100,45 +94,39 @@ class Request:
 
     async def payload(self, cls: type[T]) -> T:
         """Give the body's payload. Raises InvalidPayload, EdgeError."""
-        _, body = await self._body(_PATCH if self._scope["method"] == "PATCH" else _JSON, MAX_BODY)
-        return payloads.payload(cls, _decode(body))
+        accepted = _PATCH_TYPES if self._scope["method"] == "PATCH" else _TYPES
+        _, content = await body.read(self._scope, self._receive, accepted, MAX_BODY)
+        return payloads.payload(cls, body.decode(content))
 
     async def rows(self, most: int) -> list[tuple[int, int] | ServiceError]:
         """Give the body's rows, a JSON array or NDJSON; one that is no row is its own refusal.
 
         Raises InvalidPayload, EdgeError.
         """
-        media_type, body = await self._body(_BULK, MAX_BULK_BODY)
-        return await asyncio.to_thread(_rows, body, most, ndjson=b"ndjson" in media_type.lower())
-
-    async def _body(self, accepted: re.Pattern[bytes], limit: int) -> tuple[bytes, bytes]:
-        headers = dict(self._scope["headers"])
-        media_type: bytes = headers.get(b"content-type", b"")
-        if not accepted.fullmatch(media_type):
-            raise EdgeError("unsupported_media_type", "The body must be JSON, and its Content-Type must say so.")
-        body = bytearray()
-        length = headers.get(b"content-length", b"")
-        announced = int(length[:20]) if length.isdigit() else 0
-        more = announced <= limit
-        while more:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise ClientDisconnect
-            body += message.get("body", b"")
-            more = message.get("more_body", False) and len(body) <= limit
-        if max(announced, len(body)) > limit:
-            raise EdgeError("payload_too_large", f"The body is over {limit:,} bytes.")
-        return media_type, bytes(body)
+        media_type, content = await body.read(self._scope, self._receive, _BULK_TYPES, MAX_BULK_BODY)
+        return await asyncio.to_thread(_rows, content, most, ndjson=media_type == body.NDJSON)
 
     def url(self, path: str) -> str:
         """Give the public path of one of this app's own, wherever it is mounted."""
         return quote(self._scope.get("root_path", "")) + path
 
-    def next_page(self, cursor: str) -> Headers:
+    def cursor(self, row_id: int, name: str | bytes = "") -> str:
+        """Give the cursor of a row in the list that is asked for."""
+        return payloads.cursor(self._list(self._query_values()), row_id, name)
+
+    def next_page(self, after: str) -> Headers:
         """Give the RFC 8288 Link header to the page after this one."""
-        own = self._scope["path"].removeprefix(self._scope.get("root_path", ""))
-        query = urlencode(self._query_values() | {"after": cursor}, doseq=True)
-        return ((b"link", f'<{self.url(quote(own))}?{query}>; rel="next"'.encode()),)
+        query = urlencode(self._query_values() | {"after": after}, doseq=True)
+        return ((b"link", f'<{self.url(quote(self._own_path()))}?{query}>; rel="next"'.encode()),)
+
+    def _list(self, values: Mapping[str, list[str]]) -> str:
+        """Tell which list is asked for: its path, and the filters as they are given."""
+        filters = sorted((name, given) for name, given in values.items() if name not in ("after", "limit"))
+        return f"{self._own_path()}?{urlencode(filters, doseq=True)}"
+
+    def _own_path(self) -> str:
+        path: str = self._scope["path"]
+        return path.removeprefix(self._scope.get("root_path", ""))
 
 
 class Endpoint:
@@ -153,6 +141,7 @@ class Endpoint:
             for method, handler in {**handlers, **head, "OPTIONS": self._options}.items()
         }
         self._allow = ((b"allow", ", ".join(sorted(self._handlers)).encode()),)
+        self._takes = ((b"accept-patch", b", ".join(_PATCH_TYPES)),) if "PATCH" in handlers else ()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens."""
@@ -171,7 +160,7 @@ class Endpoint:
         await response(scope, receive, send)
 
     async def _options(self, _: Request) -> Response:
-        return Response(NO_CONTENT, headers=self._allow)
+        return Response(NO_CONTENT, headers=(*self._allow, *self._takes))
 
     def _not_allowed(self) -> NoReturn:
         raise EdgeError("method_not_allowed", "This path does not have that method.", self._allow)
@@ -179,12 +168,12 @@ class Endpoint:
 
 def ok(value: object, headers: Headers = ()) -> Response:
     """Answer 200 with a value as JSON."""
-    return Response(200, msgspec.json.encode(value), (JSON, *headers))
+    return Response(200, _encode(value), (_JSON, *headers))
 
 
 def created(value: object, location: str) -> Response:
     """Answer 201 with a value as JSON and where to find it."""
-    return Response(201, msgspec.json.encode(value), (JSON, (b"location", location.encode())))
+    return Response(201, _encode(value), (_JSON, (b"location", location.encode())))
 
 
 def no_content() -> Response:
@@ -215,15 +204,15 @@ def bulk(request: Request, results: Sequence[Enrollment | ServiceError]) -> Resp
 def problem(request: Request, error: ServiceError) -> Response:
     """Answer with a refusal as problem+json."""
     row = PROBLEMS[error.code]
-    headers: Headers = (PROBLEM_JSON, *getattr(error, "headers", ()))
+    headers: Headers = (_PROBLEM_JSON, *getattr(error, "headers", ()))
     if row.status == SERVICE_UNAVAILABLE:
         headers = (*headers, (b"retry-after", b"%d" % RETRY_AFTER))
-    return Response(row.status, msgspec.json.encode(_problem(request, error)), headers)
+    return Response(row.status, _encode(_problem(request, error)), headers)
 
 
 def _problem(request: Request, error: ServiceError) -> dict[str, Any]:
     row = PROBLEMS[error.code]
-    body: dict[str, Any] = {
+    told: dict[str, Any] = {
         "type": request.url(f"/problems/{error.code}"),
         "title": row.title,
         "status": row.status,
@@ -232,17 +221,19 @@ def _problem(request: Request, error: ServiceError) -> dict[str, Any]:
     }
     if isinstance(error, Invalid):
         where = "pointer" if isinstance(error, InvalidPayload) else "parameter"
-        body["errors"] = [{"detail": what, where: place} for place, what in error.faults]
+        told["errors"] = [{"detail": what, where: place} for place, what in error.faults]
     if isinstance(error, BulkRefused):
-        body["errors"] = [
+        told["errors"] = [
             {"detail": refusal.detail, "pointer": f"#/{at}", "code": refusal.code}
             for at, refusal in error.refusals.items()
         ]
-    return body
+    if isinstance(error, FeedRewound):
+        told["newest_id"] = error.newest_id
+    return told
 
 
-def _rows(body: bytes, most: int, *, ndjson: bool) -> list[tuple[int, int] | ServiceError]:
-    values = body.splitlines() if ndjson else _decode(body)
+def _rows(content: bytes, most: int, *, ndjson: bool) -> list[tuple[int, int] | ServiceError]:
+    values = content.splitlines() if ndjson else body.decode(content)
     if not isinstance(values, list):
         raise InvalidPayload([("#", "must be a JSON array of rows")])
     lines = [value for value in values if value != b""]
@@ -253,27 +244,7 @@ def _rows(body: bytes, most: int, *, ndjson: bool) -> list[tuple[int, int] | Ser
 
 def _row(line: object) -> tuple[int, int] | ServiceError:
     try:
-        row = payloads.payload(payloads.BulkRow, _decode(line) if isinstance(line, bytes) else line)
+        row = payloads.payload(payloads.BulkRow, body.decode(line) if isinstance(line, bytes) else line)
     except ServiceError as error:
         return error
     return row.student_id, row.course_id
-
-
-def _decode(body: bytes) -> object:
-    try:
-        return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass
-    # Some JSON is sound and yet more than msgspec holds: 1e999, or half a surrogate pair.
-    # The standard library reads it, so that the refusal can name the field.
-    try:
-        # More than 4,300 digits are more than int takes; 25 are enough to be out of any range here.
-        return json.loads(body.decode(), parse_constant=_not_json, parse_int=lambda digits: int(digits[:25]))
-    except (ValueError, RecursionError) as error:
-        detail = f"The body is not JSON: {error}."
-        raise EdgeError("malformed_json", detail) from error
-
-
-def _not_json(constant: str) -> object:
-    message = f"{constant} is not a JSON value"
-    raise ValueError(message)

@@ -1,7 +1,7 @@
 """Enrollments over HTTP: enroll, show, drop, the schedule and the roster."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import httpx2
@@ -12,7 +12,7 @@ from conftest import Server
 from starlette.testclient import TestClient
 
 from service.courses import insert_course
-from service.enrollments import enroll
+from service.enrollments import enroll, list_roster
 from service.students import insert_student
 
 SEAT = {"status": "enrolled", "position": None}
@@ -55,6 +55,15 @@ def test_an_enrollment_is_found_at_its_location(client: TestClient, enroll: Enro
     assert before - timedelta(milliseconds=1) <= datetime.fromisoformat(enrolled_at) <= datetime.now(UTC)
     shown = client.get("/students/1/courses/2")
     assert (shown.status_code, shown.json()) == (200, answer.json())
+
+
+def test_a_moment_has_a_zone(db: pw.Database) -> None:
+    """A moment of any zone is kept in UTC; one that is in none is refused in words that say so, and nothing is kept."""
+    noon = datetime(2026, 7, 1, 12, tzinfo=timezone(timedelta(hours=-4)))
+    with pytest.raises(ValueError, match=r"has no time zone: give one, as datetime.now\(UTC\) does"):
+        enroll(db, 1, 2, now=noon.replace(tzinfo=None))
+    assert list_roster(db, 2) == []
+    assert enroll(db, 1, 2, now=noon).enrolled_at == "2026-07-01T16:00:00.000Z"
 
 
 def test_the_moment_is_in_utc_everywhere(serve: Callable[..., Server]) -> None:

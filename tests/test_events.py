@@ -18,10 +18,10 @@ from starlette.testclient import TestClient
 from test_migrations import ALL
 from test_seats import add_course, audit, dump, leave, post, put, refusal, run_script
 
-from service import migrate
+from service import Settings, create_app, migrate
 from service.courses import insert_course, update_course
 from service.enrollments import drop, enroll
-from service.errors import MigrationFailed
+from service.errors import FeedRewound, MigrationFailed
 from service.events import list_events
 from service.schema import rollback
 from service.students import insert_student
@@ -159,7 +159,62 @@ def test_the_feed_of_a_student_or_a_course(client: TestClient) -> None:
         assert [event for page in pages for event in page] == expected
         assert len(pages) == max(1, -(-len(expected) // 2))
     assert client.get("/events").json() == everything
-    assert client.get("/events?after=9223372036854775807").json() == []
+
+
+def rewound(answer: httpx2.Response) -> int:
+    """Check that the feed refuses to go on from there, and give the newest id that it tells."""
+    assert refusal(answer) == (410, "feed_rewound")
+    problem = answer.json()
+    assert str(problem["newest_id"]) in problem["detail"]
+    newest_id: int = problem["newest_id"]
+    return newest_id
+
+
+def test_a_feed_that_was_rewound_says_so(client: TestClient, db: pw.SqliteDatabase, path: Path) -> None:
+    """Who has seen more than a restored database holds is told so, and from where to follow."""
+    for query in ("after=0", "after=0&student_id=1", "limit=1"):
+        assert client.get(f"/events?{query}").json() == []
+    assert rewound(client.get("/events?after=1")) == 0
+    add_course(client, None, 0, 1, 2)
+    with closing(sqlite3.connect(path)) as connection, closing(sqlite3.connect(path.with_name("backup.db"))) as backup:
+        connection.backup(backup)
+    leave(client, 2, 1)
+    put(client, 2, 1)
+    last = follow(client)[-1]["id"]
+    with TestClient(create_app(Settings(database_url=str(path.with_name("backup.db"))))) as restored:
+        for query in ("", "&limit=1", "&student_id=1", "&student_id=1&course_id=1", "&course_id=9", "&student_id=0"):
+            assert client.get(f"/events?after={last}{query}").json() == []
+            assert rewound(restored.get(f"/events?after={last}{query}")) == 2
+            assert rewound(restored.get(f"/events?after=9223372036854775807{query}")) == 2
+            assert restored.get(f"/events?after=2{query}").json() == []
+        assert told(follow(restored, after=1)) == [("enrolled", 2, 1)]
+        assert restored.get("/events?after=1&student_id=1").json() == []
+        assert restored.head("/events?after=3").status_code == 410
+        advice = restored.get("/problems/feed_rewound").json()["advice"]
+        assert "newest_id" in advice
+        leave(restored, 2, 1)
+        assert told(restored.get("/events?after=2").json()) == [("dropped", 2, 1)]
+    assert list_events(db, 4) == list_events(db, 4, 1) == list_events(db, 4, None, 9) == []
+    for after in (5, 2**63 - 1, 2**63, 10**400):
+        for whose in ((), (1,), (None, 1), (2, 1), (2**63, 2**63)):
+            with pytest.raises(FeedRewound) as error:
+                list_events(db, after, *whose)
+            assert error.value.newest_id == 4
+
+
+def test_the_newest_event_is_asked_for_only_where_nothing_is_new(client: TestClient, db: pw.SqliteDatabase) -> None:
+    """A page of the feed is one statement, and one more where it is empty and not the first."""
+
+    def statements(after: int, events: int) -> int:
+        asked: list[pw.QueryEvent] = []
+        db.query_hooks.append(asked.append)
+        assert len(list_events(db, after)) == events
+        db.query_hooks.clear()
+        return len(asked)
+
+    assert statements(0, 0) == 1
+    add_course(client, None, 0, 1, 2)
+    assert [statements(after, 2 - after) for after in range(3)] == [1, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import peewee as pw
 import pytest
 from conftest import ROOT
 
-from service.database import fetch_all, open_database
+from service.database import fetch_all, open_database, readable
 from service.models import Course, Enrollment, Student, page
 
 OURS = [model for model in pw.Model.__subclasses__() if model.__module__ == Student.__module__]
@@ -143,18 +143,37 @@ def test_ids_are_never_reused(db: pw.SqliteDatabase, model: type[pw.Model], valu
     assert model.insert(values).execute(db) > first
 
 
-NAMES = ["ada", "Bob", "ADAM", "Ada", "ad\U0010ffff", "ae", "ad", "Ådå", "ad" + 198 * "\U0010ffff"]
+NAMES = [
+    "ada",
+    "Bob",
+    "ADAM",
+    "Ada",
+    "ad\U0010ffff",
+    "ae",
+    "ad",
+    "Ådå",
+    "ad" + 298 * "\U0010ffff",
+    "@",
+    "@a",
+    "[",
+    "Zoe",
+    "{",
+]
 
 
 @pytest.mark.parametrize(
     ("prefix", "after", "ids"),
     [
-        (None, None, [1, 2, 3, 4, 5, 6, 7, 8, 9]),
-        (None, (7,), [8, 9]),
+        (None, None, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]),
+        (None, (12,), [13, 14]),
         ("ad", None, [7, 1, 4, 3, 5, 9]),
         ("AD", ("ad", 7), [1, 4, 3, 5, 9]),
         ("ad", ("ADA", 1), [4, 3, 5, 9]),
-        ("", None, [7, 1, 4, 3, 5, 9, 6, 2, 8]),
+        ("", None, [10, 11, 12, 7, 1, 4, 3, 5, 9, 6, 2, 13, 14, 8]),
+        ("@", None, [10, 11]),
+        ("Z", None, [13]),
+        ("\U0010ffff", None, []),
+        ("ad\U0010ffff", None, [5, 9]),
         ("å", None, []),
         ("%", None, []),
     ],
@@ -176,7 +195,10 @@ A2 = Course.level == "A2"
         (page(Student, None, None, 9), ""),
         (page(Student, None, (5,), 9), "PRIMARY KEY"),
         (page(Student, "a", None, 9), "student_name_id"),
+        (page(Student, "", None, 9), "student_name_id"),
         (page(Student, "a", ("ab", 5), 9), "student_name_id"),
+        (page(Student, "a", (readable(b"a\xff"), 5), 9), "student_name_id"),
+        (page(Student, "\U0010ffff", (b"a\xff", 5), 9), "student_name_id"),
         (page(Course, None, (5,), 9), "PRIMARY KEY"),
         (page(Course, "a", ("ab", 5), 9), "course_name_id"),
         (page(Course, None, None, 9).where(A2), "course_level_id"),

@@ -48,6 +48,7 @@ REFUSALS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "student_has_enrollments": ("DELETE", "/students/2", {}),
     "course_has_enrollments": ("DELETE", "/courses/1", {}),
     "constraint_violated": ("POST", "/students", {"json": {"name": "Mallory"}}),
+    "feed_rewound": ("GET", "/events?after=3", {}),
     "payload_too_large": ("POST", "/students", {"content": b" " * (2**20 + 1), "headers": JSON}),
     "unsupported_media_type": ("POST", "/students", {"content": "{}"}),
     "invalid_payload": ("POST", "/students", {"json": {}}),
@@ -174,6 +175,8 @@ def test_every_path_tells_its_methods(client: TestClient) -> None:
         url = template.format(student_id="x", course_id=9, code="busy")
         answer = client.options(url)
         assert (answer.status_code, answer.content, answer.headers["allow"]) == (204, b"", allow)
+        takes = "application/json, application/merge-patch+json" if "PATCH" in allow else None  # RFC 5789, section 3.1.
+        assert answer.headers.get("accept-patch") == takes
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "BREW"}.difference(allow.split(", ")):
             answer = client.request(method, url)
             assert refusal(answer) == (405, "method_not_allowed")

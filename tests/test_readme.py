@@ -23,8 +23,8 @@ from service import Settings, courses, enrollments, students
 from service.__main__ import cli
 from service.api import MAX_ROWS, MAX_WHOLE, ROUTES
 from service.errors import CourseFull, StudentNotFound
-from service.models import MAX_NAME
-from service.payloads import MAX_ID, MAX_LIMIT
+from service.fields import MAX_ID, MAX_NAME
+from service.payloads import MAX_LIMIT
 from service.problems import PROBLEMS
 from service.server import GRACE
 from service.wire import MAX_BODY, MAX_BULK_BODY

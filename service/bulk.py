@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import peewee as pw
 
-from service.enrollments import Pair, Result, enroll_each
+from service.enrolling import Pair, Result, enroll_each
 from service.errors import BulkRefused, ServiceError
 
 Row = Pair | ServiceError

@@ -1,0 +1,216 @@
+"""How enrolling runs: one statement for many pairs, and what came of each of them."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+import peewee as pw
+
+from service.database import LEFT_OUT, fetch_all, fetch_one, violation
+from service.errors import (
+    AlreadyEnrolled,
+    AlreadyWaitlisted,
+    ConstraintViolated,
+    CourseFull,
+    CourseNotFound,
+    EnrollmentNotFound,
+    ServiceError,
+    StudentNotFound,
+)
+from service.fields import row_id
+
+# The event that begins the enrollment, whose id is also a place in line, is foretold: a host's trigger may write
+# another one first, and then the service's triggers put it right.
+ENROLL = """
+    INSERT INTO enrollments (student_id, course_id, enrolled_at, waiting, event_id)
+    VALUES (?, ?,
+        (SELECT CASE WHEN enrolled >= capacity THEN NULL ELSE ? END FROM courses WHERE id = ?),
+        (SELECT CASE WHEN enrolled >= capacity THEN ? END FROM courses WHERE id = ?),
+        ?)"""
+ROWS_CHANGED = 3
+"""By an enrollment alone: its own row, its course's counts, its event. Another number: a host's trigger acted, too."""
+LAST_EVENT = "SELECT coalesce(max(id), 0) FROM enrollment_events"
+EVENTS_SINCE = "SELECT id, student_id, course_id, type, at FROM enrollment_events WHERE id > ? ORDER BY id LIMIT ?"
+LAST_POSITION = "SELECT waitlisted FROM courses WHERE id = ?"
+WHY_REFUSED = """
+    SELECT EXISTS (SELECT 1 FROM students WHERE id = ?),
+           EXISTS (SELECT 1 FROM courses WHERE id = ?),
+           EXISTS (SELECT 1 FROM enrollments WHERE student_id = ? AND course_id = ? AND waiting IS NULL),
+           EXISTS (SELECT 1 FROM enrollments WHERE student_id = ? AND course_id = ? AND waiting IS NOT NULL),
+           EXISTS (SELECT 1 FROM courses WHERE id = ? AND enrolled >= capacity AND waitlisted >= waitlist_capacity)"""
+STATE = """
+    enrollments.enrolled_at,
+    CASE WHEN enrollments.waiting IS NULL THEN 'enrolled' ELSE 'waitlisted' END,
+    CASE WHEN enrollments.waiting IS NOT NULL THEN (
+        SELECT count(*) FROM enrollments AS ahead
+        WHERE ahead.course_id = enrollments.course_id AND ahead.waiting <= enrollments.waiting) END"""
+FIND_ENROLLMENT = f"""
+    SELECT student_id, course_id, {STATE}
+    FROM enrollments
+    WHERE student_id = ? AND course_id = ?"""
+COUNT_AHEAD = "SELECT count(*) FROM enrollments WHERE course_id = ? AND waiting <= ?"
+
+
+class Enrollment(msgspec.Struct, frozen=True):
+    """A student's seat in a course, or place in line for one.
+
+    `enrolled_at` (RFC 3339, UTC) is None while waiting; `position`, from 1, is None once enrolled.
+    """
+
+    student_id: int
+    course_id: int
+    enrolled_at: str | None
+    status: str
+    position: int | None
+
+
+Pair = tuple[int, int]
+"""(student_id, course_id)"""
+Result = Enrollment | ServiceError
+
+
+def timestamp(moment: datetime) -> str:
+    """Write a moment as RFC 3339 in UTC, to the millisecond: 24 characters that sort by time.
+
+    Raises ValueError for a moment without a zone, of which nobody can tell what it is in UTC.
+    """
+    if moment.utcoffset() is None:
+        raise ValueError(f"{moment!r} has no time zone: give one, as datetime.now(UTC) does.")
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def find_enrollment(db: pw.Database, student_id: int, course_id: int) -> Enrollment:
+    """Give one enrollment. Raises EnrollmentNotFound."""
+    row = fetch_one(db, FIND_ENROLLMENT, row_id(student_id), row_id(course_id))
+    if row is None:
+        raise EnrollmentNotFound(student_id, course_id)
+    return Enrollment(*row)
+
+
+def enroll_each(db: pw.Database, pairs: Iterable[Pair], now: datetime | None = None) -> list[Result]:
+    """Enroll in one course after the other, within a transaction of the caller's; give each pair its result.
+
+    A pair's result is the enrollment as it is after the pair's own statement, or the refusal that `enroll` would
+    raise. `pairs` is read as the work goes on, so it may end when there is no more time. One statement for many
+    pairs gives 1.05 to 1.1 times as many enrollments a second as one for each. Raises ConstraintViolated where a
+    host's rule undid the caller's transaction.
+    """
+    work = _Enrolling(db, pairs, timestamp(now or datetime.now(UTC)))
+    connection, rows = db.connection(), work.rows()
+    while True:
+        try:
+            connection.executemany(ENROLL, rows)
+            break
+        except connection.IntegrityError as error:
+            work.refuse(error)
+            if not connection.in_transaction:  # What follows would commit by itself.
+                raise violation(db, error) from error
+    return work.results()
+
+
+class _Enrolling:
+    """The pairs that ENROLL is run for, and what came of each.
+
+    An enrollment that no host's trigger has a hand in changes ROWS_CHANGED rows, and its result is read from its
+    event, with those of its neighbours. Another one is looked at as soon as its statement has ended.
+    """
+
+    def __init__(self, db: pw.Database, pairs: Iterable[Pair], moment: str) -> None:
+        self._db, self._pairs, self._moment = db, pairs, moment
+        self._connection = db.connection()
+        self._asked: list[Pair] = []
+        self._known: dict[int, Result] = {}
+        self._unread: list[int] = []
+        self._changes = 0
+        self._read_to = self._last_event()
+
+    def _last_event(self) -> int:
+        ((last,),) = fetch_all(self._db, LAST_EVENT)
+        return int(last)
+
+    def rows(self) -> Iterator[tuple[int | str, ...]]:
+        moment = self._moment
+        for student_id, course_id in self._pairs:
+            self._end_last()
+            self._asked.append((student_id, course_id))
+            self._changes = self._connection.total_changes
+            event_id = self._read_to + len(self._unread) + 1
+            yield student_id, course_id, moment, course_id, event_id, course_id, event_id
+
+    def refuse(self, error: Exception) -> None:
+        """Note why the last pair is refused."""
+        pair = self._asked[-1]
+        self._known[len(self._asked) - 1] = violation(self._db, error, why_refused(self._db, *pair))
+
+    def _end_last(self) -> None:
+        at = len(self._asked) - 1
+        if at < 0 or at in self._known:
+            return
+        if self._connection.total_changes - self._changes == ROWS_CHANGED:
+            self._unread.append(at)
+        else:
+            self._read(exact=True)
+            self._known[at] = _as_it_is(self._db, *self._asked[at])
+            self._read_to = self._last_event()
+
+    def results(self) -> list[Result]:
+        self._end_last()
+        self._read(exact=False)
+        return [self._known[at] for at in range(len(self._asked))]
+
+    def _read(self, *, exact: bool) -> None:
+        if self._unread:
+            pairs = [self._asked[at] for at in self._unread]
+            events = fetch_all(self._db, EVENTS_SINCE, self._read_to, len(pairs))
+            if exact or [(student_id, course_id) for _, student_id, course_id, *_ in events] != pairs:
+                results = [_as_it_is(self._db, *pair, events) for pair in pairs]
+            else:
+                results = _as_told(self._db, events)
+            self._known.update(zip(self._unread, results, strict=True))
+            self._unread.clear()
+
+
+def _as_told(db: pw.Database, events: Sequence[tuple[int, int, int, str, str]]) -> list[Result]:
+    """Read enrollments from their events, after which nothing else has happened."""
+    last: dict[int, int] = {}
+    found: list[Result] = []
+    for _, student_id, course_id, status, at in reversed(events):
+        if status == "enrolled":
+            found.append(Enrollment(student_id, course_id, at, status, None))
+        else:
+            if course_id not in last:
+                ((last[course_id],),) = fetch_all(db, LAST_POSITION, course_id)
+            found.append(Enrollment(student_id, course_id, None, status, last[course_id]))
+            last[course_id] -= 1
+    return found[::-1]
+
+
+def _as_it_is(
+    db: pw.Database, student_id: int, course_id: int, events: Sequence[tuple[int, int, int, str, str]] = ()
+) -> Result:
+    """Find an enrollment, or else, as a later statement may have dropped it, what its event said of it."""
+    try:
+        return find_enrollment(db, student_id, course_id)
+    except EnrollmentNotFound:
+        for event_id, *pair, status, at in events:
+            if pair == [student_id, course_id]:
+                if status == "enrolled":
+                    return Enrollment(student_id, course_id, at, status, None)
+                ((ahead,),) = fetch_all(db, COUNT_AHEAD, course_id, event_id)
+                return Enrollment(student_id, course_id, None, status, ahead + 1)
+        return ConstraintViolated(LEFT_OUT)
+
+
+def why_refused(db: pw.Database, student_id: int, course_id: int) -> ServiceError | None:
+    """Find out which of the service's own rules refuses an enrollment as things stand, if any does."""
+    pair = (student_id, course_id)
+    student, course, enrolled, waiting, full = fetch_all(db, WHY_REFUSED, *pair, *pair, *pair, course_id)[0]
+    if not student:
+        return StudentNotFound(student_id)
+    if not course:
+        return CourseNotFound(course_id)
+    if enrolled:
+        return AlreadyEnrolled(*pair)
+    if waiting:
+        return AlreadyWaitlisted(*pair)
+    return CourseFull(course_id) if full else None

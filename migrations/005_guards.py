@@ -79,7 +79,7 @@ CHANGED = (
                 waitlisted = CASE WHEN NEW.waiting IS NULL THEN waitlisted
                                   WHEN waitlisted >= waitlist_capacity OR enrolled < capacity OR capacity IS NULL
                                   THEN {FULL} ELSE waitlisted + 1 END,
-                event_id = {NEWEST}
+                event_id = last_insert_rowid()
             WHERE id = NEW.course_id;
             SELECT raise(ABORT, 'course_not_found: no course has this id') WHERE changes() = 0;
         END""",
@@ -125,7 +125,7 @@ CHANGED = (
         BEGIN SELECT raise(ABORT, 'events are never changed'); END""",
         f"""
         WHEN EXISTS (SELECT 1 FROM enrollment_events WHERE id = NEW.id)
-          OR NEW.at NOT GLOB '{FORM}' OR julianday(NEW.at) IS NULL
+          OR NEW.filed AND (NEW.at NOT GLOB '{FORM}' OR julianday(NEW.at) IS NULL)
         BEGIN
             SELECT raise(ABORT, 'events are never changed')
             WHERE EXISTS (SELECT 1 FROM enrollment_events WHERE id = NEW.id);
@@ -152,6 +152,7 @@ ADDED = {
     "enrollment_asked": f"""
         BEFORE INSERT ON enrollments
         WHEN CASE WHEN NEW.waiting IS NOT NULL THEN NEW.waiting <> {NEXT}
+                  WHEN NEW.event_id IS NOT NULL THEN NEW.enrolled_at IS NULL
                   ELSE coalesce(NEW.enrolled_at NOT GLOB '{FORM}', 1)
                     OR (SELECT enrolled >= capacity FROM courses WHERE id = NEW.course_id) END
         BEGIN

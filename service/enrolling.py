@@ -119,55 +119,56 @@ class _Enrolling:
         self._db, self._pairs, self._moment = db, pairs, moment
         self._connection = db.connection()
         self._asked: list[Pair] = []
-        self._known: dict[int, Result] = {}
-        self._unread: list[int] = []
+        self._results: list[Result | None] = []
+        self._unread = 0
+        """Results before this one are known; from there on None is what is to be read from the events."""
         self._changes = 0
-        self._read_to = self._last_event()
+        self._expect_events()
 
-    def _last_event(self) -> int:
-        ((last,),) = fetch_all(self._db, LAST_EVENT)
-        return int(last)
+    def _expect_events(self) -> None:
+        ((self._read_to,),) = fetch_all(self._db, LAST_EVENT)
+        self._event_id = self._read_to + 1
 
     def rows(self) -> Iterator[tuple[int | str, ...]]:
-        moment = self._moment
+        connection, moment = self._connection, self._moment
         for student_id, course_id in self._pairs:
             self._end_last()
             self._asked.append((student_id, course_id))
-            self._changes = self._connection.total_changes
-            event_id = self._read_to + len(self._unread) + 1
-            yield student_id, course_id, moment, course_id, event_id, course_id, event_id
+            self._results.append(None)
+            self._changes = connection.total_changes
+            yield student_id, course_id, moment, course_id, self._event_id, course_id, self._event_id
 
     def refuse(self, error: Exception) -> None:
         """Note why the last pair is refused."""
-        pair = self._asked[-1]
-        self._known[len(self._asked) - 1] = violation(self._db, error, why_refused(self._db, *pair))
+        self._results[-1] = violation(self._db, error, why_refused(self._db, *self._asked[-1]))
 
     def _end_last(self) -> None:
-        at = len(self._asked) - 1
-        if at < 0 or at in self._known:
+        if not self._results or self._results[-1] is not None:
             return
         if self._connection.total_changes - self._changes == ROWS_CHANGED:
-            self._unread.append(at)
+            self._event_id += 1
         else:
-            self._read(exact=True)
-            self._known[at] = _as_it_is(self._db, *self._asked[at])
-            self._read_to = self._last_event()
+            self._read(len(self._results) - 1, exact=True)
+            self._results[-1] = _as_it_is(self._db, *self._asked[-1])
+            self._unread = len(self._results)
+            self._expect_events()
 
     def results(self) -> list[Result]:
         self._end_last()
-        self._read(exact=False)
-        return [self._known[at] for at in range(len(self._asked))]
+        self._read(len(self._results), exact=False)
+        return [result for result in self._results if result is not None]
 
-    def _read(self, *, exact: bool) -> None:
-        if self._unread:
-            pairs = [self._asked[at] for at in self._unread]
+    def _read(self, end: int, *, exact: bool) -> None:
+        places = [at for at in range(self._unread, end) if self._results[at] is None]
+        if places:
+            pairs = [self._asked[at] for at in places]
             events = fetch_all(self._db, EVENTS_SINCE, self._read_to, len(pairs))
             if exact or [(student_id, course_id) for _, student_id, course_id, *_ in events] != pairs:
-                results = [_as_it_is(self._db, *pair, events) for pair in pairs]
+                found = [_as_it_is(self._db, *pair, events) for pair in pairs]
             else:
-                results = _as_told(self._db, events)
-            self._known.update(zip(self._unread, results, strict=True))
-            self._unread.clear()
+                found = _as_told(self._db, events)
+            for at, result in zip(places, found, strict=True):
+                self._results[at] = result
 
 
 def _as_told(db: pw.Database, events: Sequence[tuple[int, int, int, str, str]]) -> list[Result]:

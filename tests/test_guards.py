@@ -140,6 +140,7 @@ def test_the_database_allows(other: sqlite3.Connection, sql: str) -> None:
         (f"(student_id, course_id, enrolled_at) VALUES (3, 1, '{TIME}')", "waitlisted", None),
         ("(student_id, course_id, waiting) VALUES (3, 1, 1)", "waitlisted", None),
         ("(student_id, course_id, event_id) VALUES (3, 1, 1)", "waitlisted", None),
+        (f"(student_id, course_id, enrolled_at, event_id) VALUES (3, 2, '{TIME}', 1)", "enrolled", TIME),
     ],
 )
 def test_a_plain_insert_enrolls(

@@ -106,8 +106,8 @@ CHANGED = (
         "enrollment_dropped",
         """waitlisted = waitlisted - (OLD.waiting IS NOT NULL)
             WHERE id = OLD.course_id;""",
-        f"""waitlisted = waitlisted - (OLD.waiting IS NOT NULL),
-                event_id = {NEWEST}
+        """waitlisted = waitlisted - (OLD.waiting IS NOT NULL),
+                event_id = last_insert_rowid()
             WHERE id = OLD.course_id;
             UPDATE courses SET capacity = capacity WHERE id = OLD.course_id AND waitlisted > 0;""",
     ),
@@ -116,8 +116,8 @@ CHANGED = (
     (
         "seats_freed",
         "waitlisted = waitlisted - min(waitlisted, coalesce(capacity - enrolled, waitlisted))",
-        f"""waitlisted = waitlisted - min(waitlisted, coalesce(capacity - enrolled, waitlisted)),
-                event_id = {NEWEST}""",
+        """waitlisted = waitlisted - min(waitlisted, coalesce(capacity - enrolled, waitlisted)),
+                event_id = last_insert_rowid()""",
     ),
     (
         "event_added",
@@ -191,10 +191,10 @@ ADDED = {
             SELECT CASE WHEN NEW.id IS NOT OLD.id THEN raise(ABORT, 'the id of a course never changes')
                 {COURSE_COLUMNS} END;
         END""",
-    "course_counted": f"""
+    "course_counted": """
         BEFORE UPDATE OF enrolled, waitlisted, event_id ON courses
         WHEN (NEW.enrolled, NEW.waitlisted, NEW.event_id) IS NOT (OLD.enrolled, OLD.waitlisted, OLD.event_id)
-          AND NOT coalesce(NEW.event_id > coalesce(OLD.event_id, 0) AND NEW.event_id = {NEWEST}, 0)
+          AND NOT coalesce(NEW.event_id > coalesce(OLD.event_id, 0) AND NEW.event_id = last_insert_rowid(), 0)
         BEGIN SELECT raise(ABORT, 'the counts of a course belong to its enrollments'); END""",
     "course_deleted": """
         BEFORE DELETE ON courses WHEN EXISTS (SELECT 1 FROM enrollments WHERE course_id = OLD.id)

@@ -1,16 +1,14 @@
 """Bulk enrolling: many rows, each judged as the single call would judge it."""
 
-import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import peewee as pw
 
-from service.enrolling import Pair, Result, enroll_each
+from service.enrolling import Result, Row, enroll_each
 from service.errors import BulkRefused, ServiceError
 
-Row = Pair | ServiceError
-"""(student_id, course_id), or the refusal of a row that is no such pair."""
+__all__ = ["Result", "Row", "enroll_all", "enroll_many"]
 
 SLICE_SECONDS = 0.03
 """How long one unit of work goes on; what it has not reached is for the next one."""
@@ -19,7 +17,7 @@ SLICE_SECONDS = 0.03
 def enroll_many(db: pw.Database, rows: Sequence[Row], seconds: float = SLICE_SECONDS) -> list[Result]:
     """Enroll the first rows, as many as fit in the time and at least one; one result a row, in order."""
     with db.atomic("IMMEDIATE"):
-        return _enroll(db, rows, seconds)
+        return enroll_each(db, rows, until=time.monotonic() + seconds)
 
 
 def enroll_all(db: pw.Database, rows: Sequence[Row], atomic: bool = False, dry_run: bool = False) -> list[Result]:
@@ -28,28 +26,10 @@ def enroll_all(db: pw.Database, rows: Sequence[Row], atomic: bool = False, dry_r
     Raises BulkRefused if `atomic` and any row is refused; nothing is kept then.
     """
     with db.atomic("IMMEDIATE") as undo:
-        results = _enroll(db, rows, math.inf)
+        results = enroll_each(db, rows)
         refusals = {at: result for at, result in enumerate(results) if isinstance(result, ServiceError)}
         if atomic and refusals:
             raise BulkRefused(refusals, len(rows))
         if dry_run:
             undo.rollback()
     return results
-
-
-def _enroll(db: pw.Database, rows: Sequence[Row], seconds: float) -> list[Result]:
-    until = time.monotonic() + seconds
-    reached: list[ServiceError | None] = []
-
-    def pairs() -> Iterator[Pair]:
-        for row in rows:
-            if reached and time.monotonic() > until:
-                return
-            if isinstance(row, ServiceError):
-                reached.append(row)
-            else:
-                reached.append(None)
-                yield row
-
-    enrolled = iter(enroll_each(db, pairs()))
-    return [next(enrolled) if refusal is None else refusal for refusal in reached]

@@ -151,7 +151,9 @@ COURSE_COLUMNS = """
 ADDED = {
     "enrollment_asked": f"""
         BEFORE INSERT ON enrollments
-        WHEN CASE WHEN NEW.waiting IS NOT NULL THEN NEW.waiting <> {NEXT}
+        WHEN CASE WHEN NEW.waiting IS NOT NULL
+                  THEN NEW.waiting <> {NEXT}
+                    OR (SELECT waitlisted >= waitlist_capacity FROM courses WHERE id = NEW.course_id)
                   WHEN NEW.event_id IS NOT NULL THEN NEW.enrolled_at IS NULL
                   ELSE coalesce(NEW.enrolled_at NOT GLOB '{FORM}', 1)
                     OR (SELECT enrolled >= capacity FROM courses WHERE id = NEW.course_id) END
@@ -164,7 +166,14 @@ ADDED = {
                      WHEN NEW.enrolled_at GLOB '????-??-??*' AND julianday(NEW.enrolled_at) IS NOT NULL
                      THEN strftime('%Y-%m-%dT%H:%M:%fZ', NEW.enrolled_at)
                      ELSE {NO_TIME} END,
-                CASE WHEN (SELECT enrolled >= capacity FROM courses WHERE id = NEW.course_id) THEN {NEXT} END,
+                (SELECT CASE WHEN enrolled < capacity OR capacity IS NULL THEN NULL
+                             WHEN waitlisted >= waitlist_capacity AND EXISTS (
+                                 SELECT 1 FROM students WHERE id = NEW.student_id
+                             ) AND NOT EXISTS (
+                                 SELECT 1 FROM enrollments
+                                 WHERE student_id = NEW.student_id AND course_id = NEW.course_id
+                             ) THEN {FULL} ELSE {NEXT} END
+                 FROM courses WHERE id = NEW.course_id),
                 {NEXT});
             SELECT raise(IGNORE);
         END""",

@@ -57,10 +57,8 @@ def settled(text: str) -> str:
     return re.sub(r"^(HTTP/1.1 \d{3}) .*", r"\1", text).rstrip()
 
 
-EXAMPLES: list[tuple[str, str]] = [
-    (command, settled(answer))
-    for command, answer in re.findall(r"^```console\n\$ (curl [^`]*?)\n(HTTP(?:.*\n)*?)```", README, re.MULTILINE)
-]
+EXAMPLE = re.compile(r"^```sh\n(curl [^`]*?)\n```\n\n```http\n(HTTP(?:.*\n)*?)```", re.MULTILINE)
+EXAMPLES: list[tuple[str, str]] = [(command, settled(answer)) for command, answer in EXAMPLE.findall(README)]
 
 
 def paste(command: str) -> str:
@@ -77,7 +75,7 @@ def test_tour(serve: Callable[[], Server], path: Path) -> None:
     server = serve()
     address = server.url.removeprefix("http://")
     assert server.line.replace(address, SHOWN).replace(str(path), Settings().database_url) in section("Start")
-    assert len(EXAMPLES) == README.count("\n$ curl ")
+    assert len(EXAMPLES) == README.count("```sh\ncurl ")
     assert [(command, paste(command.replace(SHOWN, address))) for command, _ in EXAMPLES] == EXAMPLES
 
 
@@ -89,7 +87,7 @@ def test_tour_shows_every_endpoint() -> None:
         method = re.search(r"-X (\w+)", command)
         assert asked
         route = next(route for route in ROUTES if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", route), asked[1]))
-        shown.add((route, method[1] if method else "POST" if " -d " in command else "GET"))
+        shown.add((route, method[1] if method else "POST" if re.search(" (-d|--json) ", command) else "GET"))
     assert shown >= {(route, method) for route, methods in ROUTES.items() for method in methods}
 
 
@@ -260,7 +258,7 @@ def test_embedding_in_datasette(tmp_path: Path) -> None:
     """With the plugin and the two commands that are shown, Datasette and the API answer from one file."""
     (plugin,) = blocks("python", section("In Datasette"))
     save(plugin, tmp_path)
-    migrate, datasette = re.findall(r"^\$ (.*)", section("In Datasette"), re.MULTILINE)
+    migrate, datasette = "".join(blocks("sh", section("In Datasette"))).splitlines()
     migrate = migrate.replace("python", sys.executable, 1)
     subprocess.run(shlex.split(migrate), cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
     with hosting(*shlex.split(datasette), folder=tmp_path) as client:
@@ -274,7 +272,8 @@ def test_prefix(serve: Callable[..., Server]) -> None:
     nginx = re.search(r"location (/\w+)/ \{\n +proxy_pass (\S+);", section("nginx"))
     assert unit
     assert nginx
-    assert nginx[2] == f"http://{SHOWN}/"
+    assert nginx[2] == "http://enrollment/"
+    assert f"upstream enrollment {{\n    server {SHOWN};" in section("nginx")
     with httpx2.Client(base_url=serve(**{unit[1]: unit[2]}).url) as client:
         added = client.post("/students", json={"name": "Ada"})
         assert added.headers["location"] == f"{nginx[1]}/students/1"
@@ -286,11 +285,11 @@ def test_backup_and_restore(serve: Callable[[], Server], path: Path, tool: str) 
     if tool == "sqlite3" and not shutil.which(tool):
         pytest.skip("sqlite3 is not on this machine")
     here = {"/var/lib/enrollment/enrollment.db": path, "/var/backups/": f"{path.parent}/", "python3": sys.executable}
-    commands = "".join(blocks("console", section("Backups")))
+    commands = "".join(blocks("sh", section("Backups")))
     for there, ours in here.items():
         commands = commands.replace(there, str(ours))
     stop = "systemctl stop enrollment"
-    before, after = (re.findall(r"^# (.*)", part, re.MULTILINE) for part in commands.split(stop))
+    before, after = (part.strip().splitlines() for part in commands.split(stop))
     (backup,) = (command for command in before if command.startswith(str(here.get(tool, tool))))
 
     server = serve()

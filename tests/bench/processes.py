@@ -8,6 +8,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -81,11 +82,11 @@ def take_machine() -> None:
     # All that this process itself does stays off the server's core.
     os.sched_setaffinity(0, {LOAD_CORE})
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        signal.signal(number, _stop_here)
 
 
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
+def _stop_here(number: int, _: object) -> NoReturn:
+    sys.exit(f"Stopped by {signal.Signals(number).name}.")
 
 
 def machine() -> dict[str, Any]:

@@ -68,7 +68,7 @@ def serve(
     BUSY_TIMEOUT and MAX_PENDING_WRITES are read from the environment too.
     """
     settings = _settings(host=host, port=port, root_path=root_path, database_url=database_url)
-    server = Server(create_app(settings, migrate=migrate), settings)
+    server = Server(create_app(settings, migrate=migrate, snapshot_per_turn=True), settings)
     with suppress(KeyboardInterrupt):
         server.run()
 

@@ -13,12 +13,14 @@ ServiceError                      while serving: a code, and a sentence as `deta
 │   ├── WaitlistCapacityBelowWaitlisted   waitlist_capacity_below_waitlisted
 │   ├── BulkRefused               bulk_refused
 │   ├── StudentHasEnrollments     student_has_enrollments
-│   └── CourseHasEnrollments      course_has_enrollments
+│   ├── CourseHasEnrollments      course_has_enrollments
+│   └── ConstraintViolated        constraint_violated
 ├── Invalid                       with every fault at once
 │   ├── InvalidPayload            invalid_payload
 │   └── InvalidQuery              invalid_query
 ├── Busy                          busy
-└── StorageUnavailable            storage_unavailable
+├── StorageUnavailable            storage_unavailable
+└── AsyncioOnly                   internal_error
 
 SetupError                        before serving: a sentence that says how to mend it
 ├── SchemaMismatch
@@ -121,6 +123,12 @@ class CourseHasEnrollments(Conflict):
     code, sentence = "course_has_enrollments", "Course {} has students enrolled or waiting; drop them first."
 
 
+class ConstraintViolated(Conflict):
+    """A rule in the database that is not the service's own, such as a host's, stands against it."""
+
+    code, sentence = "constraint_violated", "A rule of the database refuses this: {}."
+
+
 class Invalid(ServiceError):
     """What was sent breaks its rules; `faults` are all of (where, what), in order."""
 
@@ -152,6 +160,13 @@ class StorageUnavailable(ServiceError):
     """The database file cannot be read or written; the sentence says what is known."""
 
     code = "storage_unavailable"
+
+
+class AsyncioOnly(ServiceError):
+    """The host's event loop is not one that the service can run on, such as trio's."""
+
+    code = "internal_error"
+    sentence = "The service runs on asyncio only, and not on another event loop such as trio's: run it on asyncio."
 
 
 class SetupError(Exception):

@@ -93,6 +93,12 @@ PROBLEMS = {
         "The course has students enrolled or waiting",
         "Drop each first, waiting or enrolled: DELETE /students/{student_id}/courses/{course_id}.",
     ),
+    "constraint_violated": Problem(
+        409,
+        "A rule of the database refuses this",
+        "Nothing was kept. `detail` has the rule's own words, or its name or its table's. "
+        "The service did not make the rule: ask who runs it what the rule wants.",
+    ),
     "payload_too_large": Problem(
         413,
         "The body is too large",

@@ -5,7 +5,7 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 import peewee as pw
 
-from service.database import database_path, fetch_all, open_database
+from service.database import database_path, enter_wal, fetch_all, open_database
 from service.errors import MigrationFailed, SchemaMismatch, SetupError
 
 HISTORY = "enrollment_migrations"
@@ -108,10 +108,7 @@ def migrate(url: str | os.PathLike[str]) -> list[str]:
         with db.atomic("IMMEDIATE"):  # The whole run, so that two cannot interleave.
             _check_not_ahead(db, url)
             done: list[str] = _router(db).run()
-        # In WAL mode reads and writes do not wait for each other; the file stays in it. SQLite refuses the
-        # switch while another process writes; one that migrates as well comes here in its turn.
-        with suppress(pw.OperationalError):
-            db.journal_mode = "wal"
+        enter_wal(db)  # Where another process is in the way, as it migrates too, it comes here in its turn.
     return done
 
 

@@ -1,6 +1,5 @@
 """The HTTP edge: bytes to payload, value to response, error to problem (RFC 9457)."""
 
-import asyncio
 import json
 import logging
 import re
@@ -16,7 +15,7 @@ from service import payloads
 from service.enrollments import Enrollment
 from service.errors import BulkRefused, Invalid, InvalidPayload, InvalidQuery, ServiceError
 from service.problems import PROBLEMS
-from service.store import Store
+from service.store import Store, in_thread
 
 T = TypeVar("T")
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -107,7 +106,7 @@ class Request:
         Raises InvalidPayload, EdgeError.
         """
         media_type, body = await self._body(_BULK, MAX_BULK_BODY)
-        return await asyncio.to_thread(_rows, body, most, ndjson=b"ndjson" in media_type.lower())
+        return await in_thread(_rows, body, most, ndjson=b"ndjson" in media_type.lower())
 
     async def _body(self, accepted: re.Pattern[bytes], limit: int) -> tuple[bytes, bytes]:
         headers = dict(self._scope["headers"])

@@ -79,7 +79,7 @@ def serve(
     settings = _settings(host=host, port=port, root_path=root_path, database_url=database_url)
     # Nobody connects before the schema is right, and the schema is not touched for a port that is taken.
     with taking_port(settings) as sockets:
-        Server(create_app(settings, migrate=migrate), settings).run(sockets)
+        Server(create_app(settings, migrate=migrate, snapshot_per_turn=True), settings).run(sockets)
 
 
 @cli.command()

@@ -1,110 +1,51 @@
-"""The database file, connections to it, and the two ways to run a statement."""
+"""Connections to the database file, the ways to run a statement, and what a database's errors say in words."""
 
-import errno
 import logging
-import os
 import re
-import shlex
 import sqlite3
-import stat
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import peewee as pw
 
-from service.errors import Busy, ConstraintViolated, ServiceError, SetupError, StorageUnavailable
+from service.errors import Busy, ConstraintViolated, ServiceError, StorageUnavailable
 
 logger = logging.getLogger(__name__)
 
 
-_URL = "sqlite:///"
-_ANY_URL = re.compile(r"(?:jdbc:|sqlite:///(?=file:))?([a-z][a-z0-9+.-]+):(//)?(.*)", re.IGNORECASE | re.DOTALL)
-"""A URL as any tool writes it. A scheme has two letters or more, so that a file may be called a:b.db."""
-
-
-def database_path(url: str | os.PathLike[str]) -> Path:
-    """Give the absolute path that a URL or a path names; the file may be missing, its folder not.
-
-    Raises SetupError, with the right form, for anything but a SQLite file.
-    """
-    text = os.fspath(url)
-    if (right := _right_form(text)) != text:
-        raise _not_a_url(text, f"write {right!r}")
-    try:
-        name = unquote(text.removeprefix(_URL), errors="strict") if text.startswith(_URL) else text
-        name.encode()
-    except UnicodeError as error:
-        raise _not_a_url(text, "write the file's name in UTF-8") from error
-    if re.search(r"[\x00-\x1f\x7f]", name):
-        raise _not_a_url(text, "write the file's name without control characters")
-    path = Path(name).absolute()
-    _check_place(path, text)
-    if name.endswith("/"):
-        raise _not_a_url(text, f"write {str(path)!r}")
-    return path
-
-
-def _right_form(text: str) -> str:
-    """Give what a text means, as it is written here; what is right stays as it is.
-
-    Raises SetupError if it means no file.
-    """
-    text = text.lstrip("\ufeff").strip()  # What an env file leaves around a value.
-    if quoted := re.fullmatch(r"""(["'])(.*)\1""", text, re.DOTALL):
-        return _right_form(quoted[2])
-    start, path, query = "", text, [""]
-    if found := _ANY_URL.fullmatch(text):
-        scheme, slashes, rest = found.groups()
-        if "sqlite" not in scheme.lower() and scheme.lower() != "file":
-            mend = f"write {_URL}relative.db or {_URL}/absolute.db, or a path, with ./ before a name that begins so"
-            raise _not_a_url(f"{scheme}:...", mend)  # What follows may have a password in it.
-        path, *query = re.split("[?#]", rest, maxsplit=1)
-        if slashes:  # Of three, the last one begins an absolute path in a file: URL, and no other.
-            path = path.removeprefix("localhost" if scheme.lower() == "file" else "/")
-        start = _URL
-    if path in ("", ":memory:") or "mode=memory" in "".join(query):
-        message = f"The database is a file, as {_URL}school.db is: in memory each connection would have its own."
-        raise SetupError(message)
-    return start + os.path.expanduser(path)  # noqa: PTH111 - pathlib refuses the name of a user whom it does not know.
-
-
-def _not_a_url(text: str, mend: str) -> SetupError:
-    return SetupError(f"{text!r} is not a database URL: {mend}.")
-
-
-def _check_place(path: Path, text: str) -> None:
-    """Raise SetupError unless a database may be at the path, or be made there."""
-    try:
-        found = path.stat()
-    except FileNotFoundError as error:
-        folder = path.resolve().parent  # A link may lead out of the folder that it is in.
-        if not folder.is_dir():
-            message = (
-                f"There is no folder {folder} for the database {path.name}; "
-                f"make it with: mkdir -p {shlex.quote(str(folder))}"
-            )
-            raise SetupError(message) from error
-    except OSError as error:
-        message = f"The database {path} cannot be reached: {error.strerror}."
-        raise SetupError(message) from error
-    else:
-        if stat.S_ISDIR(found.st_mode):
-            raise _not_a_url(text, f"name a file in that folder, such as {str(path / 'enrollment.db')!r}")
-
-
 class Database(pw.SqliteDatabase):
-    """Remembers that a transaction came to its COMMIT: of one that fails there, nobody can tell what was kept."""
+    """Remembers what became of a transaction at its COMMIT."""
 
     committing = False
+    """Whether it came to it: of a transaction that fails there, nobody can tell what was kept."""
+    violated: ServiceError | None = None
+    """The constraint that stood against it, after which nothing is kept."""
 
     def commit(self) -> None:
         """Commit the transaction."""
         self.committing = True
-        super().commit()
+        try:
+            super().commit()
+        except pw.IntegrityError as error:
+            self.violated = violation(self, error)  # Only while the transaction is open it shows which row it is.
+            raise
 
+    def connect(self, reuse_if_open: bool = False) -> bool:
+        """Open a connection of this thread."""
+        opened = super().connect(reuse_if_open)
+        ((page_size,),) = fetch_all(self, "PRAGMA page_size")
+        self.execute_sql(f"PRAGMA journal_size_limit = {MOST_LOG * page_size}")
+        return opened
+
+
+CHECKPOINT = 8000
+"""Pages in the -wal at which a commit copies them to the database. Eight times SQLite's own, 16 MB of small pages: a
+quarter more enrollments a second, as pages that many of them change are copied less often."""
+MOST_LOG = 2 * CHECKPOINT
+"""Pages to which the -wal is cut once it is copied: one that a long reader, such as a backup, held up grows on."""
 
 PRAGMAS = {
     "foreign_keys": True,
@@ -112,9 +53,7 @@ PRAGMAS = {
     "temp_store": "MEMORY",
     # KiB, eight times SQLite's own: a bulk is 1.2 to 1.4 times as fast, as what it changes leaves the cache only once.
     "cache_size": -16_000,
-    # Eight times SQLite's own, 16 MB of small pages: a quarter more enrollments a second, as pages that many of them
-    # change are copied to the database less often.
-    "wal_autocheckpoint": 8000,
+    "wal_autocheckpoint": CHECKPOINT,
 }
 """What each connection is set to. A commit is synced before it returns; what a savepoint may undo is in memory."""
 
@@ -138,26 +77,13 @@ def open_database(
     )
 
 
-class File:
-    """A database file that must stay where it is: SQLite itself goes on writing to one that is gone."""
+def enter_wal(db: pw.SqliteDatabase) -> None:
+    """Put a file in WAL mode, in which it stays: reads and writes do not wait for each other then.
 
-    def __init__(self, path: Path) -> None:
-        """Remember which file it is: another one at the same path will be refused."""
-        self._path = path
-        self._identity = self._look()
-
-    def _look(self) -> tuple[int, int]:
-        found = os.stat(self._path)  # noqa: PTH116 - on the path of every request, and Path.stat is slower.
-        return found.st_dev, found.st_ino
-
-    def verify(self) -> None:
-        """Raise OSError unless the file that was opened is still the one at the path."""
-        if self._look() != self._identity:
-            raise OSError(errno.ESTALE, "its file was replaced while the service ran; restart the service")
-
-    def open(self, busy_timeout: float, **pragmas: Any) -> Database:
-        """Open it for one thread at a time."""
-        return open_database(self._path, busy_timeout=busy_timeout, thread_safe=False, **pragmas)
+    A copy that a backup made may be in another mode. SQLite refuses the switch while another connection is at work.
+    """
+    with suppress(pw.OperationalError):
+        db.journal_mode = "wal"
 
 
 class Garbled(str):
@@ -217,10 +143,32 @@ def transaction(db: pw.Database) -> AbstractContextManager[Any]:
 
 def is_locked(error: BaseException) -> bool:
     """Tell whether a database error means that another connection holds a lock."""
-    cause: Any = error
+    cause: Any = newest(error)
     while hasattr(cause, "orig"):  # Peewee wraps an error of the driver, at times twice.
         cause = cause.orig
     return getattr(cause, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def newest(error: BaseException) -> BaseException:
+    """Give the newest error of the database, or of its file, among those that one was raised on account of.
+
+    Where SQLite has undone a transaction by itself, a ROLLBACK, COMMIT or ROLLBACK TO finds none: that is no news.
+    """
+    chain = [error]
+    while chain[-1].__context__ is not None:
+        chain.append(chain[-1].__context__)
+    news = (each for each in chain if isinstance(each, _OF_STORAGE) and not str(each).startswith(_NOTHING_TO_END))
+    return next(news, error)
+
+
+_OF_STORAGE = (pw.DatabaseError, sqlite3.Error, OSError)
+_NOTHING_TO_END = ("cannot rollback", "cannot commit", "no such savepoint")
+
+
+def is_failure(error: BaseException) -> bool:
+    """Tell whether it is the database or its file that failed, and neither a constraint nor a rule."""
+    cause = newest(error)
+    return isinstance(cause, _OF_STORAGE) and not isinstance(cause, (pw.IntegrityError, sqlite3.IntegrityError))
 
 
 LEFT_OUT = "a trigger left the row as it was, and said nothing"
@@ -246,12 +194,16 @@ def judged(
 def violation(
     db: pw.Database, error: BaseException, own: ServiceError | None = None, deleted: tuple[str, int] | None = None
 ) -> ServiceError:
-    """Tell which rule an error is of, as `judged` does."""
-    message = str(error)
+    """Tell which rule an error is of, as `judged` does.
+
+    SQLite does not say which reference is broken; the rows, or a transaction that is still open after its COMMIT
+    failed, do.
+    """
+    message = str(newest(error))
     if own is not None and message.startswith(f"{own.code}: "):
         return own
-    if deleted is not None and message == "FOREIGN KEY constraint failed":
-        message = _referring(db, *deleted) or message
+    if message == "FOREIGN KEY constraint failed":
+        message = (_referring(db, *deleted) if deleted else _broken_reference(db)) or message
     return ConstraintViolated(message.rstrip("."))
 
 
@@ -269,12 +221,46 @@ def _referring(db: pw.Database, table: str, row_id: int) -> str | None:
     return None
 
 
+# References that are checked at COMMIT are few, and a host's: the service's own are checked at once.
+_DEFERRED = "SELECT name FROM sqlite_master WHERE type = 'table' AND sql LIKE '%DEFERRABLE%'"
+_BROKEN_REFERENCE = f"""
+    SELECT broken."table", broken.parent
+    FROM ({_DEFERRED}) AS child JOIN pragma_foreign_key_check(child.name) AS broken
+    LIMIT 1"""
+SEARCH_SECONDS = 0.05
+"""How long a broken reference is searched for: a host's tables may be large, and other writes wait."""
+
+
+def _broken_reference(db: pw.Database) -> str | None:
+    until = time.monotonic() + SEARCH_SECONDS
+    connection = db.connection()
+    connection.set_progress_handler(lambda: time.monotonic() > until, 10_000)
+    try:
+        found = fetch_one(db, _BROKEN_REFERENCE)
+    except pw.DatabaseError:  # The time is over, or the host's schema is broken in itself.
+        connection.set_progress_handler(None, 0)
+        found = " or ".join(name for (name,) in fetch_all(db, _DEFERRED)), "another table"
+    connection.set_progress_handler(None, 0)
+    return None if found is None else "a row of {} would refer to a row of {} that is not there".format(*found)
+
+
+_FAIL = re.compile(r"\b(RAISE\s*\(\s*|OR\s+|ON\s+CONFLICT\s+)FAIL\b", re.IGNORECASE)
+
+
+def may_leave_half(db: pw.Database) -> bool:
+    """Tell whether a host's rule may refuse a statement and leave its first half, which only FAIL does.
+
+    Whether one has done so cannot be told afterwards: SQLite's count of changes moves for triggers that are undone,
+    and does not move for what a trigger's trigger leaves.
+    """
+    rules = fetch_all(db, "SELECT sql FROM sqlite_master WHERE sql LIKE '%FAIL%'")
+    return any(_FAIL.search(sql) for (sql,) in rules)
+
+
 def refusal(error: Exception, kept: str) -> ServiceError:
     """Put a database error in the service's words, and in the log; `kept` says what became of the work."""
     if is_locked(error):
         return Busy(f"Another process holds the database. {kept}")
     logger.error("The database cannot be used.", exc_info=error)
-    cause: BaseException = error
-    while cause.__context__ is not None:  # A rollback that fails hides what it was to undo.
-        cause = cause.__context__
+    cause = newest(error)
     return StorageUnavailable(f"The database cannot be used: {getattr(cause, 'strerror', cause)}. {kept}")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import msgspec
 import peewee as pw
 
-from service.database import LEFT_OUT, fetch_all, fetch_one, violation
+from service.database import LEFT_OUT, fetch_all, fetch_one, may_leave_half, violation
 from service.errors import (
     AlreadyEnrolled,
     AlreadyWaitlisted,
@@ -108,8 +108,8 @@ def enroll_each(
             connection.executemany(ENROLL, values)
             break
         except connection.IntegrityError as error:
-            work.refuse(error)
-            if not connection.in_transaction:  # What follows would commit by itself.
+            # Where the transaction is gone, what follows would commit by itself; half a statement is no enrollment.
+            if not connection.in_transaction or (work.refuse(error) is None and may_leave_half(db)):
                 raise violation(db, error) from error
     return work.results()
 
@@ -149,9 +149,11 @@ class _Enrolling:
                 self._changes = connection.total_changes
                 yield student_id, course_id, moment, course_id, self._event_id, course_id, self._event_id
 
-    def refuse(self, error: Exception) -> None:
-        """Note why the last pair is refused."""
-        self._results[-1] = violation(self._db, error, why_refused(self._db, *self._pair))
+    def refuse(self, error: Exception) -> ServiceError | None:
+        """Note why the last pair is refused; give the refusal if it is one of the service's own."""
+        own = why_refused(self._db, *self._pair)
+        self._results[-1] = refusal = violation(self._db, error, own)
+        return own if refusal is own else None
 
     def _end_last(self) -> None:
         """See what the last statement changed."""

@@ -11,7 +11,7 @@ import msgspec
 import peewee as pw
 
 from service.courses import find_course
-from service.database import LEFT_OUT, fetch_all, fetch_one, judged, transaction
+from service.database import LEFT_OUT, fetch_all, fetch_one, transaction, violation
 from service.enrolling import COUNT_AHEAD, STATE, Enrollment, Result, enroll_each, find_enrollment, timestamp
 from service.errors import AlreadyEnrolled, AlreadyWaitlisted, ConstraintViolated, ServiceError
 from service.fields import row_id
@@ -114,8 +114,10 @@ def drop(db: pw.Database, student_id: int, course_id: int) -> None:
 
     Raises EnrollmentNotFound, ConstraintViolated.
     """
-    with judged(db):
+    try:
         row = fetch_one(db, DROP, row_id(student_id), row_id(course_id))
+    except pw.IntegrityError as error:
+        raise violation(db, error) from error
     if row is None:
         find_enrollment(db, student_id, course_id)
         raise ConstraintViolated(LEFT_OUT)

@@ -20,7 +20,8 @@ ServiceError                      while serving: a code, and a sentence as `deta
 │   ├── InvalidPayload            invalid_payload
 │   └── InvalidQuery              invalid_query
 ├── Busy                          busy
-└── StorageUnavailable            storage_unavailable
+├── StorageUnavailable            storage_unavailable
+└── AsyncioOnly                   internal_error
 
 SetupError                        before serving: a sentence that says how to mend it
 ├── SchemaMismatch
@@ -171,7 +172,7 @@ class FeedRewound(Conflict):
 class ConstraintViolated(Conflict):
     """A constraint or a trigger of another program, on the same database, refuses the write; `rule` is what it says."""
 
-    code, sentence = "constraint_violated", "A rule of this database refuses it: {rule}."
+    code, sentence = "constraint_violated", "A rule of the database refuses this: {rule}."
     rule: str
 
 
@@ -216,6 +217,14 @@ class StorageUnavailable(ServiceError):
 
     code, sentence = "storage_unavailable", "{reason}"
     reason: str
+
+
+@refusal
+class AsyncioOnly(ServiceError):
+    """The host's event loop is not one that the service can run on, such as trio's."""
+
+    code = "internal_error"
+    sentence = "The service runs on asyncio only, and not on another event loop such as trio's: run it on asyncio."
 
 
 class SetupError(Exception):

@@ -5,7 +5,7 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from typing import Any
 import attrs
 import peewee as pw
 
-from service.database import database_path, fetch_all, is_locked, open_database
+from service.database import enter_wal, fetch_all, is_locked, open_database
 from service.errors import MigrationFailed, SchemaMismatch, SetupError
+from service.urls import database_path
 
 HISTORY = "enrollment_migrations"
 """The history's table; a host program's own peewee-migrate history has another name."""
@@ -111,10 +112,7 @@ def migrate(url: str | os.PathLike[str]) -> list[str]:
         with db.atomic("IMMEDIATE"):  # The whole run, so that two cannot interleave.
             _check_not_ahead(db, url)
             done: list[str] = _router(db).run()
-        # In WAL mode reads and writes do not wait for each other; the file stays in it. SQLite refuses the
-        # switch while another process writes; one that migrates as well comes here in its turn.
-        with suppress(pw.OperationalError):
-            db.journal_mode = "wal"
+        enter_wal(db)  # Where another process is in the way, as it migrates too, it comes here in its turn.
     return done
 
 
@@ -169,14 +167,6 @@ def _undo(db: pw.SqliteDatabase, url: str | os.PathLike[str]) -> str:
         raise SetupError(message)
     router.rollback()
     return applied[-1]
-
-
-@contextmanager
-def staying_open(url: str | os.PathLike[str]) -> Iterator[None]:
-    """Keep a connection open until the block ends: nobody rolls back under who holds it."""
-    with _setting_up(_existing(url)) as db:
-        fetch_all(db, "PRAGMA schema_version")  # Not before it reads does a connection hold the file.
-        yield
 
 
 def _broken_references(db: pw.Database) -> Counter[tuple[Any, ...]]:

@@ -1,6 +1,5 @@
 """The HTTP edge: bytes to payload, value to response, error to problem (RFC 9457)."""
 
-import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -17,7 +16,7 @@ from service.enrollments import Enrollment
 from service.errors import BulkRefused, FeedRewound, Invalid, InvalidPayload, InvalidQuery, ServiceError
 from service.fields import MAX_ID
 from service.problems import PROBLEMS
-from service.store import Store
+from service.store import Store, in_thread
 
 T = TypeVar("T")
 Handler = Callable[..., Awaitable["Response"]]
@@ -104,7 +103,7 @@ class Request:
         Raises InvalidPayload, EdgeError.
         """
         media_type, content = await body.read(self._scope, self._receive, _BULK_TYPES, MAX_BULK_BODY)
-        return await asyncio.to_thread(_rows, content, most, ndjson=media_type == body.NDJSON)
+        return await in_thread(_rows, content, most, ndjson=media_type == body.NDJSON)
 
     def url(self, path: str) -> str:
         """Give the public path of one of this app's own, wherever it is mounted."""

@@ -1,6 +1,7 @@
 """The one thread that writes, in groups: one transaction, and one sync to the disk, serves many callers."""
 
 import asyncio
+import math
 import sqlite3
 import threading
 import time
@@ -14,17 +15,25 @@ from typing import Any
 import attrs
 import peewee as pw
 
-from service.database import File, is_locked, refusal
+from service.database import fetch_all, is_failure, is_locked, may_leave_half, refusal, violation
 from service.errors import Busy, ServiceError
+from service.file import File
 
 PATIENCE, MOST_PATIENCE = 0.25, 0.01
 """How long a group waits for callers who were just answered: a share of what the last one took, and seconds at most."""
+
+LOOK_AGAIN = 1.0
+"""Seconds after which it is looked again whether the -wal is too large."""
 
 Together = Callable[[pw.Database, Sequence[tuple[Any, ...]]], Sequence[Any]]
 """Runs one kind of work for several callers, given the arguments of each: a result or a ServiceError for each."""
 
 _NOTHING = "Nothing was kept."
 _UNKNOWN = "Whether anything was kept is not known."
+
+
+class _Half(Exception):
+    """A transaction is to be undone, as a unit in it may have left half of itself behind."""
 
 
 @attrs.define(eq=False)
@@ -55,12 +64,14 @@ class Writer:
         """Whether the last commit failed."""
         self._file = file
         self._db = file.open(busy_timeout)
+        self._busy_timeout = busy_timeout
         self._max_pending = max_pending
         self._together = together
         self._pending: list[Job] = []
         self._expected = 0
         self._patience = 0.0
         self._ended = 0.0
+        self._look_at = math.inf
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closing = False
@@ -101,6 +112,18 @@ class Writer:
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
+    def pause(self) -> None:
+        """Finish what was taken, let go of the file, and take nothing more until `resume`."""
+        self._changed.acquire()
+        while self._thread not in {None, threading.current_thread()}:
+            self._changed.release()
+            self.close()
+            self._changed.acquire()
+
+    def resume(self) -> None:
+        """Take work again."""
+        self._changed.release()
+
     def _run(self) -> None:
         while self._run_group():
             pass
@@ -108,10 +131,18 @@ class Writer:
     def _run_group(self) -> bool:
         """Serve one group and forget it: what waits for the next one keeps no job alive."""
         group = self._next_group()
+        if group:
+            self._serve(group)
+        if time.monotonic() >= self._look_at:
+            self._shorten_log()
+        return group is not None
+
+    def _serve(self, group: Sequence[Job]) -> None:
         started = time.monotonic()
         self._commit(group)
         self._ended = time.monotonic()
         self._patience = min((self._ended - started) * PATIENCE, MOST_PATIENCE)
+        self._look_at = min(self._look_at, self._ended + LOOK_AGAIN)
         with self._changed:
             self._expect(len(group) + len(self._pending), (*group, *self._pending))
         by_loop = defaultdict(list)
@@ -120,16 +151,17 @@ class Writer:
         for loop, jobs in by_loop.items():
             with suppress(RuntimeError):  # A loop that is closed has nobody waiting.
                 loop.call_soon_threadsafe(settle, jobs)
-        return bool(group)
 
-    def _next_group(self) -> list[Job]:
-        """Wait for work and take what may share a transaction; none means that the writer is closed.
+    def _next_group(self) -> list[Job] | None:
+        """Wait for work and take what may share a transaction; none: look after the log; None: the writer is closed.
 
         Callers who were just answered tend to come back at once. Waiting for them makes one group of what
         would be two that take turns for ever, each with a sync: 1.1 times as many enrollments a second.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._pending or self._closing)
+            idle = None if self._look_at == math.inf else max(0.0, self._look_at - time.monotonic())
+            if not self._changed.wait_for(lambda: self._pending or self._closing, idle):
+                return []
             if time.monotonic() - self._ended > MOST_PATIENCE:  # They have gone.
                 self._expected = 0
             self._changed.wait_for(lambda: len(self._pending) >= self._expected or self._closing, self._patience)
@@ -137,21 +169,56 @@ class Writer:
             group, self._pending = self._pending[:end], self._pending[end:]
             if not group:
                 self._db.close()
+                self._file.close()
                 self._thread, self._closing = None, False
+                return None
         return group
 
+    def _shorten_log(self) -> None:
+        """Cut the -wal off once it is too large and nobody reads an old state of it any more, without waiting for them.
+
+        While a reader kept it from being copied to the database, it has grown; and the next one to write may be late.
+        """
+        self._look_at = math.inf
+        with suppress(pw.DatabaseError, OSError):
+            self._file.verify()
+            ((limit,),) = fetch_all(self._db, "PRAGMA journal_size_limit")
+            if self._file.log_size() > limit:
+                self._look_at = time.monotonic() + LOOK_AGAIN
+                self._db.timeout = 0
+                try:
+                    fetch_all(self._db, "PRAGMA wal_checkpoint(TRUNCATE)")
+                finally:
+                    self._db.timeout = self._busy_timeout
+
     def _commit(self, group: Sequence[Job]) -> None:
-        if not group:
-            return
-        self._db.committing = False
+        """Commit a group at once, or, where a constraint or a rule undid that, unit by unit: only one is to blame."""
+        if not self._commit_at_once(group) and len(group) > 1:
+            for job in group:
+                job.result = job.error = None  # What came of the first run is undone.
+                self._commit_at_once([job])
+
+    def _commit_at_once(self, group: Sequence[Job]) -> bool:
+        """Run a group in one transaction, and put what came of it in its jobs; tell whether it was not undone."""
+        self._db.committing, self._db.violated = False, None
         try:
             self._file.verify()
             with nullcontext() if group[0].alone else self._db.atomic("IMMEDIATE"):
                 for work, jobs in groupby(group, attrgetter("work")):
                     self._run_work(work, list(jobs))
+                self._undo_halves(group)
             self._file.verify()
             self.failed = False
+        except _Half:
+            return False
         except Exception as error:  # noqa: BLE001 - nothing may end this thread: its callers would wait for ever.
+            if not is_failure(error):
+                for job in group:
+                    if not isinstance(job.error, ServiceError):
+                        job.error = self._db.violated or violation(self._db, error)
+                return False
+            if isinstance(error, OSError):
+                self._file.rescue()
             # A commit that found a lock in its way was rolled back; of another failure nobody can tell.
             kept = _UNKNOWN if self._db.committing and not is_locked(error) else _NOTHING
             answer = refusal(error, kept)
@@ -159,6 +226,14 @@ class Writer:
             for job in group:
                 job.error = answer
             self._db.close()
+        return True
+
+    def _undo_halves(self, group: Sequence[Job]) -> None:
+        """Raise where a unit that was refused may have left half of itself behind."""
+        refused = any(job.error for job in group) and not group[0].alone
+        if refused and (len(group) == 1 or may_leave_half(self._db)):
+            self._file.verify()
+            raise _Half
 
     def _run_work(self, work: Callable[..., Any], jobs: Sequence[Job]) -> None:
         together = self._together.get(work) if len(jobs) > 1 else None
@@ -166,7 +241,7 @@ class Writer:
             for job in jobs:
                 self._work(job)
             return
-        # What goes wrong here is no caller's own: it undoes the group.
+        # What goes wrong here is no caller's own: it undoes the group, and each is run by itself.
         for job, result in zip(jobs, together(self._db, [job.args for job in jobs]), strict=True):
             if isinstance(result, ServiceError):
                 job.error = result
@@ -180,13 +255,13 @@ class Writer:
             job.error = RuntimeError(f"The work raised {error!r}.")
             if isinstance(error, Exception) and not isinstance(error, StopIteration):  # Those fit in a future.
                 job.error = error
-        # A full disk or a failed write undoes the whole transaction, not just the statement; what
+        # A full disk, a failed write or a host's ROLLBACK undoes the whole transaction, not just the statement; what
         # follows would then commit by itself.
         if not job.alone and not self._db.connection().in_transaction:
             raise job.error or pw.OperationalError("the transaction was undone")
-        # A constraint that no rule expects is a defect; any other error is the database's own.
-        defect = isinstance(job.error, pw.IntegrityError) and not self._db.committing
-        if isinstance(job.error, (pw.DatabaseError, sqlite3.Error)) and not defect:
+        if isinstance(job.error, (pw.IntegrityError, sqlite3.IntegrityError)):
+            job.error = self._db.violated or violation(self._db, job.error)
+        elif isinstance(job.error, (pw.DatabaseError, sqlite3.Error)):
             if job.alone:
                 raise job.error
             job.error = refusal(job.error, _NOTHING)

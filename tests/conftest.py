@@ -3,18 +3,21 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import httpx2
 import peewee as pw
 import pytest
 from starlette.testclient import TestClient
+from stores import open_store
 
 from service import Settings, connect, create_app, migrate
+from service.store import Store
 
 ROOT = Path(__file__).parent.parent
 
@@ -86,3 +89,26 @@ def live(serve: Callable[..., Server]) -> Iterator[httpx2.Client]:
     """Give an HTTP client of a server process on the file."""
     with httpx2.Client(base_url=serve().url) as client:
         yield client
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    """Give a store on the file."""
+    with closing(open_store(path)) as store:
+        yield store
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run the async tests on asyncio alone."""
+    return "asyncio"
+
+
+@pytest.fixture
+def in_time() -> Iterator[None]:
+    """Fail a test that hangs: a caller without an answer would wait for ever."""
+    usual = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("It hangs."))
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, usual)

@@ -335,6 +335,7 @@ GOES = {
         "2 rows of enrollment_events",
     ],
     "004_lean_indexes": ["2 values of enrollment_events.filed"],
+    "005_guards": ["1 value of courses.event_id"],
 }
 """What goes with each migration that is rolled back."""
 

@@ -23,7 +23,19 @@ from peewee_migrate import Router
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from service import Settings, bulk, connect, courses, create_app, enrollments, errors, migrate, schema, students
+from service import (
+    Settings,
+    bulk,
+    connect,
+    courses,
+    create_app,
+    enrollments,
+    errors,
+    migrate,
+    models,
+    schema,
+    students,
+)
 
 OURS = ("students", "courses", "enrollments", "enrollment_events", schema.HISTORY)
 
@@ -264,6 +276,73 @@ def test_threads_share_a_database(db: pw.SqliteDatabase) -> None:
         assert sum(pool.map(work, range(8))) == 1
     assert {row.name for row in enrollments.list_roster(db, 1)} == {"Ada", "0", "2", "4", "6"}
     assert [row.name for row in enrollments.list_roster(db, 2)] == ["Grace"]
+
+
+def by_rule(path: Path, name: str) -> None:
+    """Add a student with the plain function."""
+    with closing(connect(path)) as db:
+        students.insert_student(db, name)
+
+
+def by_peewee(path: Path, name: str) -> None:
+    """Add a student with a Peewee database of the host's own."""
+    with pw.SqliteDatabase(str(path), pragmas={"foreign_keys": 1}) as db:
+        models.Student.insert(name=name).execute(db)
+
+
+def by_driver(path: Path, name: str) -> None:
+    """Add a student with Python's own driver."""
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("INSERT INTO students (name) VALUES (?)", (name,))
+
+
+def by_another_app(path: Path, name: str) -> None:
+    """Add a student through another app on the same file."""
+    with TestClient(create_app(Settings(database_url=str(path)))) as client:
+        assert client.post("/students", json={"name": name}).status_code == 201
+
+
+@pytest.mark.parametrize("write", [by_rule, by_peewee, by_driver, by_another_app])
+def test_a_host_sees_what_it_has_just_written(path: Path, write: Callable[[Path, str], None]) -> None:
+    """A request in the same turn of the event loop as the host's own write, and as a request before it, has it."""
+
+    async def ask_twice() -> list[Any]:
+        transport = httpx2.ASGITransport(create_app(Settings(database_url=str(path))))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://host") as client:
+            answers = [(await client.get("/students")).json()]
+            for name in ("Ada", "Ben"):
+                write(path, name)
+                answers.append((await client.get("/students")).json())
+            return [[row["name"] for row in rows] for rows in answers]
+
+    assert asyncio.run(ask_twice()) == [[], ["Ada"], ["Ada", "Ben"]]
+
+
+@pytest.mark.parametrize("snapshot_per_turn", [False, True])
+def test_what_was_acknowledged_is_read(path: Path, *, snapshot_per_turn: bool) -> None:
+    """A GET behind the answer to a POST has what that wrote, while other reads go on in every turn."""
+    app = create_app(Settings(database_url=str(path)), snapshot_per_turn=snapshot_per_turn)
+
+    async def write_and_read(client: httpx2.AsyncClient, number: int) -> None:
+        for n in range(20):
+            name = f"{number}-{n}"
+            made = (await client.post("/students", json={"name": name})).json()
+            assert (await client.get(f"/students/{made['id']}")).json() == made
+
+    async def read_on(client: httpx2.AsyncClient, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            await client.get("/students")
+            await asyncio.sleep(0)
+
+    async def use() -> None:
+        stop = asyncio.Event()
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://host") as client:
+            reading = asyncio.ensure_future(read_on(client, stop))
+            await asyncio.gather(*(write_and_read(client, number) for number in range(4)))
+            stop.set()
+            await reading
+
+    asyncio.run(use())
 
 
 @contextmanager

@@ -104,7 +104,7 @@ def test_every_code_is_explained(client: TestClient) -> None:
         assert answer.json() == {"code": code, "status": row.status, "title": row.title, "advice": row.advice}
         assert row.title
         assert row.advice
-    assert PROBLEMS.keys() == REFUSALS.keys() | {"busy", "storage_unavailable", "internal_error"}
+    assert PROBLEMS.keys() == REFUSALS.keys() | {"busy", "constraint_violated", "storage_unavailable", "internal_error"}
     for unknown in ("nothing", "Busy", "busy%0A", "%00"):
         assert refusal(client.get(f"/problems/{unknown}")) == (404, "not_found")
 

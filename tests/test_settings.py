@@ -11,9 +11,10 @@ import peewee as pw
 import pytest
 
 from service import Settings, connect, create_app, migrate
-from service.database import database_path, fetch_all, fetch_one, is_locked, open_database
+from service.database import fetch_all, fetch_one, is_locked, open_database
 from service.errors import SetupError
 from service.schema import rollback, status
+from service.urls import database_path
 
 
 def test_defaults() -> None:

@@ -3,40 +3,38 @@
 import asyncio
 import gc
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import peewee as pw
 import pytest
 from conftest import ROOT
+from stores import as_one_group, fail_to_write, held, names, open_store, stalled, submit, wal
 
-from service import bulk, courses, enrollments, schema, students
+from service import courses, enrollments, schema, students
 from service.database import fetch_all, open_database
-from service.errors import AlreadyEnrolled, Busy, CourseNotFound, StorageUnavailable, StudentNotFound
+from service.errors import (
+    AlreadyEnrolled,
+    Busy,
+    ConstraintViolated,
+    CourseNotFound,
+    StorageUnavailable,
+    StudentNotFound,
+)
 from service.store import Store
 from service.students import Student, insert_student, list_students
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("in_time")]
 
 ROUNDS = 12
-
-HOLD = """
-import sqlite3, sys
-db = sqlite3.connect(sys.argv[1], isolation_level=None)
-for statement in sys.argv[2:]:
-    db.execute(statement).fetchall()
-print("held", flush=True)
-sys.stdin.read()
-"""
 
 ORPHAN = "INSERT INTO enrollments (student_id, course_id, enrolled_at) VALUES (9, 9, '')"
 
@@ -57,34 +55,6 @@ asyncio.run(main())
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    """Run the async tests on asyncio alone."""
-    return "asyncio"
-
-
-@pytest.fixture(autouse=True)
-def _in_time() -> Iterator[None]:
-    """Fail a test that hangs: a caller without an answer would wait for ever."""
-    usual = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("It hangs."))
-    signal.alarm(20)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, usual)
-
-
-def open_store(path: Path, *, busy_timeout: float = 5, max_pending_writes: int = 1000, **options: Any) -> Store:
-    """Make a store that waits long, unless told otherwise."""
-    return Store(path, busy_timeout=busy_timeout, max_pending_writes=max_pending_writes, **options)
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[Store]:
-    """Give a store on the file."""
-    with closing(open_store(path)) as store:
-        yield store
-
-
-@pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Give a disk of 1 MiB."""
     disk = tmp_path / "disk"
@@ -99,66 +69,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
             subprocess.run(["umount", "-l", disk], check=True)
 
 
-@contextmanager
-def held(path: Path, *statements: str) -> Iterator[None]:
-    """Have another process run statements on the file, and keep what they lock until the block ends."""
-    command = [sys.executable, "-c", HOLD, str(path), *statements]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        assert process.stdout.readline() == "held\n"
-        yield
-
-
-@asynccontextmanager
-async def stalled(store: Store, first: Callable[[pw.Database], object] = id) -> AsyncIterator[None]:
-    """Keep the writer inside a transaction until the block ends: what is written meanwhile is one group."""
-    started, go_on = threading.Event(), threading.Event()
-
-    def stall(db: pw.Database) -> None:
-        first(db)
-        started.set()
-        go_on.wait(10)
-
-    (stalling,) = await submit(store.write(stall))
-    await asyncio.to_thread(started.wait, 10)
-    try:
-        yield
-    finally:
-        go_on.set()
-        await stalling
-
-
-async def submit(*writes: Awaitable[Any]) -> list[asyncio.Future[Any]]:
-    """Start writes, in this order."""
-    started: list[asyncio.Future[Any]] = [asyncio.ensure_future(write) for write in writes]
-    await asyncio.sleep(0)
-    return started
-
-
-async def as_one_group(store: Store, *writes: Awaitable[Any]) -> list[Any]:
-    """Give what became of writes that share a transaction: a result or an error each."""
-    async with stalled(store):
-        started = await submit(*writes)
-    return await asyncio.wait_for(asyncio.gather(*started, return_exceptions=True), 5)
-
-
 def ends_threads(before: set[threading.Thread]) -> bool:
     """Tell whether all threads but those before have ended within 5 s."""
     gc.collect()
     for thread in set(threading.enumerate()) - before:
         thread.join(5)
     return set(threading.enumerate()) <= before
-
-
-def names(path: Path) -> list[str]:
-    """Give the names of the students in the file, as another program finds them."""
-    with closing(sqlite3.connect(path)) as db:
-        return [name for (name,) in db.execute("SELECT name FROM students ORDER BY id")]
-
-
-def wal(path: Path) -> Path:
-    """Give the write-ahead log's path: it is there while anybody has the file open."""
-    return path.with_name(f"{path.name}-wal")
 
 
 def insert_crowd(db: pw.Database) -> None:
@@ -168,10 +84,10 @@ def insert_crowd(db: pw.Database) -> None:
 
 
 def fill_up(db: pw.Database) -> None:
-    """Outgrow the file's limit: SQLite then undoes the whole transaction."""
+    """Outgrow the file's limit, in a table without triggers: SQLite then undoes the whole transaction."""
     db.execute_sql("PRAGMA max_page_count = 1")
     with db.atomic():
-        db.execute_sql("INSERT INTO students (name) VALUES (hex(zeroblob(100000)))")
+        db.execute_sql("INSERT INTO enrollment_migrations (name, migrated_at) VALUES (hex(zeroblob(100000)), '')")
 
 
 def fill_up_and_hide_it(db: pw.Database) -> None:
@@ -180,16 +96,11 @@ def fill_up_and_hide_it(db: pw.Database) -> None:
         fill_up(db)
 
 
-def break_commit(db: pw.Database) -> None:
-    """Break a reference in such a way that only the commit notices."""
-    db.execute_sql("PRAGMA defer_foreign_keys = ON")
-    db.execute_sql(ORPHAN)
-
-
-def break_own_commit(db: pw.Database) -> None:
-    """Do that in a transaction of its own."""
+def fail_at_commit(db: pw.Database, path: Path) -> None:
+    """Insert a student, on a disk that fails when it comes to the commit."""
     with db.atomic():
-        break_commit(db)
+        insert_student(db, "lost")
+        fail_to_write(path)
 
 
 def insert_half(db: pw.Database) -> None:
@@ -223,7 +134,7 @@ async def test_every_refusal_in_a_group_is_its_own(store: Store, path: Path) -> 
         StudentNotFound,
         CourseNotFound,
         ValueError,
-        pw.IntegrityError,
+        ConstraintViolated,
     ]
     assert (ada.id, course.id, ben.id) == (1, 1, 2)
     assert names(path) == ["Ada", "Ben"]
@@ -254,7 +165,7 @@ async def test_calls_that_are_run_together_have_an_outcome_each(
 
     def run(db: pw.Database, rows: Any) -> Any:
         runs.append(len(rows))
-        return bulk.enroll_together(db, rows)
+        return enrollments.enroll_each(db, rows)
 
     together = open_store(other, together={enrollments.enroll: run})
     request.addfinalizer(together.close)
@@ -295,21 +206,6 @@ async def test_what_goes_wrong_together_is_undone_for_the_whole_group(
     assert [type(each) for each in outcome] == [StorageUnavailable] * 3
     assert all(each.detail.endswith("Nothing was kept.") for each in outcome)
     assert await store.write(courses.insert_course, "Go", "A1") == await store.read(courses.find_course, 1)
-
-
-async def test_a_host_that_rolls_back_is_not_followed_by_a_commit(path: Path, request: pytest.FixtureRequest) -> None:
-    """Where a host's own trigger undoes the transaction, nothing of calls that are run together is kept."""
-    with closing(sqlite3.connect(path)) as host:
-        host.executescript("""
-            INSERT INTO students (name) VALUES ('Ada'), ('Ben'), ('Cy');
-            INSERT INTO courses (name, level) VALUES ('Chess', 'A1');
-            CREATE TRIGGER host BEFORE INSERT ON enrollments WHEN NEW.student_id = 2
-            BEGIN SELECT raise(ROLLBACK, 'not Ben'); END""")
-    store = open_store(path, together={enrollments.enroll: bulk.enroll_together})
-    request.addfinalizer(store.close)
-    outcome = await as_one_group(store, *(store.write(enrollments.enroll, student, 1) for student in (1, 2, 3)))
-    assert [type(each) for each in outcome] == [StorageUnavailable] * 3
-    assert await store.read(fetch_all, "SELECT count(*) FROM enrollments") == [(0,)]
 
 
 async def test_callers_who_come_back_at_once_share_a_commit(store: Store, path: Path) -> None:
@@ -422,11 +318,12 @@ async def test_a_full_disk_in_the_middle_of_a_group_is_a_refusal(store: Store, p
 
 async def test_a_failed_commit_leaves_the_outcome_open(store: Store, path: Path) -> None:
     """Every caller of the group hears that it is not known what was kept; the next commit works."""
-    outcome = await as_one_group(store, store.write(insert_student, "Ada"), store.write(break_commit))
+    await store.write(insert_student, "Ida")
+    outcome = await as_one_group(store, store.write(insert_student, "Ada"), store.write(fail_at_commit, path))
     assert [type(each) for each in outcome] == [StorageUnavailable] * 2
     assert {each.detail.partition(". ")[2] for each in outcome} == {"Whether anything was kept is not known."}
     await store.write(insert_student, "Ben")
-    assert names(path) == ["Ben"]
+    assert names(path) == ["Ida", "Ben"]
 
 
 async def test_work_alone_is_a_transaction_of_its_own(path: Path, request: pytest.FixtureRequest) -> None:
@@ -439,7 +336,7 @@ async def test_work_alone_is_a_transaction_of_its_own(path: Path, request: pytes
         store.write(insert_student, "Ada"),
         store.write(insert_half, alone=True),
         store.write(fill_up, alone=True),
-        store.write(break_own_commit, alone=True),
+        store.write(fail_at_commit, path, alone=True),
         store.write(enrollments.ensure_enrolled, 1, 1, alone=True),
         store.write(insert_student, "Ben"),
     )
@@ -465,12 +362,12 @@ async def test_memory_is_for_what_writes(store: Store) -> None:
     assert await store.write(fetch_all, "PRAGMA cache_size") == [(-16_000,)]
 
 
-async def test_every_commit_is_synced(store: Store) -> None:
+async def test_every_commit_is_synced(store: Store, path: Path) -> None:
     """Durable commits and enforced references are on from the start, and after a failure too."""
     pragmas = "SELECT synchronous, foreign_keys FROM pragma_synchronous, pragma_foreign_keys"
     assert await store.write(fetch_all, pragmas) == [(2, 1)]
     with pytest.raises(StorageUnavailable):
-        await store.write(break_commit)
+        await store.write(fail_at_commit, path)
     assert await store.write(fetch_all, pragmas) == [(2, 1)]
 
 
@@ -508,10 +405,14 @@ async def test_a_commit_that_finds_a_reader_in_its_way_keeps_nothing(path: Path)
         assert names(path) == []
 
 
+@pytest.mark.parametrize("snapshot_per_turn", [False, True])
 @pytest.mark.parametrize("mode", ["locking_mode = EXCLUSIVE", "journal_mode = DELETE"])
-async def test_a_read_waits_for_a_lock_without_stopping_the_others(store: Store, path: Path, mode: str) -> None:
+async def test_a_read_waits_for_a_lock_without_stopping_the_others(
+    path: Path, mode: str, *, snapshot_per_turn: bool
+) -> None:
     """A read of a file that another process has to itself waits in a thread; the event loop goes on."""
     insert = "INSERT INTO students (name) VALUES ('Ada')"
+    store = open_store(path, snapshot_per_turn=snapshot_per_turn)
     with held(path, f"PRAGMA {mode}", insert, "BEGIN EXCLUSIVE"):
         began = time.monotonic()
         (reading,) = await submit(store.read(list_students))
@@ -520,12 +421,13 @@ async def test_a_read_waits_for_a_lock_without_stopping_the_others(store: Store,
             assert not reading.done()
         assert time.monotonic() - began < 3
     assert await reading == [Student(1, "Ada")]
+    store.close()
 
 
 async def test_a_read_gives_up_on_a_lock(path: Path) -> None:
     """After the busy timeout a read is refused, on a connection that has read before too, and the next one works."""
     with closing(open_store(path, busy_timeout=0.3)) as store:
-        with held(path, "PRAGMA journal_mode = DELETE"):
+        with held(path, "PRAGMA journal_mode = DELETE", "BEGIN", "SELECT * FROM students"):  # It is kept out of WAL.
             assert await store.read(list_students) == []
         await asyncio.sleep(0)  # A read lets go of the file at the end of the loop's turn.
         with held(path, "BEGIN EXCLUSIVE"):
@@ -695,7 +597,7 @@ async def test_a_store_is_ready_again_once_a_commit_works(store: Store, path: Pa
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("PRAGMA user_version = 42")
     with pytest.raises(StorageUnavailable):
-        await store.write(break_commit)
+        await store.write(fail_at_commit, path)
     await store.check_ready()
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (42,)

@@ -86,8 +86,8 @@ def test_a_hot_request_is_no_more_work_than_it_was(  # noqa: PLR0913, PLR0917
 ) -> None:
     """A request makes no more calls than when this was written, but for one in ten, and the turn no more statements.
 
-    They are of one turn of the event loop: its reads share a snapshot, and its writes a transaction. A request is
-    one statement, but the enrollments of a turn are three in all.
+    They are of one turn of the event loop, as `serve` has it: its reads share a snapshot, and its writes a
+    transaction. A request is one statement, but the enrollments of a turn are three in all.
     """
     db = connect(path)
     courses.insert_course(db, "Algebra", "1")
@@ -96,7 +96,7 @@ def test_a_hot_request_is_no_more_work_than_it_was(  # noqa: PLR0913, PLR0917
         if method != "POST":
             enrollments.enroll(db, student, 1)
     db.close()
-    app = create_app(Settings(database_url=str(path)))
+    app = create_app(Settings(database_url=str(path)), snapshot_per_turn=True)
 
     async def measure() -> None:
         for numbers in (range(1, REQUESTS + 1), range(REQUESTS + 1, 2 * REQUESTS + 1)):

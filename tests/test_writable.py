@@ -1,0 +1,131 @@
+"""A file that cannot be written: the service does not start on it, and is not ready once it became so."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+from conftest import ROOT, Server
+from starlette.testclient import TestClient
+from stores import held
+
+from service import Settings, create_app
+from service.errors import SetupError
+
+NOBODY = 65534
+as_root = pytest.mark.skipif(os.getuid() != 0, reason="Only root can become another user.")
+
+
+@pytest.fixture
+def folder(empty_database: Path) -> Iterator[Path]:
+    """Give a folder that everybody may enter, with a migrated database that everybody may write."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shutil.copy(empty_database, folder / "school.db")
+        for each in (folder, folder / "school.db"):
+            each.chmod(0o777)
+        yield folder
+
+
+def start(path: Path, *, migrate: bool = False) -> str:
+    """Start the app on a file, use it, and tell why it refuses, or nothing."""
+    try:
+        with TestClient(create_app(Settings(database_url=str(path)), migrate=migrate)) as client:
+            assert client.post("/students", json={"name": "Ada"}).status_code == 201
+            return "" if client.get("/health/ready").status_code == 200 else "not ready"
+    except SetupError as error:
+        return str(error)
+
+
+def start_as_nobody(path: Path, *, migrate: bool = False) -> str:
+    """Do that as a user without any rights."""
+    groups, group, user = os.getgroups(), os.getegid(), os.geteuid()
+    os.setgroups([])
+    os.setegid(NOBODY)
+    os.seteuid(NOBODY)
+    try:
+        return start(path, migrate=migrate)
+    finally:
+        os.seteuid(user)
+        os.setegid(group)
+        os.setgroups(groups)
+
+
+@pytest.mark.parametrize("migrate", [False, True])
+def test_a_read_only_file_is_refused_at_the_start(folder: Path, *, migrate: bool) -> None:
+    """Even root, who may write anything, is told how to mend a file that nobody may write; then it works."""
+    path = folder / "school.db"
+    path.chmod(0o444)
+    assert start(path, migrate=migrate) == f"The database {path} is read-only. Run: chmod u+w {path}"
+    path.chmod(0o644)
+    assert start(path, migrate=migrate) == ""
+
+
+def test_the_server_says_so_too(folder: Path) -> None:
+    """`serve` ends with one line and exit code 1."""
+    (folder / "school.db").chmod(0o444)
+    command = [sys.executable, "-m", "service", "serve", "--port", "0", "--database-url", str(folder / "school.db")]
+    ended = subprocess.run(command, cwd=ROOT, check=False, timeout=20, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert ended.stderr == (f"Error: The database {folder}/school.db is read-only. Run: chmod u+w {folder}/school.db\n")
+
+
+def test_a_file_that_becomes_read_only_is_not_ready(serve: Callable[[], Server], path: Path) -> None:
+    """A server is not ready as long as its file may not be written, and says why; then it is ready again."""
+    with httpx2.Client(base_url=serve().url) as client:
+        assert client.get("/health/ready").status_code == 200
+        path.chmod(0o444)
+        answer = client.get("/health/ready")
+        assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
+        assert "is read-only. Run: chmod u+w" in answer.json()["detail"]
+        path.chmod(0o644)
+        assert client.get("/health/ready").status_code == 200
+
+
+@as_root
+@pytest.mark.parametrize("migrate", [False, True])
+def test_a_file_of_another_user_is_refused(folder: Path, *, migrate: bool) -> None:
+    """A user who may read the file and not write it is told so."""
+    path = folder / "school.db"
+    assert start_as_nobody(path, migrate=migrate) == ""
+    path.chmod(0o644)
+    assert start_as_nobody(path, migrate=migrate) == (
+        f"The database {path} may not be written by the user that runs the service: give it to them."
+    )
+
+
+@as_root
+def test_a_folder_in_which_nothing_can_be_made_is_refused(folder: Path) -> None:
+    """Where SQLite cannot make its -wal the service does not start; where it is there already, it does."""
+    path = folder / "school.db"
+    folder.chmod(0o755)
+    assert start_as_nobody(path) == (
+        f"SQLite keeps school.db-wal and school.db-shm beside the database {path}, and may not write them: "
+        f"let the user that runs the service write in {folder}."
+    )
+    with held(path, "SELECT * FROM students"):
+        assert start_as_nobody(path) == ""
+
+
+@as_root
+def test_a_file_that_cannot_be_reached_is_refused(folder: Path) -> None:
+    """A folder that the user may not enter is named as the reason."""
+    path = folder / "school.db"
+    folder.chmod(0o700)
+    assert start_as_nobody(path) == f"The database {path} cannot be reached: Permission denied."
+
+
+def test_a_link_to_a_file_is_judged_by_the_file(folder: Path) -> None:
+    """What counts is what a link leads to, and the folder in which that is."""
+    link = folder / "links" / "link.db"
+    link.parent.mkdir()
+    link.symlink_to(folder / "school.db")
+    assert start(link) == ""
+    (folder / "school.db").chmod(0o444)
+    assert "is read-only" in start(link)

@@ -240,8 +240,10 @@ async def in_thread(work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T
 def _running_loop() -> asyncio.AbstractEventLoop:
     try:
         return asyncio.get_running_loop()
-    except RuntimeError as error:
-        raise AsyncioOnly from error
+    except RuntimeError:
+        error = AsyncioOnly()
+        logger.error(error.detail)  # noqa: TRY400 - there is no more to say.
+        raise error from None
 
 
 def _close(writer: Writer, idle_readers: deque[Database], file: File) -> None:

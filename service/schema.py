@@ -13,8 +13,11 @@ from typing import Any
 import attrs
 import peewee as pw
 
+from service import drift
+from service.check import Result, Tick, run, silent
 from service.database import database_path, fetch_all, open_database
-from service.errors import MigrationFailed, SchemaMismatch, SetupError
+from service.errors import MigrationFailed, SchemaMismatch, SetupError, StorageUnavailable
+from service.repair import mend
 
 HISTORY = "enrollment_migrations"
 """The history's table; a host program's own peewee-migrate history has another name."""
@@ -31,7 +34,13 @@ PAGE_SIZE = 2048
 page that one changes is written and synced whole. 1.06 times as many enrollments a second, 0.98 times as many
 schedules and pages of a roster."""
 
-_TABLES = ("students", "courses", "enrollments", "enrollment_events")
+_LOOKING = {"temp_store": "FILE"}
+"""What is sorted may be more than fits in memory."""
+
+SCHEMA_VERSION = "PRAGMA schema_version"
+
+FEW = 3
+"""How many differences an error names; `status` names them all."""
 
 
 @attrs.frozen
@@ -54,13 +63,53 @@ def connect(url: str | os.PathLike[str], *, busy_timeout: float = 5.0) -> pw.Sql
     return db
 
 
-def check(db: pw.Database, url: str | os.PathLike[str]) -> None:
-    """Raise SchemaMismatch, with the command that mends it, unless the schema is the code's."""
+def check(db: pw.Database, url: str | os.PathLike[str], clean: int | None = None) -> int:
+    """Raise SchemaMismatch, with the command that mends it, unless the schema is the code's.
+
+    Gives SQLite's number of the schema, which every change of it raises. Handed in as `clean` the next time, it
+    saves comparing what has not changed.
+    """
+    _check_versions(db, url)
+    ((number,),) = fetch_all(db, SCHEMA_VERSION)
+    if number != clean and (found := drift.compare(db)):
+        more = f"; and {len(found) - FEW} more" if len(found) > FEW else ""
+        message = (
+            f"The schema of the database {os.fspath(url)} is not as its migrations made it: "
+            f"{'; '.join(each.text for each in found[:FEW])}{more}. Run: {command('repair', url)}"
+        )
+        raise SchemaMismatch(message)
+    return int(number)
+
+
+class Schema:
+    """The schema of a file that is served: it is compared again only once it has changed."""
+
+    def __init__(self, url: str | os.PathLike[str]) -> None:
+        """Know nothing of it yet."""
+        self._url = url
+        self._clean: int | None = None
+
+    def check(self, db: pw.Database) -> None:
+        """Raise StorageUnavailable unless the schema is the code's."""
+        try:
+            self._clean = check(db, self._url, self._clean)
+        except SetupError as error:
+            raise StorageUnavailable(str(error)) from error
+
+    def verify(self, db: pw.Database) -> None:
+        """Do the same before something is written, with one statement unless the schema has changed."""
+        if db.connection().execute(SCHEMA_VERSION).fetchone() != (self._clean,):
+            try:
+                self.check(db)
+            except StorageUnavailable as error:
+                raise StorageUnavailable(f"Nothing was kept. {error.detail}") from error
+
+
+def _check_versions(db: pw.Database, url: str | os.PathLike[str]) -> None:
     _check_not_ahead(db, url)
     if pending := versions(db).pending:
         message = (
-            f"The database {os.fspath(url)} is behind: {', '.join(pending)} not applied. "
-            f"Run: {_command('migrate', url)}"
+            f"The database {os.fspath(url)} is behind: {', '.join(pending)} not applied. Run: {command('migrate', url)}"
         )
         raise SchemaMismatch(message)
 
@@ -70,20 +119,42 @@ def _check_not_ahead(db: pw.Database, url: str | os.PathLike[str]) -> None:
         message = (
             f"The database {os.fspath(url)} is ahead of this version of the service, which does not know "
             f"{', '.join(unknown)}. Run the version that made it, or roll back with that version: "
-            f"{_command('rollback', url)}"
+            f"{command('rollback', url)}"
         )
         raise SchemaMismatch(message)
 
 
-def status(url: str | os.PathLike[str]) -> tuple[Versions, dict[str, int]]:
-    """Tell where a database stands, and how many rows each table has.
+def status(url: str | os.PathLike[str]) -> tuple[Versions, dict[str, int], list[str]]:
+    """Tell where a database stands, how many rows each table has, and how its schema differs from the code's.
 
     Raises SchemaMismatch if there is no file.
     """
     with _setting_up(_existing(url)) as db:
         found = versions(db)
-        tables = [table for table in _TABLES if found.applied and db.table_exists(table)]
-        return found, {table: fetch_all(db, f"SELECT count(*) FROM {table}")[0][0] for table in tables}
+        tables = [table for table in drift.tables() if found.applied and db.table_exists(table)]
+        counts = {table: fetch_all(db, f"SELECT count(*) FROM {table}")[0][0] for table in tables}
+        current = not (found.pending or found.unknown)
+        return found, counts, [each.text for each in drift.compare(db)] if current else []
+
+
+def prove(url: str | os.PathLike[str], tick: Tick = silent) -> Iterator[Result]:
+    """Prove what must hold in a database, one invariant after another.
+
+    Raises SchemaMismatch if the file is missing, behind the code or ahead of it.
+    """
+    with _setting_up(_existing(url), **_LOOKING) as db:
+        _check_versions(db, url)
+        yield from run(db, tick)
+
+
+def repair(url: str | os.PathLike[str], tick: Tick = silent) -> list[str]:
+    """Put a database's schema and rows right, all or nothing, and give what was done, a sentence each.
+
+    Raises SchemaMismatch as `prove` does, SetupError if something has to be mended by hand; it is then as it was.
+    """
+    with _setting_up(_existing(url), **_MIGRATING, **_LOOKING) as db, db.atomic("IMMEDIATE"):
+        _check_versions(db, url)
+        return mend(db, tick)
 
 
 def versions(db: pw.Database) -> Versions:
@@ -198,10 +269,11 @@ def _setting_up(path: Path, **options: Any) -> Iterator[pw.SqliteDatabase]:
 def _existing(url: str | os.PathLike[str]) -> Path:
     path = database_path(url)
     if not path.is_file():
-        message = f"There is no database at {path}. Run: {_command('migrate', url)}"
+        message = f"There is no database at {path}. Run: {command('migrate', url)}"
         raise SchemaMismatch(message)
     return path
 
 
-def _command(verb: str, url: str | os.PathLike[str]) -> str:
+def command(verb: str, url: str | os.PathLike[str]) -> str:
+    """Give the command line that does something to a database."""
     return f"python -m service {verb} --database-url {shlex.quote(os.fspath(url))}"

@@ -19,8 +19,8 @@ from typing import Any, TypeVar, TypeVarTuple
 import peewee as pw
 
 from service.database import Database, File, database_path, fetch_all, is_locked, refusal
-from service.errors import SetupError, StorageUnavailable
-from service.schema import check
+from service.errors import StorageUnavailable
+from service.schema import Schema
 from service.writer import Job, Together, Writer, settle
 
 T = TypeVar("T")
@@ -51,13 +51,13 @@ class Store:
 
         Calls of a work that `together` names are run in one go when they follow each other in a group.
         """
-        self._url = url
         self._busy_timeout = busy_timeout
         self._file = File(database_path(url))
         self._idle_readers: deque[Database] = deque()
         self._reading: dict[asyncio.AbstractEventLoop, Database] = {}
         self._writing: dict[asyncio.AbstractEventLoop, list[Job]] = {}
-        self._writer = Writer(self._file, busy_timeout, max_pending_writes, together)
+        self._schema = Schema(url)
+        self._writer = Writer(self._file, busy_timeout, max_pending_writes, together, self._schema.verify)
         # What was accepted is still written when the program ends, or when nobody holds the store.
         weakref.finalize(self, _close, self._writer, self._idle_readers)
 
@@ -139,10 +139,7 @@ class Store:
             raise StorageUnavailable(f"No write transaction opened within {READY_TIMEOUT:g} s.") from error
 
     def _probe(self, db: pw.Database) -> None:
-        try:
-            check(db, self._url)
-        except SetupError as error:
-            raise StorageUnavailable(str(error)) from error
+        self._schema.check(db)
         if self._writer.failed:
             # Only a commit that writes can tell whether commits work again: store a value as it is.
             ((version,),) = fetch_all(db, "PRAGMA user_version")

@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 import peewee as pw
 
-from service.database import File, is_locked, refusal
+from service.database import Database, File, is_locked, refusal
 from service.errors import Busy, ServiceError
 
 PATIENCE, MOST_PATIENCE = 0.25, 0.01
@@ -49,14 +49,16 @@ class Writer:
         busy_timeout: float,
         max_pending: int,
         together: Mapping[Callable[..., Any], Together],
+        verify_schema: Callable[[Database], None],
     ) -> None:
-        """Open the file at the first job."""
+        """Open the file at the first job; `verify_schema` raises a ServiceError when nothing may be written."""
         self.failed = False
         """Whether the last commit failed."""
         self._file = file
         self._db = file.open(busy_timeout)
         self._max_pending = max_pending
         self._together = together
+        self._verify_schema = verify_schema
         self._pending: list[Job] = []
         self._expected = 0
         self._patience = 0.0
@@ -147,6 +149,7 @@ class Writer:
         try:
             self._file.verify()
             with nullcontext() if group[0].alone else self._db.atomic("IMMEDIATE"):
+                self._verify_schema(self._db)
                 for work, jobs in groupby(group, attrgetter("work")):
                     self._run_work(work, list(jobs))
             self._file.verify()
@@ -154,7 +157,7 @@ class Writer:
         except Exception as error:  # noqa: BLE001 - nothing may end this thread: its callers would wait for ever.
             # A commit that found a lock in its way was rolled back; of another failure nobody can tell.
             kept = _UNKNOWN if self._db.committing and not is_locked(error) else _NOTHING
-            answer = refusal(error, kept)
+            answer = error if isinstance(error, ServiceError) else refusal(error, kept)
             self.failed |= not isinstance(answer, Busy)
             for job in group:
                 job.error = answer

@@ -62,7 +62,7 @@ def run_server(url: str, *args: str, **environ: str) -> tuple[Result, list[int]]
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ([], ["serve", "migrate", "rollback", "status"]),
+        ([], ["serve", "migrate", "rollback", "status", "check", "repair"]),
         (
             ["serve"],
             [
@@ -80,6 +80,8 @@ def run_server(url: str, *args: str, **environ: str) -> tuple[Result, list[int]]
         (["migrate"], []),
         (["rollback"], []),
         (["status"], []),
+        (["check"], []),
+        (["repair"], []),
     ],
 )
 def test_help(command: list[str], said: list[str]) -> None:
@@ -141,7 +143,7 @@ def test_status_of_a_database_that_is_ahead(path: Path) -> None:
     assert "unknown   999_future\n" in run("status", "--database-url", str(path)).output
 
 
-@pytest.mark.parametrize("command", ["migrate", "status", "rollback"])
+@pytest.mark.parametrize("command", ["migrate", "status", "check", "repair", "rollback"])
 def test_database_option_over_environment(tmp_path: Path, path: Path, command: str) -> None:
     """DATABASE_URL says which database, unless an option says another; the other is not touched."""
     nowhere = tmp_path / "nowhere" / "x.db"
@@ -152,7 +154,7 @@ def test_database_option_over_environment(tmp_path: Path, path: Path, command: s
     assert str(nowhere) in refused.output
 
 
-@pytest.mark.parametrize("command", ["serve", "migrate", "status", "rollback"])
+@pytest.mark.parametrize("command", ["serve", "migrate", "status", "check", "repair", "rollback"])
 @pytest.mark.parametrize("url", [":memory:", "postgresql://localhost/school", "sqlite://host/x.db", "sqlite://["])
 def test_bad_database_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, url: str) -> None:
     """What is no file's URL is refused in one line, and nothing is made."""

@@ -6,7 +6,7 @@ MADE := .venv/made-$(VERSION)
 RUN_READY := $(MADE)-run
 TEST_READY := $(MADE)-test
 
-.PHONY: help run test migrate migration rollback lint typecheck coverage check lock bench compare clean
+.PHONY: help run test migrate migration rollback schema lint typecheck coverage check lock bench compare clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -27,6 +27,9 @@ migration: $(RUN_READY) ## Write a new, empty migration: make migration NAME=add
 
 rollback: $(RUN_READY) ## Undo the newest migration of DATABASE_URL: it asks, or not with make rollback YES=1
 	@$(BIN)/python -m service rollback $(if $(filter 1,$(YES)),--yes)
+
+schema: $(RUN_READY) ## Write service/schema.sql anew, after a migration was added or changed
+	@$(BIN)/python -m tests.schema_sql
 
 lint: $(TEST_READY) ## Check style and format
 	$(BIN)/ruff check .

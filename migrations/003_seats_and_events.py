@@ -4,7 +4,12 @@ A course's row counts who is enrolled and who waits, and its CHECKs are the limi
 refuse what would unsettle them, move the counts, promote from the waitlist and write the
 event, all within the statement that adds or drops; so every writer obeys them, this service
 or not, and whatever its OR clause.
+
+The table of enrollments is made anew, and what another program has on it comes along, or stops the migration.
 """
+
+import re
+from typing import Any
 
 import peewee as pw
 from peewee_migrate import Migrator
@@ -77,8 +82,13 @@ TRIGGERS = {
 }
 
 
+OURS = {*TRIGGERS, "enrollment_course_id_student_id", "enrollment_course_id_waiting_student_id"}
+
+
 def migrate(migrator: Migrator, database: pw.Database, *, fake: bool = False) -> None:
     """Count what is there, give each row that it finds one event, and set the triggers."""
+    theirs: list[tuple[str, str, str]] = []
+    migrator.run(_note, database, theirs, {"student_id", "course_id", "enrolled_at"})
     migrator.sql("ALTER TABLE courses ADD COLUMN capacity INTEGER")
     migrator.sql("ALTER TABLE courses ADD COLUMN waitlist_capacity INTEGER DEFAULT 0")
     migrator.sql("""
@@ -101,6 +111,7 @@ def migrate(migrator: Migrator, database: pw.Database, *, fake: bool = False) ->
     migrator.sql("DROP TABLE enrollments")
     for statement in RENAME:
         migrator.sql(statement)
+    migrator.run(_put_back, database, theirs)
     migrator.sql("""
         CREATE INDEX enrollment_course_id_waiting_student_id
         ON enrollments (course_id, waiting, student_id)""")
@@ -130,7 +141,9 @@ def rollback(migrator: Migrator, database: pw.Database, *, fake: bool = False) -
             message = f"{waiting} on waitlists would be lost; promote or drop them first"
             raise ValueError(message)
 
+    theirs: list[tuple[str, str, str]] = []
     migrator.run(refuse_while_anyone_waits)
+    migrator.run(_note, database, theirs, {"student_id", "course_id", "enrolled_at", "waiting"})
     for name in TRIGGERS:
         migrator.sql(f"DROP TRIGGER {name}")
     migrator.sql("DROP TABLE enrollment_events")
@@ -145,6 +158,38 @@ def rollback(migrator: Migrator, database: pw.Database, *, fake: bool = False) -
     migrator.sql("DROP TABLE enrollments")
     for statement in RENAME:
         migrator.sql(statement)
+    migrator.run(_put_back, database, theirs)
     migrator.sql("CREATE INDEX enrollment_course_id_student_id ON enrollments (course_id, student_id)")
     for column in ("enrolled", "waitlisted", "capacity", "waitlist_capacity"):
         migrator.sql(f"ALTER TABLE courses DROP COLUMN {column}")
+
+
+def _note(database: pw.Database, theirs: list[tuple[str, str, str]], columns: set[str]) -> None:
+    """Note another program's triggers and indexes on the table; its columns would be lost."""
+    found = {row[1].lower() for row in database.execute_sql("PRAGMA table_info(enrollments)").fetchall()}
+    if lost := sorted(found - columns):
+        message = f"the columns {', '.join(lost)} of another program on enrollments would be lost"
+        raise ValueError(message)
+    rows: list[Any] = database.execute_sql("""
+        SELECT type, name, sql FROM sqlite_master
+        WHERE type IN ('index', 'trigger') AND lower(tbl_name) = 'enrollments' AND sql IS NOT NULL
+        ORDER BY rowid""").fetchall()
+    theirs.extend(row for row in rows if row[1] not in OURS)
+
+
+def _put_back(database: pw.Database, theirs: list[tuple[str, str, str]]) -> None:
+    """Make them again, on the new table."""
+    columns = {row[1].lower() for row in database.execute_sql("PRAGMA table_info(enrollments)").fetchall()}
+    failures = []
+    for kind, name, sql in theirs:
+        try:
+            database.execute_sql(sql)
+        except pw.DatabaseError as error:
+            failures.append(f"the {kind} {name} ({error})")
+        # SQLite takes a trigger on a column that is gone, and never fires it.
+        named = re.search(r"\bUPDATE\s+OF\s+(.+?)\s+ON\b", sql, re.IGNORECASE | re.DOTALL)
+        if named and (gone := {column.strip(' \n\t"`[]').lower() for column in named[1].split(",")} - columns):
+            failures.append(f"the {kind} {name} (no such column: {min(gone)})")
+    if failures:
+        message = f"what another program has on enrollments cannot be put back: {', '.join(failures)}"
+        raise ValueError(message)

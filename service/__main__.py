@@ -49,6 +49,16 @@ _database_url = click.option(
 )
 
 
+def _show(what: str, seconds: float) -> None:
+    """Show on a terminal what is at work; what is said next takes its place."""
+    if sys.stdout.isatty():
+        click.echo(f"\r{what:<14}{seconds:.0f} s", nl=False)
+
+
+def _say(sentence: str) -> None:
+    click.echo(f"\r\x1b[K{sentence}" if sys.stdout.isatty() else sentence)
+
+
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(service.__version__, message="enrollment-service %(version)s")
 def cli() -> None:
@@ -114,9 +124,12 @@ def rollback(database_url: str | None, *, yes: bool) -> None:
 @cli.command()
 @_database_url
 def status(database_url: str | None) -> None:
-    """Show the schema's version, the pending migrations and the number of rows."""
+    """Show the schema's version, the pending migrations, the number of rows, and how the schema is not as it should be.
+
+    Exits with 1 if it is not as its migrations made it.
+    """
     settings = _settings(database_url=database_url)
-    found, rows = schema.status(settings.database_url)
+    found, rows, differences = schema.status(settings.database_url)
     click.echo(f"database  {settings.database_url}")
     click.echo(f"version   {found.applied[-1] if found.applied else 'none'}")
     click.echo(f"pending   {', '.join(found.pending) or 'none'}")
@@ -124,6 +137,35 @@ def status(database_url: str | None) -> None:
         click.echo(f"unknown   {', '.join(found.unknown)}")
     for table, count in rows.items():
         click.echo(f"{table:<18}{count:>12,}")
+    for difference in differences:
+        click.echo(f"differs   {difference}")
+    if differences:
+        raise click.ClickException(
+            f"It is not as its migrations made it. Run: {schema.command('repair', settings.database_url)}"
+        )
+
+
+@cli.command()
+@_database_url
+def check(database_url: str | None) -> None:
+    """Prove what must hold in the database, while the service may go on; exits with 1 if something does not hold."""
+    settings = _settings(database_url=database_url)
+    broken = False
+    for result in schema.prove(settings.database_url, _show):
+        broken |= bool(result.broken)
+        _say(f"{result.invariant.name:<14}{result}  ({result.seconds:.1f} s)")
+    if broken:
+        raise click.ClickException(f"The database is not sound. Run: {schema.command('repair', settings.database_url)}")
+
+
+@cli.command()
+@_database_url
+def repair(database_url: str | None) -> None:
+    """Put the schema back as the migrations make it, and the rows in agreement with it, all or nothing."""
+    settings = _settings(database_url=database_url)
+    done = schema.repair(settings.database_url, _show)
+    for sentence in done or ["Nothing was to be done."]:
+        _say(sentence)
 
 
 if __name__ == "__main__":

@@ -1,28 +1,22 @@
 """The schema's versions: run the migrations, undo one, and tell where a database stands."""
 
-import logging
 import os
 import shlex
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import attrs
 import peewee as pw
 
+from service import drift
+from service.check import Result, Tick, run, silent
 from service.database import enter_wal, fetch_all, is_locked, open_database
-from service.errors import MigrationFailed, SchemaMismatch, SetupError
+from service.errors import SchemaMismatch, SetupError, StorageUnavailable
+from service.repair import mend
+from service.router import HISTORY, MIGRATIONS, router
 from service.urls import database_path
-
-HISTORY = "enrollment_migrations"
-"""The history's table; a host program's own peewee-migrate history has another name."""
-
-_HERE = Path(__file__).parent
-MIGRATIONS = next(path for path in (_HERE / "migrations", _HERE.parent / "migrations") if path.is_dir())
-"""Inside the package once installed, beside it in the source tree."""
 
 _MIGRATING = {"busy_timeout": 60.0, "foreign_keys": False}
 """A second process waits for the first; a table can be rebuilt without its references in the way."""
@@ -35,7 +29,13 @@ PAGE_SIZE = 2048
 page that one changes is written and synced whole. 1.06 times as many enrollments a second, 0.98 times as many
 schedules and pages of a roster."""
 
-_TABLES = ("students", "courses", "enrollments", "enrollment_events")
+_LOOKING = {"temp_store": "FILE"}
+"""What is sorted may be more than fits in memory."""
+
+SCHEMA_VERSION = "PRAGMA schema_version"
+
+FEW = 3
+"""How many differences an error names; `status` names them all."""
 
 
 @attrs.frozen
@@ -58,13 +58,53 @@ def connect(url: str | os.PathLike[str], *, busy_timeout: float = 5.0) -> pw.Sql
     return db
 
 
-def check(db: pw.Database, url: str | os.PathLike[str]) -> None:
-    """Raise SchemaMismatch, with the command that mends it, unless the schema is the code's."""
+def check(db: pw.Database, url: str | os.PathLike[str], clean: int | None = None) -> int:
+    """Raise SchemaMismatch, with the command that mends it, unless the schema is the code's.
+
+    Gives SQLite's number of the schema, which every change of it raises. Handed in as `clean` the next time, it
+    saves comparing what has not changed.
+    """
+    _check_versions(db, url)
+    ((number,),) = fetch_all(db, SCHEMA_VERSION)
+    if number != clean and (found := drift.compare(db)):
+        more = f"; and {len(found) - FEW} more" if len(found) > FEW else ""
+        message = (
+            f"The schema of the database {os.fspath(url)} is not as its migrations made it: "
+            f"{'; '.join(each.text for each in found[:FEW])}{more}. Run: {command('repair', url)}"
+        )
+        raise SchemaMismatch(message)
+    return int(number)
+
+
+class Schema:
+    """The schema of a file that is served: it is compared again only once it has changed."""
+
+    def __init__(self, url: str | os.PathLike[str]) -> None:
+        """Know nothing of it yet."""
+        self._url = url
+        self._clean: int | None = None
+
+    def check(self, db: pw.Database) -> None:
+        """Raise StorageUnavailable unless the schema is the code's."""
+        try:
+            self._clean = check(db, self._url, self._clean)
+        except SetupError as error:
+            raise StorageUnavailable(str(error)) from error
+
+    def verify(self, db: pw.Database) -> None:
+        """Do the same before something is written, with one statement unless the schema has changed."""
+        if db.connection().execute(SCHEMA_VERSION).fetchone() != (self._clean,):
+            try:
+                self.check(db)
+            except StorageUnavailable as error:
+                raise StorageUnavailable(f"Nothing was kept. {error.detail}") from error
+
+
+def _check_versions(db: pw.Database, url: str | os.PathLike[str]) -> None:
     _check_not_ahead(db, url)
     if pending := versions(db).pending:
         message = (
-            f"The database {os.fspath(url)} is behind: {', '.join(pending)} not applied. "
-            f"Run: {_command('migrate', url)}"
+            f"The database {os.fspath(url)} is behind: {', '.join(pending)} not applied. Run: {command('migrate', url)}"
         )
         raise SchemaMismatch(message)
 
@@ -74,20 +114,42 @@ def _check_not_ahead(db: pw.Database, url: str | os.PathLike[str]) -> None:
         message = (
             f"The database {os.fspath(url)} is ahead of this version of the service, which does not know "
             f"{', '.join(unknown)}. Run the version that made it, or roll back with that version: "
-            f"{_command('rollback', url)}"
+            f"{command('rollback', url)}"
         )
         raise SchemaMismatch(message)
 
 
-def status(url: str | os.PathLike[str]) -> tuple[Versions, dict[str, int]]:
-    """Tell where a database stands, and how many rows each table has.
+def status(url: str | os.PathLike[str]) -> tuple[Versions, dict[str, int], list[str]]:
+    """Tell where a database stands, how many rows each table has, and how its schema differs from the code's.
 
     Raises SchemaMismatch if there is no file.
     """
     with _setting_up(_existing(url)) as db:
         found = versions(db)
-        tables = [table for table in _TABLES if found.applied and db.table_exists(table)]
-        return found, {table: fetch_all(db, f"SELECT count(*) FROM {table}")[0][0] for table in tables}
+        tables = [table for table in drift.tables() if found.applied and db.table_exists(table)]
+        counts = {table: fetch_all(db, f"SELECT count(*) FROM {table}")[0][0] for table in tables}
+        current = not (found.pending or found.unknown)
+        return found, counts, [each.text for each in drift.compare(db)] if current else []
+
+
+def prove(url: str | os.PathLike[str], tick: Tick = silent) -> Iterator[Result]:
+    """Prove what must hold in a database, one invariant after another.
+
+    Raises SchemaMismatch if the file is missing, behind the code or ahead of it.
+    """
+    with _setting_up(_existing(url), **_LOOKING) as db:
+        _check_versions(db, url)
+        yield from run(db, tick)
+
+
+def repair(url: str | os.PathLike[str], tick: Tick = silent) -> list[str]:
+    """Put a database's schema and rows right, all or nothing, and give what was done, a sentence each.
+
+    Raises SchemaMismatch as `prove` does, SetupError if something has to be mended by hand; it is then as it was.
+    """
+    with _setting_up(_existing(url), **_MIGRATING, **_LOOKING) as db, db.atomic("IMMEDIATE"):
+        _check_versions(db, url)
+        return mend(db, tick)
 
 
 def versions(db: pw.Database) -> Versions:
@@ -111,7 +173,7 @@ def migrate(url: str | os.PathLike[str]) -> list[str]:
     with _setting_up(database_path(url), **_MIGRATING, create=True, page_size=PAGE_SIZE) as db:
         with db.atomic("IMMEDIATE"):  # The whole run, so that two cannot interleave.
             _check_not_ahead(db, url)
-            done: list[str] = _router(db).run()
+            done: list[str] = router(db).run()
         enter_wal(db)  # Where another process is in the way, as it migrates too, it comes here in its turn.
     return done
 
@@ -147,7 +209,7 @@ def try_rollback(url: str | os.PathLike[str]) -> tuple[str, dict[str, int]]:
 def _sizes(db: pw.SqliteDatabase) -> dict[str, tuple[int, set[str]]]:
     return {
         table: (fetch_all(db, f"SELECT count(*) FROM {table}")[0][0], {each.name for each in db.get_columns(table)})
-        for table in _TABLES
+        for table in drift.tables()
         if db.table_exists(table)
     }
 
@@ -160,65 +222,13 @@ def _undoing(url: str | os.PathLike[str], *, alone: bool) -> Iterator[tuple[pw.S
 
 
 def _undo(db: pw.SqliteDatabase, url: str | os.PathLike[str]) -> str:
-    router = _router(db)
-    applied: list[str] = router.done
+    history = router(db)
+    applied: list[str] = history.done
     if not applied:
         message = f"The database {os.fspath(url)} has no migration to roll back."
         raise SetupError(message)
-    router.rollback()
+    history.rollback()
     return applied[-1]
-
-
-def _broken_references(db: pw.Database) -> Counter[tuple[Any, ...]]:
-    """Count the rows that refer to rows that are missing, and the references that are broken in themselves."""
-    found: Counter[tuple[Any, ...]] = Counter()
-    for table in db.get_tables():
-        try:
-            found.update(fetch_all(db, f'PRAGMA foreign_key_check("{table}")'))
-        except pw.OperationalError as error:
-            found[table, str(error)] += 1
-    return found
-
-
-def _router(db: pw.SqliteDatabase) -> Any:
-    # Imported here: it takes longer to import than all the rest that a server needs.
-    from peewee_migrate import Migrator, Router  # noqa: PLC0415
-    from peewee_migrate.models import MigrateHistory  # noqa: PLC0415
-
-    class _Router(Router):
-        """peewee-migrate's router without its shared state: nothing rebound, replayed or mocked."""
-
-        @cached_property
-        def model(self) -> Any:
-            meta = type("Meta", (), {"database": db, "table_name": HISTORY})
-            history: Any = type("MigrateHistory", (MigrateHistory,), {"Meta": meta})
-            history.create_table(safe=True)
-            return history
-
-        @cached_property
-        def migrator(self) -> Migrator:
-            return Migrator(db)
-
-        def run_one(self, name: str, migrator: Migrator, **options: Any) -> str:
-            try:
-                before = _broken_references(db)
-                super().run_one(name, migrator, **options)
-                if broken := _broken_references(db) - before:
-                    what = f"{broken.total()} references would be broken, the first in {min(broken)[0]}"
-                    raise ValueError(what)
-            except Exception as error:
-                hint = (
-                    " A table of another program is never taken over: give the service a file of its own."
-                    if "already exists" in str(error)
-                    else ""
-                )
-                what = f"Rolling back {name}" if options.get("downgrade") else f"Migration {name}"
-                raise MigrationFailed(f"{what} failed: {error}.{hint} The database is as it was.") from error
-            return name
-
-    quiet = logging.Logger("migrations")  # noqa: LOG001 - heard by nobody: MigrationFailed says it all.
-    quiet.addHandler(logging.NullHandler())
-    return _Router(db, migrate_dir=MIGRATIONS, migrate_table=HISTORY, logger=quiet)
 
 
 @contextmanager
@@ -238,10 +248,11 @@ def _setting_up(path: Path, **options: Any) -> Iterator[pw.SqliteDatabase]:
 def _existing(url: str | os.PathLike[str]) -> Path:
     path = database_path(url)
     if not path.is_file():
-        message = f"There is no database at {path}. Run: {_command('migrate', url)}"
+        message = f"There is no database at {path}. Run: {command('migrate', url)}"
         raise SchemaMismatch(message)
     return path
 
 
-def _command(verb: str, url: str | os.PathLike[str]) -> str:
+def command(verb: str, url: str | os.PathLike[str]) -> str:
+    """Give the command line that does something to a database."""
     return f"python -m service {verb} --database-url {shlex.quote(os.fspath(url))}"

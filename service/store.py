@@ -25,7 +25,7 @@ from service.database import Database, fetch_all, is_locked, refusal
 from service.errors import AsyncioOnly, SetupError, StorageUnavailable
 from service.file import File, check_writable
 from service.fork import pause_at_forks
-from service.schema import check
+from service.schema import Schema
 from service.urls import database_path
 from service.writer import Job, Together, Writer, settle
 
@@ -67,7 +67,6 @@ class Store:
         With `snapshot_per_turn` the reads of one turn of the event loop share a snapshot, which is right
         only where nothing else in this program writes to the file: a later read of that turn would miss it.
         """
-        self._url = url
         self._path = database_path(url)
         self._busy_timeout = busy_timeout
         self._snapshot_per_turn = snapshot_per_turn
@@ -78,7 +77,8 @@ class Store:
         self._gate = threading.Lock()
         self._paused = False
         self._writing: dict[asyncio.AbstractEventLoop, list[Job]] = {}
-        self._writer = Writer(self._file, busy_timeout, max_pending_writes, together)
+        self._schema = Schema(url)
+        self._writer = Writer(self._file, busy_timeout, max_pending_writes, together, self._schema.verify)
         # What was accepted is still written when the program ends, or when nobody holds the store.
         weakref.finalize(self, _close, self._writer, self._idle_readers, self._file)
         pause_at_forks(self)
@@ -186,9 +186,9 @@ class Store:
     def _probe(self, db: pw.Database) -> None:
         try:
             check_writable(self._path)
-            check(db, self._url)
         except SetupError as error:
             raise StorageUnavailable(str(error)) from error
+        self._schema.check(db)
         if self._writer.failed:
             # Only a commit that writes can tell whether commits work again: store a value as it is.
             ((version,),) = fetch_all(db, "PRAGMA user_version")

@@ -15,8 +15,8 @@ from typing import Any
 import attrs
 import peewee as pw
 
-from service.database import fetch_all, is_failure, is_locked, may_leave_half, refusal, violation
-from service.errors import Busy, ServiceError
+from service.database import Database, fetch_all, is_failure, is_locked, may_leave_half, refusal, violation
+from service.errors import Busy, ServiceError, StorageUnavailable
 from service.file import File
 
 PATIENCE, MOST_PATIENCE = 0.25, 0.01
@@ -58,8 +58,9 @@ class Writer:
         busy_timeout: float,
         max_pending: int,
         together: Mapping[Callable[..., Any], Together],
+        verify_schema: Callable[[Database], None],
     ) -> None:
-        """Open the file at the first job."""
+        """Open the file at the first job; `verify_schema` raises a ServiceError when nothing may be written."""
         self.failed = False
         """Whether the last commit failed."""
         self._file = file
@@ -67,6 +68,7 @@ class Writer:
         self._busy_timeout = busy_timeout
         self._max_pending = max_pending
         self._together = together
+        self._verify_schema = verify_schema
         self._pending: list[Job] = []
         self._expected = 0
         self._patience = 0.0
@@ -204,6 +206,7 @@ class Writer:
         try:
             self._file.verify()
             with nullcontext() if group[0].alone else self._db.atomic("IMMEDIATE"):
+                self._verify_schema(self._db)
                 for work, jobs in groupby(group, attrgetter("work")):
                     self._run_work(work, list(jobs))
                 self._undo_halves(group)
@@ -212,7 +215,7 @@ class Writer:
         except _Half:
             return False
         except Exception as error:  # noqa: BLE001 - nothing may end this thread: its callers would wait for ever.
-            if not is_failure(error):
+            if not is_failure(error) and not isinstance(error, StorageUnavailable):
                 for job in group:
                     if not isinstance(job.error, ServiceError):
                         job.error = self._db.violated or violation(self._db, error)
@@ -221,7 +224,7 @@ class Writer:
                 self._file.rescue()
             # A commit that found a lock in its way was rolled back; of another failure nobody can tell.
             kept = _UNKNOWN if self._db.committing and not is_locked(error) else _NOTHING
-            answer = refusal(error, kept)
+            answer = error if isinstance(error, StorageUnavailable) else refusal(error, kept)
             self.failed |= not isinstance(answer, Busy)
             for job in group:
                 job.error = answer

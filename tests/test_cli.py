@@ -105,7 +105,7 @@ needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="Linux tells whi
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ([], ["serve", "migrate", "rollback", "status", "--version"]),
+        ([], ["serve", "migrate", "rollback", "status", "check", "repair", "--version"]),
         (
             ["serve"],
             [
@@ -124,6 +124,8 @@ needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="Linux tells whi
         (["migrate"], []),
         (["rollback"], ["--yes"]),
         (["status"], []),
+        (["check"], []),
+        (["repair"], []),
     ],
 )
 def test_help(command: list[str], said: list[str]) -> None:
@@ -209,7 +211,7 @@ def test_status_of_a_database_that_is_ahead(path: Path) -> None:
     assert "unknown   999_future\n" in run("status", "--database-url", str(path)).output
 
 
-@pytest.mark.parametrize("command", [["migrate"], ["status"], ["rollback", "--yes"]])
+@pytest.mark.parametrize("command", [["migrate"], ["status"], ["check"], ["repair"], ["rollback", "--yes"]])
 def test_database_option_over_environment(tmp_path: Path, path: Path, command: list[str]) -> None:
     """DATABASE_URL says which database, unless an option says another; the other is not touched."""
     nowhere = tmp_path / "nowhere" / "x.db"
@@ -220,7 +222,7 @@ def test_database_option_over_environment(tmp_path: Path, path: Path, command: l
     assert f"There is no folder {nowhere.parent} for the database x.db" in refused.output
 
 
-@pytest.mark.parametrize("command", ["serve", "migrate", "status", "rollback"])
+@pytest.mark.parametrize("command", ["serve", "migrate", "status", "check", "repair", "rollback"])
 @pytest.mark.parametrize(
     "url",
     [":memory:", "postgresql://localhost/school", "sqlite:x.db", "sqlite3:x.db", "file:x.db", "~/x.db", " x.db\n"],

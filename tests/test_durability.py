@@ -172,7 +172,8 @@ def test_2000_writes_of_64_clients_leave_exactly_the_good_ones(serve: Callable[[
     """Every tenth write is bad: it alone is refused, and every other one is kept."""
     there = {(student_id, COURSES) for student_id in range(1, 68)}
     with closing(sqlite3.connect(path)) as db, db:
-        db.executemany("INSERT INTO enrollments (student_id, course_id, enrolled_at) VALUES (?, ?, '')", there)
+        add = "INSERT INTO enrollments (student_id, course_id, enrolled_at) VALUES (?, ?, '2026-01-01T00:00:00.000Z')"
+        db.executemany(add, there)
     expected = {(1 + n % STUDENTS, 1 + n // STUDENTS): 201 for n in range(1800)}
     good = set(expected)
     work = [*good]

@@ -33,11 +33,12 @@ from service import (
     errors,
     migrate,
     models,
+    router,
     schema,
     students,
 )
 
-OURS = ("students", "courses", "enrollments", "enrollment_events", schema.HISTORY)
+OURS = ("students", "courses", "enrollments", "enrollment_events", router.HISTORY)
 
 HOST_MIGRATION = """
 def migrate(migrator, database, *, fake=False):

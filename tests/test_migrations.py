@@ -487,3 +487,102 @@ def test_history_of_a_host(tmp_path: Path, host: Router) -> None:
     assert host.run() == ["002_desks"]
     assert host.done == ["001_rooms", "002_desks"]
     assert status(path)[0].applied == ALL
+
+
+# What a host has on the table that migration 003 makes anew
+
+
+SEATS = "003_seats_and_events"
+HOSTS = """
+    CREATE TABLE log (what);
+    CREATE TABLE badges (student);
+    CREATE UNIQUE INDEX one_at_a_time ON enrollments (enrolled_at, student_id);
+    CREATE INDEX [by "day] ON enrollments (substr(enrolled_at, 1, 10)) WHERE student_id > 0;
+    CREATE TRIGGER log_added AFTER INSERT ON enrollments WHEN NEW.student_id > 0
+    BEGIN INSERT INTO log VALUES ('added ' || NEW.student_id); END;
+    CREATE TRIGGER "log dropped" BEFORE DELETE ON enrollments BEGIN INSERT INTO log VALUES ('dropped'); END;
+    CREATE TRIGGER log_changed AFTER UPDATE OF student_id, [enrolled_at] ON enrollments BEGIN SELECT 1; END;
+    CREATE TRIGGER enroll_along AFTER INSERT ON badges BEGIN
+        INSERT INTO enrollments (student_id, course_id, enrolled_at)
+        VALUES (NEW.student, 2, '2026-03-01T00:00:00.000Z');
+    END;
+    CREATE VIEW newest AS SELECT max(enrolled_at) FROM enrollments;
+"""
+
+
+def roll_back_to(path: Path, name: str) -> None:
+    """Undo every migration behind the one that is named."""
+    while status(path)[0].applied[-1] != name:
+        rollback(path)
+
+
+def theirs(path: Path) -> list[tuple[str, str]]:
+    """Give the host's objects, and the SQL of each."""
+    named = "name GLOB '*log*' OR name IN ('one_at_a_time', 'by \"day', 'enroll_along', 'newest', 'badges')"
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(f"SELECT name, sql FROM sqlite_master WHERE {named} ORDER BY name").fetchall()
+
+
+def test_a_host_keeps_its_triggers_and_indexes(path: Path) -> None:
+    """When enrollments are made anew, a host's triggers and indexes on them are put back, and work as they did."""
+    roll_back_to(path, "002_enrollments")
+    run_script(path, PEOPLE + ENROLLMENTS + HOSTS)
+    before = theirs(path)
+    assert len(before) == 9
+
+    def works(names: list[str], badge: int) -> None:
+        assert theirs(path) == before
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("DELETE FROM log")
+            connection.execute("INSERT INTO badges VALUES (?)", [badge])
+            connection.execute("DELETE FROM enrollments WHERE student_id = ? AND course_id = 2", [badge])
+            assert [row[0] for row in connection.execute("SELECT what FROM log")] == [f"added {badge}", "dropped"]
+            assert connection.execute("SELECT * FROM newest").fetchone() == ("2026-01-01T00:00:00.000Z",)
+            with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
+                connection.execute(
+                    "INSERT INTO enrollments (student_id, course_id, enrolled_at) VALUES (2, 2, ?)",
+                    ["2026-01-01T00:00:00.000Z"],
+                )
+        assert status(path)[0].applied[-len(names) :] == names
+
+    works(["002_enrollments"], 2)
+    assert migrate(path)[0] == SEATS
+    works(ALL, 3)
+    connect(path)
+    roll_back_to(path, "002_enrollments")
+    works(["002_enrollments"], 2)
+
+
+GONE = "(no such column: waiting)"
+LOST = {
+    "CREATE INDEX waiters ON enrollments (course_id, waiting)": f"the index waiters {GONE}",
+    "CREATE INDEX seated ON enrollments (student_id) WHERE waiting IS NULL": f"the index seated {GONE}",
+    """CREATE TRIGGER moved AFTER UPDATE OF enrolled_at, "WAITING" ON enrollments BEGIN SELECT 1; END;
+    CREATE INDEX waiters ON enrollments (waiting)""": f"the trigger moved {GONE}, the index waiters {GONE}",
+    "CREATE TRIGGER told AFTER INSERT ON enrollments BEGIN INSERT INTO log VALUES (NEW.waiting); END": "trigger told",
+    "CREATE VIEW line AS SELECT waiting FROM enrollments": "error in view line",
+    "ALTER TABLE enrollments ADD COLUMN note; ALTER TABLE enrollments ADD COLUMN grade": (
+        "the columns grade, note of another program on enrollments would be lost"
+    ),
+}
+
+
+@pytest.mark.parametrize("sql", LOST)
+def test_what_a_host_would_lose_stops_the_rollback(path: Path, sql: str) -> None:
+    """What names a column that goes with the seats is named, and the database stays as it was."""
+    roll_back_to(path, SEATS)
+    run_script(path, "CREATE TABLE log (what);" + sql)
+    before = dump(path)
+    with pytest.raises(MigrationFailed, match=f"Rolling back {SEATS} failed: .*{re.escape(LOST[sql])}"):
+        rollback(path)
+    assert dump(path) == before
+
+
+def test_what_a_host_would_lose_stops_the_migration(path: Path) -> None:
+    """A column that a host added to enrollments is not lost when they are made anew: the migration names it."""
+    roll_back_to(path, "002_enrollments")
+    run_script(path, PEOPLE + ENROLLMENTS + "ALTER TABLE enrollments ADD COLUMN note DEFAULT 'mine'")
+    before = dump(path)
+    with pytest.raises(MigrationFailed, match=f"{SEATS} failed: the columns note of another program"):
+        migrate(path)
+    assert dump(path) == before

@@ -14,7 +14,7 @@ import httpx2
 import pytest
 from conftest import ROOT, Server
 
-RUNNING = ["run", "migrate", "migration", "rollback"]
+RUNNING = ["run", "migrate", "migration", "rollback", "schema"]
 TESTING = ["test", "lint", "typecheck", "coverage", "check"]
 # What a `make` around these tests, or whoever runs them, has set is not for what they start.
 OURS = re.compile("MAKE.*|MFLAGS|PYTHON.*|HOST|PORT|DATABASE_URL|KEEP_ALIVE|NAME|YES")
@@ -34,7 +34,8 @@ def tree(tmp_path: Path) -> Path:
     tree = tmp_path / "tree"
     for folder in ("service", "migrations"):
         shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("Makefile", "README.md", "pyproject.toml", "requirements.txt", "tests/requirements.txt", ".ci/run"):
+    files = ("Makefile", "README.md", "pyproject.toml", "requirements.txt", ".ci/run")
+    for file in (*files, "tests/requirements.txt", "tests/schema_sql.py"):
         (tree / file).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / file, tree / file)
     return tree
@@ -187,6 +188,19 @@ def test_make_migration(ready: Path) -> None:
     with pytest.raises(AssertionError, match="Nothing was changed"):
         run("make", "rollback", cwd=ready)
     assert run("make", "rollback", "YES=1", cwd=ready).endswith(f"\nrolled back {made.stem}\n")
+
+
+def test_make_schema(ready: Path) -> None:
+    """After a new migration `make schema` writes what the migrations make, which databases are then compared with."""
+    kept = (ready / "service" / "schema.sql").read_text()
+    run("make", "schema", cwd=ready)
+    assert (ready / "service" / "schema.sql").read_text() == kept
+    added = 'def migrate(migrator, database, *, fake=False):\n    migrator.sql("CREATE TABLE rooms (id INTEGER)")\n'
+    (ready / "migrations" / "999_rooms.py").write_text(added)
+    run("make", "schema", cwd=ready)
+    assert (ready / "service" / "schema.sql").read_text() == f"{kept}\nCREATE TABLE rooms (\n    id INTEGER\n);\n"
+    run("make", "migrate", cwd=ready)
+    assert "pending   none" in run(sys.executable, "-m", "service", "status", cwd=ready)
 
 
 def test_ci(tree: Path, tmp_path: Path) -> None:

@@ -1,0 +1,243 @@
+"""Puts a database right again: its schema as the migrations make it, and its rows as the rules want them.
+
+All triggers rest meanwhile, a host's too, so that no rule is asked about half of a repair. What is there of the feed is
+never changed: what it lacks is added at its end. Whatever cannot be put right is named, and then nothing is changed.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import peewee as pw
+
+from service import drift
+from service.check import Names, Result, Tick, run, watched
+from service.database import fetch_all
+from service.drift import Object
+from service.errors import SetupError
+from service.invariants import AGREES, COUNTED, FORM, LATEST, MISTOLD, PAIR, PLACES, SIDES, UNFILED, in_form
+
+NOT_OURS = {"turns", "times"}
+"""Invariants that a repair leaves as they are: what happened has happened."""
+
+NOW = f"strftime('{FORM}', 'now')"
+ADD_EVENTS = "INSERT INTO enrollment_events (type, at, student_id, course_id)"
+
+# Who is not as the feed tells. Whom it left waiting, and who has a seat, was promoted; all others are told anew.
+FIND_UNTOLD = f"""
+    CREATE TEMP TABLE untold AS {SIDES}
+    SELECT student_id, course_id, promoted, coalesce(told NOT LIKE 'dropped %', FALSE) AND NOT promoted AS leaves
+    FROM (
+        SELECT *, coalesce(stands LIKE 'seat %' AND told LIKE 'waitlisted %' AND NOT mistold, FALSE) AS promoted
+        FROM (
+            SELECT *, (student_id, course_id) IN (
+                SELECT student_id, course_id FROM ({MISTOLD}) WHERE NOT over) AS mistold
+            FROM sides)
+        WHERE mistold OR NOT {AGREES})"""
+TELL = (
+    f"""UPDATE enrollments
+    SET event_id = NULL,
+        enrolled_at = CASE
+            WHEN waiting IS NOT NULL THEN NULL
+            WHEN {in_form("enrolled_at")} THEN enrolled_at
+            WHEN enrolled_at GLOB '[0-9][0-9][0-9][0-9]-*'
+            THEN coalesce(strftime('{FORM}', enrolled_at, '+0 days'), {NOW})
+            ELSE {NOW} END
+    WHERE (student_id, course_id) IN (SELECT student_id, course_id FROM untold)""",
+    f"""{ADD_EVENTS}
+    SELECT 'dropped', {NOW}, student_id, course_id FROM untold
+    WHERE leaves
+    ORDER BY course_id, student_id""",
+    f"""{ADD_EVENTS}
+    SELECT CASE WHEN untold.promoted THEN 'promoted' ELSE 'enrolled' END, enrollments.enrolled_at,
+           enrollments.student_id, enrollments.course_id
+    FROM untold
+    JOIN enrollments ON enrollments.student_id = untold.student_id AND enrollments.course_id = untold.course_id
+    WHERE enrollments.waiting IS NULL
+    ORDER BY enrollments.enrolled_at, enrollments.course_id, enrollments.student_id""",
+    f"""{ADD_EVENTS}
+    SELECT 'waitlisted', {NOW}, enrollments.student_id, enrollments.course_id
+    FROM untold
+    JOIN enrollments ON enrollments.student_id = untold.student_id AND enrollments.course_id = untold.course_id
+    WHERE enrollments.waiting IS NOT NULL
+    ORDER BY enrollments.course_id, enrollments.waiting, enrollments.student_id""",
+)
+LINE_UP = f"""
+    UPDATE enrollments SET waiting = told.place
+    FROM ({PLACES}) AS told
+    WHERE told.student_id = enrollments.student_id AND told.course_id = enrollments.course_id
+      AND enrollments.waiting <> told.place"""
+FIND_NEXT = f"""
+    CREATE TEMP TABLE next AS {COUNTED}
+    SELECT student_id, course_id, {NOW} AS at FROM (
+        SELECT enrollments.student_id, enrollments.course_id,
+               coalesce(courses.capacity - counted.seats, counted.places) AS free,
+               row_number() OVER (PARTITION BY enrollments.course_id ORDER BY enrollments.waiting) AS position
+        FROM enrollments
+        JOIN courses ON courses.id = enrollments.course_id
+        JOIN counted ON counted.course_id = enrollments.course_id
+        WHERE enrollments.waiting IS NOT NULL)
+    WHERE position <= free
+    ORDER BY course_id, position"""
+PROMOTE = (
+    f"{ADD_EVENTS} SELECT 'promoted', at, student_id, course_id FROM next ORDER BY rowid",
+    """UPDATE enrollments SET waiting = NULL, enrolled_at = next.at
+    FROM next
+    WHERE next.student_id = enrollments.student_id AND next.course_id = enrollments.course_id""",
+)
+COUNT = f"""
+    UPDATE courses SET (enrolled, waitlisted) = (counted.seats, counted.places)
+    FROM ({COUNTED} SELECT courses.id, coalesce(counted.seats, 0) AS seats, coalesce(counted.places, 0) AS places
+          FROM courses LEFT JOIN counted ON counted.course_id = courses.id) AS counted
+    WHERE counted.id = courses.id
+      AND (courses.enrolled, courses.waitlisted) IS NOT (counted.seats, counted.places)"""
+FILE = f"UPDATE enrollment_events SET filed = 1 WHERE id IN ({UNFILED})"
+
+
+def mend(db: pw.Database, tick: Tick) -> list[str]:
+    """Put right what is wrong, in the caller's transaction, and say what was done, a sentence each.
+
+    Raises SetupError, naming what a person has to mend first.
+    """
+    results = [result for result in run(db, tick) if result.broken]
+    done: list[str] = []
+    if _lines(results):
+        try:
+            done = _mend(db, tick, {result.invariant.name: result for result in results})
+        except pw.IntegrityError as error:  # A rule that came back does not let a row be.
+            hopeless = [result for result in results if result.invariant.mend]
+            raise _refusal([*_lines(hopeless), f"SQLite says: {error}."]) from error
+        results = [result for result in run(db, tick) if result.broken]
+        if lines := _lines(results):
+            raise _refusal(lines)
+    return done + [f"Left as it is: {result.invariant.name}: {result}" for result in results]
+
+
+def _lines(results: Iterable[Result]) -> list[str]:
+    return [f"{each.invariant.name}: {each}" for each in results if each.invariant.name not in NOT_OURS]
+
+
+def _refusal(reasons: Iterable[str]) -> SetupError:
+    return SetupError(
+        "\n".join(["Nothing was repaired, the database is as it was. This has to be mended first:", *reasons])
+    )
+
+
+def _mend(db: pw.Database, tick: Tick, broken: Mapping[str, Result]) -> list[str]:
+    differences, there = drift.compare(db), drift.existing(db)
+    ours = drift.expected()
+    reasons = [f"{each.text}. {each.mend}" for each in differences if each.mend] + [
+        f"the {each.type} {each.name} is on the table {each.table}, so another program's. Give it another name."
+        for each in there
+        if each.name in ours and each.type == ours[each.name].type and each.table != ours[each.name].table
+    ]
+    if reasons:
+        raise _refusal(reasons)
+    wrong = {each.name: each.type for each in differences}
+    with _triggers_at_rest(db, [each for each in there if each.type == "trigger"], wrong):
+        for each in there:
+            if wrong.get(each.name) == each.type == "table":
+                with watched(db, f"table {each.name}", tick):
+                    _rebuild(db, each)
+        with watched(db, "indexes", tick):
+            _put_indexes_back(db, [each for each in there if each.type == "index"], wrong)
+        with watched(db, "rows", tick):
+            done = _mend_rows(db, broken)
+    return [f"{each.text}: {'rebuilt' if each.type == 'table' else 'put back'}." for each in differences] + done
+
+
+@contextmanager
+def _triggers_at_rest(db: pw.Database, there: Sequence[Object], wrong: Mapping[str, str]) -> Iterator[None]:
+    for each in there:
+        db.execute_sql(f'DROP TRIGGER "{each.name}"')
+    yield
+    again = {each.name: each.sql for each in there}
+    again |= {name: drift.expected()[name].sql for name, kind in wrong.items() if kind == "trigger"}
+    for sql in again.values():
+        db.execute_sql(sql)
+
+
+def _put_indexes_back(db: pw.Database, there: Sequence[Object], wrong: Mapping[str, str]) -> None:
+    again = {each.name: each.sql for each in there if wrong.get(each.table) == "table"}
+    again |= {name: drift.expected()[name].sql for name, kind in wrong.items() if kind == "index"}
+    for name, sql in again.items():
+        db.execute_sql(f'DROP INDEX IF EXISTS "{name}"')
+        db.execute_sql(sql)
+
+
+def _rebuild(db: pw.Database, found: Object) -> None:
+    """Make a table anew, and move its rows; a host's columns and constraints stay. SQLite documents this procedure."""
+    ours, other = drift.tables()[found.name], drift.parse(found.sql)
+    theirs = {column: sql for column, sql in other.definitions.items() if column not in ours.definitions}
+    constraints = {
+        key: drift.Constraint(constraint.sql)
+        for key, constraint in other.constraints.items()
+        if key not in ours.constraints and constraint.column not in theirs and drift.is_a_hosts(ours, key, constraint)
+    }
+    made = drift.Table({**ours.definitions, **theirs}, {}, {**ours.constraints, **constraints}, ours.options)
+    stored = [column for column in theirs if not {"generated", "as"} & other.attributes[column].keys()]
+    # A count that breaks a limit would be refused: all are counted anew later.
+    values = {f'"{column}"': f'"{column}"' for column in [*ours.definitions, *stored]} | (
+        {'"enrolled"': "0", '"waitlisted"': "0"} if found.name == "courses" else {}
+    )
+    given = _last_id(db, found.name)
+    db.execute_sql(drift.create_table("repaired", made))
+    db.execute_sql(f"INSERT INTO repaired ({', '.join(values)}) SELECT {', '.join(values.values())} FROM {found.name}")
+    db.execute_sql(f"DROP TABLE {found.name}")
+    # Neither a host's views nor its references are looked at: they are to the table of this name, old or new.
+    db.execute_sql("PRAGMA legacy_alter_table = ON")
+    db.execute_sql(f"ALTER TABLE repaired RENAME TO {found.name}")
+    db.execute_sql("PRAGMA legacy_alter_table = OFF")
+    _give_no_id_again(db, found.name, given)
+
+
+def _last_id(db: pw.Database, table: str) -> int:
+    """Give the highest id that was given in a table; 0 where SQLite does not keep it."""
+    if not db.table_exists("sqlite_sequence"):
+        return 0
+    ((last,),) = fetch_all(db, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = ?", table)
+    return int(last)
+
+
+def _give_no_id_again(db: pw.Database, table: str, given: int) -> bool:
+    """Let the next id be higher than one that was given; tell whether it would not have been."""
+    again = given > _last_id(db, table)
+    if again:
+        db.execute_sql("DELETE FROM sqlite_sequence WHERE name = ?", (table,))
+        db.execute_sql("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (table, given))
+    return again
+
+
+def _mend_rows(db: pw.Database, broken: Mapping[str, Result]) -> list[str]:
+    ((last,),) = fetch_all(db, "SELECT coalesce(max(id), 0) FROM enrollment_events")
+    for statement in (FIND_UNTOLD, *TELL):
+        db.execute_sql(statement)
+    told = _names(db, f"SELECT type || ' ' || {PAIR} FROM enrollment_events WHERE id > {last} ORDER BY id")
+    lined_up = db.execute_sql(LINE_UP).rowcount
+    db.execute_sql(FIND_NEXT)
+    promoted = _names(db, f"SELECT {PAIR} FROM next ORDER BY rowid")
+    for statement in PROMOTE:
+        db.execute_sql(statement)
+    db.execute_sql(COUNT)
+    filed = db.execute_sql(FILE).rowcount
+    for table in ("untold", "next"):
+        db.execute_sql(f"DROP TABLE temp.{table}")
+    given = [table for table, last in fetch_all(db, LATEST) if _give_no_id_again(db, table, last)]
+    return [
+        *([f"the feed lacked {told.count:,} events: told {told}."] if told else []),
+        *([f"{lined_up:,} in line had not the place that the feed tells: they have."] if lined_up else []),
+        *([f"a seat was free while others waited: promoted {promoted}."] if promoted else []),
+        *(
+            [f"the counts were not those of the enrollments: counted anew {broken['counts'].broken}."]
+            if "counts" in broken
+            else []
+        ),
+        *([f"{filed:,} events were left out of the feeds of their students: filed."] if filed else []),
+        *(f"the next id in {table} may have been given before: it goes on after that." for table in given),
+    ]
+
+
+def _names(db: pw.Database, sql: str) -> Names:
+    names = Names()
+    for (name,) in db.connection().execute(sql):
+        names.add(name)
+    return names

@@ -1,0 +1,36 @@
+"""Writes service/schema.sql, for `make schema`: what the migrations make, table by table."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from service import drift, migrate, router
+
+HEAD = """\
+-- The schema of the service as its migrations leave it: its tables, and the indexes and triggers on each.
+-- It is not run to make a database, the migrations are. `connect` and `serve` compare a database with it,
+-- and `python -m service repair` takes from it what is missing.
+-- Do not edit it: after a new migration write it anew with `make schema`; a test holds it to the migrations.
+"""
+
+
+def written() -> str:
+    """Give the file's text: tables in the order of the migrations, what is on each by type and name."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "new.db"
+        migrate(path)
+        with closing(sqlite3.connect(path)) as db:
+            rows = db.execute(
+                """SELECT made.type, made.name, made.sql FROM sqlite_master AS made
+                JOIN sqlite_master AS place ON place.type = 'table' AND place.name = made.tbl_name
+                WHERE made.sql IS NOT NULL AND place.name NOT IN ('sqlite_sequence', ?)
+                ORDER BY place.rowid, made.type <> 'table', made.type, made.name""",
+                (router.HISTORY,),
+            ).fetchall()
+    made = [drift.create_table(name, drift.parse(sql)) if kind == "table" else sql for kind, name, sql in rows]
+    return "\n".join([HEAD, *(f"{sql};\n" for sql in made)])
+
+
+if __name__ == "__main__":
+    drift.SCHEMA.write_text(written())

@@ -215,10 +215,12 @@ REFERENCES = """
 
 def _referring(db: pw.Database, table: str, row_id: int) -> str | None:
     """Say which table's rows refer to a row: SQLite does not."""
-    for child, column, _ in fetch_all(db, REFERENCES, table):
-        if fetch_all(db, f'SELECT 1 FROM "{child}" WHERE "{column}" = ? LIMIT 1', row_id):
-            return f"rows of the table {child} refer to it"
-    return None
+    children = (
+        child
+        for child, column, _ in fetch_all(db, REFERENCES, table)
+        if fetch_all(db, f'SELECT 1 FROM "{child}" WHERE "{column}" = ? LIMIT 1', row_id)
+    )
+    return next((f"rows of the table {child} refer to it" for child in children), None)
 
 
 # References that are checked at COMMIT are few, and a host's: the service's own are checked at once.

@@ -154,10 +154,8 @@ def check_writable(path: Path) -> None:
     """
     try:
         mode = path.stat().st_mode
-    except FileNotFoundError:
+    except OSError:  # What is not there, or cannot be reached, is told where it is opened.
         return
-    except OSError as error:
-        raise SetupError(f"The database {path} cannot be reached: {error.strerror}.") from error
     file = path.resolve()
     if not mode & 0o222:
         raise SetupError(f"The database {path} is read-only. Run: chmod u+w {shlex.quote(os.fspath(path))}")

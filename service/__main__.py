@@ -50,13 +50,15 @@ _database_url = click.option(
 
 
 def _show(what: str, seconds: float) -> None:
-    """Show on a terminal what is at work; what is said next takes its place."""
+    """Show on a terminal what is at work."""
     if sys.stdout.isatty():
         click.echo(f"\r{what:<14}{seconds:.0f} s", nl=False)
 
 
-def _say(sentence: str) -> None:
-    click.echo(f"\r\x1b[K{sentence}" if sys.stdout.isatty() else sentence)
+def _clear() -> None:
+    """Make room on a terminal for what is said next."""
+    if sys.stdout.isatty():
+        click.echo("\r\x1b[K", nl=False)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -124,9 +126,9 @@ def rollback(database_url: str | None, *, yes: bool) -> None:
 @cli.command()
 @_database_url
 def status(database_url: str | None) -> None:
-    """Show the schema's version, the pending migrations, the number of rows, and how the schema is not as it should be.
+    """Show the schema's version, the pending migrations, the number of rows, and what differs from the migrations.
 
-    Exits with 1 if it is not as its migrations made it.
+    Exits with 1 if something does.
     """
     settings = _settings(database_url=database_url)
     found, rows, differences = schema.status(settings.database_url)
@@ -153,7 +155,8 @@ def check(database_url: str | None) -> None:
     broken = False
     for result in schema.prove(settings.database_url, _show):
         broken |= bool(result.broken)
-        _say(f"{result.invariant.name:<14}{result}  ({result.seconds:.1f} s)")
+        _clear()
+        click.echo(f"{result.invariant.name:<14}{result}  ({result.seconds:.1f} s)")
     if broken:
         raise click.ClickException(f"The database is not sound. Run: {schema.command('repair', settings.database_url)}")
 
@@ -163,9 +166,12 @@ def check(database_url: str | None) -> None:
 def repair(database_url: str | None) -> None:
     """Put the schema back as the migrations make it, and the rows in agreement with it, all or nothing."""
     settings = _settings(database_url=database_url)
-    done = schema.repair(settings.database_url, _show)
+    try:
+        done = schema.repair(settings.database_url, _show)
+    finally:
+        _clear()
     for sentence in done or ["Nothing was to be done."]:
-        _say(sentence)
+        click.echo(sentence)
 
 
 if __name__ == "__main__":

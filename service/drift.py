@@ -84,7 +84,7 @@ class Table:
 def expected() -> Mapping[str, Object]:
     """Give all that the migrations make, by name: each table, then what is on it."""
     found = {}
-    for sql in re.split(r";\n\n(?=CREATE )", SCHEMA.read_text().removesuffix(";\n").partition("\n\n")[2]):
+    for sql in re.split(r";\n\n(?=CREATE )", SCHEMA.read_text("utf-8").removesuffix(";\n").partition("\n\n")[2]):
         ((kind, name, place),) = _MADE.findall(sql)
         found[name] = Object(kind.lower(), name, name if kind == "TABLE" else place, sql)
     return found
@@ -204,6 +204,11 @@ def _unquoted(token: str) -> str:
     if token[0] in '"`':
         return token[1:-1].replace(token[0] * 2, token[0])
     return token.strip("[]") or token
+
+
+def quoted(name: str) -> str:
+    """Give a name as it is to stand in SQL."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _sql(tokens: Tokens) -> str:

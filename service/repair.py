@@ -12,7 +12,7 @@ import peewee as pw
 from service import drift
 from service.check import Names, Result, Tick, run, watched
 from service.database import fetch_all
-from service.drift import Object
+from service.drift import Object, quoted
 from service.errors import SetupError
 from service.invariants import AGREES, COUNTED, FORM, LATEST, MISTOLD, PAIR, PLACES, SIDES, UNFILED, in_form
 
@@ -35,13 +35,12 @@ FIND_UNTOLD = f"""
         WHERE mistold OR NOT {AGREES})"""
 TELL = (
     f"""UPDATE enrollments
-    SET event_id = NULL,
-        enrolled_at = CASE
-            WHEN waiting IS NOT NULL THEN NULL
-            WHEN {in_form("enrolled_at")} THEN enrolled_at
-            WHEN enrolled_at GLOB '[0-9][0-9][0-9][0-9]-*'
-            THEN coalesce(strftime('{FORM}', enrolled_at, '+0 days'), {NOW})
-            ELSE {NOW} END
+    SET enrolled_at = CASE
+        WHEN waiting IS NOT NULL THEN NULL
+        WHEN {in_form("enrolled_at")} THEN enrolled_at
+        WHEN enrolled_at GLOB '[0-9][0-9][0-9][0-9]-*'
+        THEN coalesce(strftime('{FORM}', enrolled_at, '+0 days'), {NOW})
+        ELSE {NOW} END
     WHERE (student_id, course_id) IN (SELECT student_id, course_id FROM untold)""",
     f"""{ADD_EVENTS}
     SELECT 'dropped', {NOW}, student_id, course_id FROM untold
@@ -148,7 +147,7 @@ def _mend(db: pw.Database, tick: Tick, broken: Mapping[str, Result]) -> list[str
 @contextmanager
 def _triggers_at_rest(db: pw.Database, there: Sequence[Object], wrong: Mapping[str, str]) -> Iterator[None]:
     for each in there:
-        db.execute_sql(f'DROP TRIGGER "{each.name}"')
+        db.execute_sql(f"DROP TRIGGER {quoted(each.name)}")
     yield
     again = {each.name: each.sql for each in there}
     again |= {name: drift.expected()[name].sql for name, kind in wrong.items() if kind == "trigger"}
@@ -160,7 +159,7 @@ def _put_indexes_back(db: pw.Database, there: Sequence[Object], wrong: Mapping[s
     again = {each.name: each.sql for each in there if wrong.get(each.table) == "table"}
     again |= {name: drift.expected()[name].sql for name, kind in wrong.items() if kind == "index"}
     for name, sql in again.items():
-        db.execute_sql(f'DROP INDEX IF EXISTS "{name}"')
+        db.execute_sql(f"DROP INDEX IF EXISTS {quoted(name)}")
         db.execute_sql(sql)
 
 
@@ -176,9 +175,8 @@ def _rebuild(db: pw.Database, found: Object) -> None:
     made = drift.Table({**ours.definitions, **theirs}, {}, {**ours.constraints, **constraints}, ours.options)
     stored = [column for column in theirs if not {"generated", "as"} & other.attributes[column].keys()]
     # A count that breaks a limit would be refused: all are counted anew later.
-    values = {f'"{column}"': f'"{column}"' for column in [*ours.definitions, *stored]} | (
-        {'"enrolled"': "0", '"waitlisted"': "0"} if found.name == "courses" else {}
-    )
+    zero = {"enrolled", "waitlisted"} if found.name == "courses" else {}
+    values = {quoted(column): "0" if column in zero else quoted(column) for column in [*ours.definitions, *stored]}
     given = _last_id(db, found.name)
     db.execute_sql(drift.create_table("repaired", made))
     db.execute_sql(f"INSERT INTO repaired ({', '.join(values)}) SELECT {', '.join(values.values())} FROM {found.name}")
@@ -222,18 +220,16 @@ def _mend_rows(db: pw.Database, broken: Mapping[str, Result]) -> list[str]:
     for table in ("untold", "next"):
         db.execute_sql(f"DROP TABLE temp.{table}")
     given = [table for table, last in fetch_all(db, LATEST) if _give_no_id_again(db, table, last)]
-    return [
-        *([f"the feed lacked {told.count:,} events: told {told}."] if told else []),
-        *([f"{lined_up:,} in line had not the place that the feed tells: they have."] if lined_up else []),
-        *([f"a seat was free while others waited: promoted {promoted}."] if promoted else []),
-        *(
-            [f"the counts were not those of the enrollments: counted anew {broken['counts'].broken}."]
-            if "counts" in broken
-            else []
-        ),
-        *([f"{filed:,} events were left out of the feeds of their students: filed."] if filed else []),
-        *(f"the next id in {table} may have been given before: it goes on after that." for table in given),
-    ]
+    said = {
+        f"the feed lacked events: told {told}.": told,
+        f"places in line were not as the feed tells: put right {lined_up:,}.": lined_up,
+        f"a seat was free while others waited: promoted {promoted}.": promoted,
+        f"the feeds of students left events out: filed {filed:,}.": filed,
+        **{f"the next id in {table} may have been given before: it goes on after that.": True for table in given},
+    }
+    if "counts" in broken:
+        said[f"counts were not those of the enrollments: put right {broken['counts'].broken}."] = True
+    return [sentence for sentence, done in said.items() if done]
 
 
 def _names(db: pw.Database, sql: str) -> Names:

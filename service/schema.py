@@ -51,7 +51,7 @@ def connect(url: str | os.PathLike[str], *, busy_timeout: float = 5.0) -> pw.Sql
     """Connect to a migrated database, given as a path or a URL.
 
     The rules in students, courses and enrollments take what this returns. Raises
-    SchemaMismatch if the file is missing, behind the code or ahead of it.
+    SchemaMismatch if the file is missing, behind the code or ahead of it, or not as the migrations made it.
     """
     with _setting_up(_existing(url), busy_timeout=busy_timeout) as db:
         check(db, url)

@@ -21,13 +21,15 @@ HOST = """
     CREATE INDEX room_of_course ON courses (level DESC) WHERE capacity IS NOT NULL;
     CREATE UNIQUE INDEX one_name ON students (name COLLATE BINARY, id);
     CREATE VIEW full AS SELECT * FROM courses WHERE enrolled >= capacity;
-    CREATE TRIGGER log_added AFTER INSERT ON enrollments BEGIN INSERT INTO log VALUES (NEW.student_id); END;
+    CREATE INDEX [it's "one] ON courses (name, capacity);
+    CREATE TRIGGER [log "Added"] AFTER INSERT ON enrollments BEGIN INSERT INTO log VALUES (NEW.student_id); END;
     CREATE TRIGGER log_told AFTER INSERT ON enrollment_events BEGIN INSERT INTO log VALUES (NEW.type); END;
     CREATE TRIGGER log_logged AFTER DELETE ON log BEGIN UPDATE courses SET level = level WHERE id = OLD.what; END;
     ALTER TABLE students ADD COLUMN email TEXT COLLATE NOCASE CHECK (email LIKE '%@%, (%');
     ALTER TABLE courses ADD COLUMN "check" INTEGER NOT NULL DEFAULT 2;
     ALTER TABLE courses ADD COLUMN room INTEGER REFERENCES rooms (id) ON DELETE SET NULL;
     ALTER TABLE courses ADD COLUMN places AS (capacity + waitlist_capacity);
+    ALTER TABLE courses ADD COLUMN [say "hi"] DEFAULT 'hi';
     ALTER TABLE enrollments ADD COLUMN note TEXT DEFAULT 'a, b) c';
     ALTER TABLE enrollment_events ADD COLUMN sent;
 """

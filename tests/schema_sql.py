@@ -33,4 +33,4 @@ def written() -> str:
 
 
 if __name__ == "__main__":
-    drift.SCHEMA.write_text(written())
+    drift.SCHEMA.write_text(written(), "utf-8")

@@ -3,20 +3,24 @@
 import os
 import pty
 import sqlite3
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing, redirect_stdout
 from pathlib import Path
 
 import peewee as pw
 import pytest
+from click import ClickException
 from click.testing import CliRunner, Result
+from drifted import run_script
 
-from service import connect
+from service import connect, migrate
 from service.__main__ import cli
+from service.bulk import enroll_all
 from service.check import PATIENCE, run
 from service.courses import insert_course
 from service.database import open_database
-from service.drift import expected
+from service.drift import expected, tables
 from service.enrollments import drop, enroll
 from service.invariants import INVARIANTS, STANDING
 from service.router import HISTORY
@@ -92,12 +96,10 @@ BROKEN = {
         "a row of enrollments without its row of courses",
     },
     "UPDATE enrollments SET enrolled_at = NULL WHERE course_id = 1": {
-        "integrity": "enrollments: CHECK constraint failed in enrollments",
         "standing": "student 1 in course 1; student 2 in course 1: it is neither a seat nor a place in line, or both.",
         "state": "student 1 in course 1; student 2 in course 1: the feed tells it otherwise.",
     },
     "UPDATE courses SET capacity = 0 WHERE id = 3; UPDATE courses SET waitlist_capacity = 1 WHERE id = 2": {
-        "integrity": "courses: CHECK constraint failed in courses",
         "limits": "course 2 with 1 enrolled and 2 waiting; course 3 with 1 enrolled and 0 waiting: more are enrolled",
     },
     "UPDATE courses SET enrolled = 1 WHERE id = 1; UPDATE courses SET waitlisted = 3 WHERE id = 2": {
@@ -212,15 +214,50 @@ def test_what_cannot_be_told(school: Path, table: str) -> None:
     assert check(school).exit_code == 1
 
 
+def instructions(path: Path, students: int) -> dict[str, int]:
+    """Count, in hundreds, what SQLite runs for each invariant of a file with so many students, and without any key."""
+    migrate(path)
+    with closing(connect(path)) as db, db.atomic():
+        db.connection().executemany("INSERT INTO students (name) VALUES (?)", [("Student",)] * students)
+        for number in range(students // 10):
+            insert_course(db, "Course", "1", 8, 9)
+            enroll_all(db, [(number * 10 + student, number + 1) for student in range(1, 11)])
+        db.execute_sql("DELETE FROM enrollments WHERE student_id % 10 = 1")
+    for table in tables():
+        run_script(
+            path,
+            f"""PRAGMA legacy_alter_table = ON; CREATE TABLE made AS SELECT * FROM {table}; DROP TABLE {table};
+            ALTER TABLE made RENAME TO {table}""",
+        )
+    heard: list[str] = []
+    with open_database(path) as db:
+        assert [result.invariant.name for result in run(db, lambda what, _: heard.append(what)) if result.broken] == [
+            "schema",
+            "sequence",
+        ]
+    return Counter(heard)
+
+
+def test_ten_times_as_many_take_ten_times_as_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No statement looks at every row for every row, not even where a tool has lost all keys and indexes."""
+    monkeypatch.setattr("service.check.PATIENCE", 100)
+    few, many = (instructions(tmp_path / f"{count}.db", count) for count in (200, 2000))
+    assert {name: count for name, count in many.items() if count > few[name] * 16} == {}
+    assert many["state"] > few["state"] * 6
+
+
 def test_hosts_are_not_judged(school: Path) -> None:
-    """A host's own references to nothing, from its tables or from its columns of ours, are none of the service's."""
+    """A host's own references to nothing, and what breaks its own checks, are none of the service's."""
     with closing(sqlite3.connect(school)) as connection:
         connection.executescript("""
             CREATE TABLE rooms (id INTEGER PRIMARY KEY);
             CREATE TABLE grades (student REFERENCES students (id));
-            ALTER TABLE courses ADD COLUMN room REFERENCES rooms (id);
-            INSERT INTO grades VALUES (99); UPDATE courses SET room = 99""")
+            ALTER TABLE courses ADD COLUMN room REFERENCES rooms (id) CHECK (room < 9);
+            PRAGMA ignore_check_constraints = ON;
+            INSERT INTO grades VALUES (99); UPDATE courses SET room = 99;
+            PRAGMA ignore_check_constraints = OFF""")
         assert len(connection.execute("PRAGMA foreign_key_check").fetchall()) == 4
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("CHECK constraint failed in courses",)
     assert found(school) == {}
 
 
@@ -233,7 +270,7 @@ def test_many_are_counted_and_few_are_named(school: Path) -> None:
 
 def test_it_reads_one_snapshot(school: Path) -> None:
     """What others commit while it is at work is not seen, not even by the lines that come later."""
-    with open_database(school) as db:
+    with closing(open_database(school)) as db:
         results = run(db)
         assert str(next(results)) == "ok"
         without_rules(school, "UPDATE courses SET enrolled = 0, waitlisted = 0")
@@ -298,6 +335,16 @@ def test_on_a_terminal(school: Path) -> None:
     os.close(ours)
     for name in NAMES:
         assert f"\r{name:<14}0 s\r\x1b[K{name:<14}ok  (" in said
+
+
+def test_an_error_on_a_terminal(school: Path) -> None:
+    """What a repair refuses is not said behind what was at work."""
+    without_rules(school, "UPDATE courses SET capacity = '' WHERE id = 1")
+    ours, theirs = pty.openpty()
+    with open(theirs, "w") as terminal, redirect_stdout(terminal), pytest.raises(ClickException):  # noqa: PTH123
+        cli.main(["repair", "--database-url", str(school)], standalone_mode=False)
+    assert os.read(ours, 4096).decode().endswith("\r\x1b[K")
+    os.close(ours)
 
 
 def behind(path: Path) -> None:

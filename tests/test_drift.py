@@ -55,7 +55,7 @@ def differences(path: Path) -> list[str]:
 
 def test_schema_sql_is_what_the_migrations_make() -> None:
     """The file that databases are compared with is kept: it is what a new file's migrations leave."""
-    assert SCHEMA.read_text() == written(), "A migration has changed what is made. Write it anew: make schema"
+    assert SCHEMA.read_text("utf-8") == written(), "A migration has changed what is made. Write it anew: make schema"
     assert list(tables()) == ["students", "courses", "enrollments", "enrollment_events"]
     assert {each.type for each in expected().values()} == {"table", "index", "trigger"}
 

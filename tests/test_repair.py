@@ -17,7 +17,7 @@ from service.__main__ import cli
 from service.check import run
 from service.courses import insert_course, update_course
 from service.database import fetch_all
-from service.drift import expected
+from service.drift import expected, quoted, tables
 from service.enrollments import drop, enroll
 from service.errors import CourseFull, SetupError
 from service.events import list_events
@@ -78,7 +78,7 @@ def spoil(path: Path, table: str, *changes: tuple[str, str]) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         ((made,),) = connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", [table]).fetchall()
         others = connection.execute("SELECT sql FROM sqlite_master WHERE tbl_name = ? AND sql <> ?", [table, made])
-        columns = ", ".join(f'"{row[1]}"' for row in connection.execute(f"PRAGMA table_info({table})").fetchall())
+        columns = ", ".join(quoted(row[1]) for row in connection.execute(f"PRAGMA table_info({table})").fetchall())
         statements = [sql for (sql,) in others.fetchall()]
         for change in changes:
             assert change[0] in made
@@ -223,8 +223,8 @@ def test_a_host_keeps_what_is_its_own(school: Path, table: str) -> None:
 @pytest.mark.parametrize(
     ("spell", "said", "told"),
     [
-        ("UPDATE courses SET enrolled = 0, waitlisted = 0", "counted anew course 1; course 2; course 3.", []),
-        ("DELETE FROM enrollments WHERE course_id = 3", "the feed lacked 1 events: told dropped", [("dropped", 1, 3)]),
+        ("UPDATE courses SET enrolled = 0, waitlisted = 0", "put right course 1; course 2; course 3.", []),
+        ("DELETE FROM enrollments WHERE course_id = 3", "the feed lacked events: told dropped", [("dropped", 1, 3)]),
         (
             "DELETE FROM enrollments WHERE student_id = 2",
             "a seat was free while others waited: promoted student 3 in course 2.",
@@ -281,11 +281,11 @@ def test_a_host_keeps_what_is_its_own(school: Path, table: str) -> None:
             "told dropped student 5 in course 3.",
             [("enrolled", 5, 3), ("dropped", 5, 3)],
         ),
-        ("UPDATE enrollments SET waiting = 11 - waiting WHERE waiting > 0", "2 in line had not the place", []),
-        ("UPDATE enrollments SET waiting = 5 WHERE waiting > 0", "1 in line had not the place", []),
+        ("UPDATE enrollments SET waiting = 11 - waiting WHERE waiting > 0", "put right 2.", []),
+        ("UPDATE enrollments SET waiting = 5 WHERE waiting > 0", "put right 1.", []),
         (
             "UPDATE enrollment_events SET filed = 0; UPDATE enrollments SET event_id = NULL",
-            "9 events were left out",
+            "left events out: filed 9.",
             [],
         ),
         ("UPDATE courses SET capacity = NULL", "promoted student 3", [("promoted", 3, 2), ("promoted", 4, 2)]),
@@ -309,6 +309,16 @@ def test_rows_and_feed_agree_again(school: Path, spell: str, said: str, told: li
     assert {event[:5] for event in before} <= {event[:5] for event in after}
     assert sound(school)
     assert repair(school) == []
+
+
+def test_counts_that_no_limit_held(school: Path) -> None:
+    """Counts that a table without its checks let rise beyond the limits are no hindrance to have the checks back."""
+    for count in ("enrolled", "waitlisted"):
+        _, _, check_after = tables()["courses"].definitions[count].partition("CHECK")
+        spoil(school, "courses", (f"CHECK{check_after}", ""))
+    without_triggers(school, "UPDATE courses SET enrolled = 9, waitlisted = 9")
+    assert any("put right course 1; course 2; course 3." in line for line in repair(school))
+    check(school)
 
 
 def test_times_are_put_into_their_form(school: Path) -> None:

@@ -110,7 +110,9 @@ class Store:
         return await in_thread(self._read_patiently, work, *args)
 
     def _begin_turn(self, loop: asyncio.AbstractEventLoop) -> Database:
-        self._announce(loop)
+        self._reading[loop] = None  # A fork waits for whoever is in here.
+        if self._paused:
+            self._wait(loop)
         self._file.verify()
         try:
             db = self._idle_readers.pop()
@@ -130,7 +132,7 @@ class Store:
 
     def _read_patiently(self, work: Callable[..., T], *args: Any) -> T:
         db = self._file.open(self._busy_timeout)
-        self._announce(db)
+        self._wait(db)
         try:
             self._file.verify()
             return work(db, *args)
@@ -140,13 +142,11 @@ class Store:
             db.close()
             self._reading.pop(db)
 
-    def _announce(self, reader: object) -> None:
-        """Say that somebody reads, so that a fork waits until the reading is over; or wait until the fork is over."""
-        self._reading[reader] = None
-        while self._paused:
-            del self._reading[reader]
-            with self._gate:
-                self._reading[reader] = None
+    def _wait(self, reader: object) -> None:
+        """Wait until no fork is under way; from then on a fork waits for this reader."""
+        self._reading.pop(reader, None)
+        with self._gate:
+            self._reading[reader] = None
 
     async def write(self, work: Callable[[pw.Database, *Ts], T], *args: *Ts, alone: bool = False) -> T:
         """Run a write; when this returns it is on the disk.
@@ -242,8 +242,8 @@ def _running_loop() -> asyncio.AbstractEventLoop:
         return asyncio.get_running_loop()
     except RuntimeError:
         error = AsyncioOnly()
-        logger.error(error.detail)  # noqa: TRY400 - there is no more to say.
-        raise error from None
+    logger.error(error.detail)
+    raise error
 
 
 def _close(writer: Writer, idle_readers: deque[Database], file: File) -> None:

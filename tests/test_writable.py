@@ -88,6 +88,13 @@ def test_a_file_that_becomes_read_only_is_not_ready(serve: Callable[[], Server],
         assert client.get("/health/ready").status_code == 200
 
 
+def test_an_app_on_a_file_that_becomes_read_only_is_not_ready(client: TestClient, path: Path) -> None:
+    """What holds for a server holds for an app in a program of its host's."""
+    path.chmod(0o444)
+    answer = client.get("/health/ready")
+    assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
+
+
 @as_root
 @pytest.mark.parametrize("migrate", [False, True])
 def test_a_file_of_another_user_is_refused(folder: Path, *, migrate: bool) -> None:

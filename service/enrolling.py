@@ -107,7 +107,7 @@ def enroll_each(
         try:
             connection.executemany(ENROLL, values)
             break
-        except connection.IntegrityError as error:
+        except (connection.IntegrityError, OverflowError) as error:
             # Where the transaction is gone, what follows would commit by itself; half a statement is no enrollment.
             if not connection.in_transaction or (work.refuse(error) is None and may_leave_half(db)):
                 raise violation(db, error) from error
@@ -142,17 +142,21 @@ class _Enrolling:
             self._end_last()
             if results and time.monotonic() > self._until:
                 return
-            results.append(row)
-            if isinstance(row, tuple):
-                self._pair = row
+            if isinstance(row, ServiceError):
+                results.append(row)
+            else:
                 student_id, course_id = row
+                self._pair = student_id, course_id
+                results.append(self._pair)
                 self._changes = connection.total_changes
                 yield student_id, course_id, moment, course_id, self._event_id, course_id, self._event_id
 
     def refuse(self, error: Exception) -> ServiceError | None:
         """Note why the last pair is refused; give the refusal if it is one of the service's own."""
-        own = why_refused(self._db, *self._pair)
-        self._results[-1] = refusal = violation(self._db, error, own)
+        own = why_refused(self._db, *map(row_id, self._pair))
+        # An id that is larger than any in the database does not even come to its rules.
+        refusal = own if own and isinstance(error, OverflowError) else violation(self._db, error, own)
+        self._results[-1] = refusal
         return own if refusal is own else None
 
     def _end_last(self) -> None:

@@ -1,5 +1,7 @@
 """Every refusal is a problem (RFC 9457); every path tells its methods, and what is nobody's id is not found."""
 
+import copy
+import pickle
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +15,9 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
-from service import Settings, create_app, students
+from service import Settings, create_app, errors, students
 from service.api import ROUTES
+from service.body import EdgeError
 from service.errors import ServiceError
 from service.problems import PROBLEMS
 
@@ -120,6 +123,26 @@ def test_every_refusal_of_the_rules_has_a_status() -> None:
     codes = {error.__dict__["code"] for error in tree(ServiceError) if "code" in error.__dict__}
     of_http = {"malformed_json", "not_found", "method_not_allowed", "payload_too_large", "unsupported_media_type"}
     assert PROBLEMS.keys() == codes | of_http | {"internal_error"}
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        errors.AlreadyEnrolled(1, 2),
+        errors.BulkRefused({1: errors.CourseFull(3)}, 5),
+        errors.ConstraintViolated("fees unpaid"),
+        errors.FeedRewound(7),
+        errors.InvalidPayload([("#/name", "is required")]),
+        errors.Busy("Later."),
+        EdgeError("not_found", "There is nothing at this path.", ((b"allow", b"GET"),)),
+    ],
+    ids=lambda refusal: refusal.code,
+)
+def test_a_refusal_can_be_copied_and_pickled(refusal: ServiceError) -> None:
+    """A refusal keeps what it is about wherever a program sends it."""
+    for other in (copy.copy(refusal), pickle.loads(pickle.dumps(refusal))):  # noqa: S301 - it is our own.
+        assert (type(other), other.code, other.detail) == (type(refusal), refusal.code, refusal.detail)
+        assert repr(vars(other)) == repr(vars(refusal))
 
 
 def test_a_process_may_live_and_not_be_ready(client: TestClient, path: Path) -> None:

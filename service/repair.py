@@ -89,6 +89,9 @@ COUNT = f"""
           FROM courses LEFT JOIN counted ON counted.course_id = courses.id) AS counted
     WHERE counted.id = courses.id
       AND (courses.enrolled, courses.waitlisted) IS NOT (counted.seats, counted.places)"""
+# Which event the counts of each course last moved for: a trigger asks.
+MARK = """
+    UPDATE courses SET event_id = (SELECT max(id) FROM enrollment_events WHERE course_id = courses.id)"""
 FILE = f"UPDATE enrollment_events SET filed = 1 WHERE id IN ({UNFILED})"
 
 
@@ -175,8 +178,12 @@ def _rebuild(db: pw.Database, found: Object) -> None:
     made = drift.Table({**ours.definitions, **theirs}, {}, {**ours.constraints, **constraints}, ours.options)
     stored = [column for column in theirs if not {"generated", "as"} & other.attributes[column].keys()]
     # A count that breaks a limit would be refused: all are counted anew later.
-    zero = {"enrolled", "waitlisted"} if found.name == "courses" else {}
-    values = {quoted(column): "0" if column in zero else quoted(column) for column in [*ours.definitions, *stored]}
+    anew = {"enrolled", "waitlisted"} if found.name == "courses" else set()
+    anew |= ours.definitions.keys() - other.definitions.keys()
+    values = {
+        quoted(column): drift.DERIVED[found.name, column] if column in anew else quoted(column)
+        for column in [*ours.definitions, *stored]
+    }
     given = _last_id(db, found.name)
     db.execute_sql(drift.create_table("repaired", made))
     db.execute_sql(f"INSERT INTO repaired ({', '.join(values)}) SELECT {', '.join(values.values())} FROM {found.name}")
@@ -216,6 +223,7 @@ def _mend_rows(db: pw.Database, broken: Mapping[str, Result]) -> list[str]:
     for statement in PROMOTE:
         db.execute_sql(statement)
     db.execute_sql(COUNT)
+    db.execute_sql(MARK)
     filed = db.execute_sql(FILE).rowcount
     for table in ("untold", "next"):
         db.execute_sql(f"DROP TABLE temp.{table}")

@@ -545,3 +545,17 @@ def test_a_long_repair_shows_what_it_does(school: Path) -> None:
     heard: list[str] = []
     repair(school, lambda what, _: heard.append(what))
     assert [what for what in heard if heard.count(what) == 1] == ["table courses", "indexes", "rows"]
+
+
+def test_plain_sql_goes_on_after_a_repair(path: Path) -> None:
+    """After events were added for rows that came in past the triggers, a plain INSERT enrolls as before."""
+    run_script(
+        path,
+        """INSERT INTO students (name) VALUES ('Ada'), ('Bo');
+        INSERT INTO courses (name, level) VALUES ('Logic', 'A1'), ('Chess', 'A1');
+        DROP TRIGGER enrollment_added;
+        INSERT INTO enrollments (student_id, course_id, enrolled_at) VALUES (1, 1, '2026-01-01T00:00:00.000Z');""",
+    )
+    assert repair(path)
+    run_script(path, "INSERT INTO enrollments (student_id, course_id) VALUES (2, 2)")
+    check(path)

@@ -2,6 +2,8 @@
 
 import os
 import pty
+import re
+import select
 import sqlite3
 from collections import Counter
 from collections.abc import Callable
@@ -291,13 +293,14 @@ def test_the_command(school: Path) -> None:
     """One line for each invariant, with the time that it took; 1 and the command that mends it if one is broken."""
     result = check(school)
     assert (result.exit_code, result.stderr) == (0, "")
-    assert [line.split() for line in result.stdout.splitlines()] == [
-        [*name.split(), "ok", "(0.0", "s)"] for name in NAMES
+    assert [line.partition("  (")[0].split() for line in result.stdout.splitlines()] == [
+        [*name.split(), "ok"] for name in NAMES
     ]
+    assert all(re.search(r"  \(\d+\.\d s\)$", line) for line in result.stdout.splitlines())
     without_rules(school, "UPDATE courses SET enrolled = 7 WHERE id = 1")
     result = check(school)
     assert result.exit_code == 1
-    assert "counts        course 1: its counts are not those of its enrollments.  (0.0 s)\n" in result.stdout
+    assert "counts        course 1: its counts are not those of its enrollments.  (" in result.stdout
     assert f"Run: python -m service repair --database-url {school}\n" in result.stderr
 
 
@@ -343,7 +346,13 @@ def test_an_error_on_a_terminal(school: Path) -> None:
     ours, theirs = pty.openpty()
     with open(theirs, "w") as terminal, redirect_stdout(terminal), pytest.raises(ClickException):  # noqa: PTH123
         cli.main(["repair", "--database-url", str(school)], standalone_mode=False)
-    assert os.read(ours, 4096).decode().endswith("\r\x1b[K")
+    said = ""
+    while select.select([ours], [], [], 1)[0]:  # A terminal hands on what it was told in pieces.
+        try:
+            said += os.read(ours, 4096).decode()
+        except OSError:  # All is read, and nobody holds the other end any more.
+            break
+    assert said.endswith("\r\x1b[K")
     os.close(ours)
 
 

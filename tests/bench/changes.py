@@ -123,7 +123,7 @@ def table(results: Results) -> str:
         f"old: {results['old']}\nnew: {results['new']}\n{about['processor']}, {about['cores']} cores, Linux "
         f"{about['kernel']}, Python {about['python']}, data: {results['campus']}, about {plan['sizes'][0]:,} "
         f"enrollments\nMedians of {plan['rounds']} pairs; loads of {plan['seconds']} s; "
-        f"{results['busy']:.1f} programs ran beside this one at its start."
+        f"other programs had {results['disturbed'] * 100:.0f} % of the machine."
     )
     wide = max(len(one.verdict) for one in found)
     rows: list[report.Row] = [("", "", "", "old", "new", "new/old", "half of the pairs", "95 % sure", "".ljust(wide))]

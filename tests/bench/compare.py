@@ -11,8 +11,8 @@ minute to minute, and only neighbours are compared. HEAD compared with itself sh
 It needs git, wrk, taskset and setpriv. It talks to 127.0.0.1 only, and leaves no process behind, however it ends.
 """
 
-import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -28,7 +28,7 @@ from bench import bulk, campus, load, report, trees
 from bench.campus import ROOT, SIZES
 from bench.changes import table
 from bench.figures import errors
-from bench.processes import machine, take_machine
+from bench.processes import machine, others, take_machine
 from bench.rounds import Bench, Plan, Started, made, measure_load, rotated, start
 from bench.systems import Ours
 
@@ -101,7 +101,7 @@ def _cells(figures: Sequence[str], connections: Sequence[int]) -> Iterator[Cell]
 
 def _measure(base: str, plan: Plan, cells: Sequence[Cell]) -> dict[str, Any]:
     commit, changed = trees.commit(base), len(trees.changed())
-    busy = os.getloadavg()[0]
+    disturbed, began = others(), time.monotonic()
     build = ROOT / "build"
     build.mkdir(exist_ok=True)
     with TemporaryDirectory(prefix="compare-", dir=build) as folder, report.Progress() as progress:
@@ -121,7 +121,7 @@ def _measure(base: str, plan: Plan, cells: Sequence[Cell]) -> dict[str, Any]:
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": " ".join(["python -m bench.compare", *sys.argv[1:]]),
             "machine": machine(),
-            "busy": busy,
+            "disturbed": (others() - disturbed) / (time.monotonic() - began) / machine()["cores"],
             "campus": bench.campus.source,
             "plan": attrs.asdict(plan),
             "old": trees.title(commit),

@@ -103,6 +103,12 @@ def machine() -> dict[str, Any]:
     }
 
 
+def others() -> float:
+    """Give the seconds for which programs other than this one, and what it started and ended, have had a processor."""
+    user, nice, system, _, _, *interrupts = map(int, Path("/proc/stat").read_text().split(maxsplit=9)[1:9])
+    return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK") - sum(os.times()[:4])
+
+
 def pinned(core: int, command: list[str]) -> list[str]:
     """Make a command run on one core, and die when this process does, however it ends."""
     return ["setpriv", "--pdeathsig", "KILL", "taskset", "--cpu-list", str(core), *command]

@@ -112,10 +112,13 @@ class File:
 
     def _may_be_anothers(self) -> bool:
         """Tell whether a backup may have been put back, with a -wal of its own or in place of the old content."""
-        found = _look_at(self._beside)
-        if any(found[name] not in {None, identity} for name, identity in self._beside.items()):
+        try:
+            found = _look_at(self._beside)
+            if any(found[name] not in {None, identity} for name, identity in self._beside.items()):
+                return True
+            return None in found.values() and self._own == _look_at(self._own) and self._was_written_later()
+        except OSError:  # Who may not even look does not touch it either.
             return True
-        return None in found.values() and self._own == _look_at(self._own) and self._was_written_later()
 
     def close(self) -> None:
         """Let go of the file, until it is used again."""

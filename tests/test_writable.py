@@ -1,21 +1,24 @@
 """A file that cannot be written: the service does not start on it, and is not ready once it became so."""
 
+import asyncio
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx2
 import pytest
 from conftest import ROOT, Server
 from starlette.testclient import TestClient
-from stores import held
+from stores import held, open_store, wal
 
 from service import Settings, create_app
-from service.errors import SetupError
+from service.errors import SetupError, StorageUnavailable
+from service.students import Student, insert_student, list_students
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="Only root can become another user.")
@@ -42,18 +45,25 @@ def start(path: Path, *, migrate: bool = False) -> str:
         return str(error)
 
 
-def start_as_nobody(path: Path, *, migrate: bool = False) -> str:
-    """Do that as a user without any rights."""
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Be a user without any rights until the block ends."""
     groups, group, user = os.getgroups(), os.getegid(), os.geteuid()
     os.setgroups([])
     os.setegid(NOBODY)
     os.seteuid(NOBODY)
     try:
-        return start(path, migrate=migrate)
+        yield
     finally:
         os.seteuid(user)
         os.setegid(group)
         os.setgroups(groups)
+
+
+def start_as_nobody(path: Path, *, migrate: bool = False) -> str:
+    """Start the app as a user without any rights."""
+    with nobody():
+        return start(path, migrate=migrate)
 
 
 @pytest.mark.parametrize("migrate", [False, True])
@@ -126,6 +136,22 @@ def test_a_file_that_cannot_be_reached_is_refused(folder: Path) -> None:
     path = folder / "school.db"
     folder.chmod(0o700)
     assert start_as_nobody(path) == f"The database {path} cannot be reached: Permission denied."
+
+
+@as_root
+def test_a_user_who_may_not_look_lets_go_in_silence(folder: Path) -> None:
+    """A program that gave up its rights closes what it opened before, and leaves everything as it is."""
+    path = folder / "school.db"
+    with closing(open_store(path)) as store:
+        asyncio.run(store.write(insert_student, "Ada"))
+        folder.chmod(0o700)
+        with nobody():
+            with pytest.raises(StorageUnavailable, match="Permission denied"):
+                asyncio.run(store.read(list_students))
+            store.close()
+        assert wal(path).exists()
+        assert asyncio.run(store.read(list_students)) == [Student(1, "Ada")]
+    assert not wal(path).exists()
 
 
 def test_a_link_to_a_file_is_judged_by_the_file(folder: Path) -> None:

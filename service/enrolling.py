@@ -25,10 +25,10 @@ from service.fields import row_id
 # another one first, and then the service's triggers put it right.
 ENROLL = """
     INSERT INTO enrollments (student_id, course_id, enrolled_at, waiting, event_id)
-    VALUES (?, ?,
-        (SELECT CASE WHEN enrolled >= capacity THEN NULL ELSE ? END FROM courses WHERE id = ?),
-        (SELECT CASE WHEN enrolled >= capacity THEN ? END FROM courses WHERE id = ?),
-        ?)"""
+    VALUES (?1, ?2,
+        (SELECT CASE WHEN enrolled >= capacity THEN NULL ELSE ?3 END FROM courses WHERE id = ?2),
+        (SELECT CASE WHEN enrolled >= capacity THEN ?4 END FROM courses WHERE id = ?2),
+        ?4)"""
 ROWS_CHANGED = 3
 """By an enrollment alone: its own row, its course's counts, its event. Another number: a host's trigger acted, too."""
 LAST_EVENT = "SELECT coalesce(max(id), 0) FROM enrollment_events"
@@ -149,7 +149,7 @@ class _Enrolling:
                 self._pair = student_id, course_id
                 results.append(self._pair)
                 self._changes = connection.total_changes
-                yield student_id, course_id, moment, course_id, self._event_id, course_id, self._event_id
+                yield student_id, course_id, moment, self._event_id
 
     def refuse(self, error: Exception) -> ServiceError | None:
         """Note why the last pair is refused; give the refusal if it is one of the service's own."""

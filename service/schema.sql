@@ -90,13 +90,14 @@ CREATE TRIGGER course_deleted
 CREATE TRIGGER seats_freed 
         AFTER UPDATE OF capacity ON courses
         WHEN NEW.waitlisted > 0 AND (NEW.capacity IS NULL OR NEW.enrolled < NEW.capacity) BEGIN
-            INSERT INTO enrollment_events (type, at, student_id, course_id) SELECT 'promoted', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), student_id, course_id 
+            INSERT INTO enrollment_events (type, at, student_id, course_id)
+            SELECT 'promoted', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), student_id, course_id 
     FROM enrollments WHERE course_id = NEW.id AND waiting IS NOT NULL ORDER BY waiting
     LIMIT min(NEW.waitlisted, coalesce(NEW.capacity - NEW.enrolled, NEW.waitlisted));
             UPDATE enrollments SET enrolled_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), waiting = NULL
-            WHERE course_id = NEW.id AND waiting IN (SELECT waiting 
+            WHERE course_id = NEW.id AND waiting <= (SELECT max(head) FROM (SELECT waiting AS head 
     FROM enrollments WHERE course_id = NEW.id AND waiting IS NOT NULL ORDER BY waiting
-    LIMIT min(NEW.waitlisted, coalesce(NEW.capacity - NEW.enrolled, NEW.waitlisted)));
+    LIMIT min(NEW.waitlisted, coalesce(NEW.capacity - NEW.enrolled, NEW.waitlisted))));
             UPDATE courses
             SET enrolled = enrolled + min(waitlisted, coalesce(capacity - enrolled, waitlisted)),
                 waitlisted = waitlisted - min(waitlisted, coalesce(capacity - enrolled, waitlisted)),
@@ -143,13 +144,14 @@ CREATE TRIGGER enrollment_asked
                   ELSE coalesce(NEW.enrolled_at NOT GLOB '????-??-??T??:??:??.???Z', 1)
                     OR (SELECT enrolled >= capacity FROM courses WHERE id = NEW.course_id) END
         BEGIN
-            SELECT raise(ABORT, 'a trigger on enrollment_events cannot enroll: let it be on enrollments') WHERE (SELECT coalesce(event_id, 0) FROM courses
-              WHERE id = (SELECT course_id FROM enrollment_events WHERE id = (SELECT max(id) FROM enrollment_events))) < (SELECT max(id) FROM enrollment_events);
+            SELECT raise(ABORT, 'a trigger on enrollment_events cannot enroll: let it be on enrollments') WHERE (SELECT id > (SELECT coalesce(event_id, 0) FROM courses WHERE id = course_id)
+              FROM enrollment_events ORDER BY id DESC LIMIT 1);
             INSERT INTO enrollments (student_id, course_id, enrolled_at, waiting, event_id) VALUES (
                 NEW.student_id, NEW.course_id,
                 CASE WHEN (SELECT enrolled >= capacity FROM courses WHERE id = NEW.course_id) THEN NULL
                      WHEN coalesce(NEW.enrolled_at, '') = '' THEN strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
                      WHEN NEW.enrolled_at GLOB '????-??-??*' AND julianday(NEW.enrolled_at) IS NOT NULL
+                      AND date(substr(NEW.enrolled_at, 1, 10), '+0 days') = substr(NEW.enrolled_at, 1, 10)
                      THEN strftime('%Y-%m-%dT%H:%M:%fZ', NEW.enrolled_at)
                      ELSE raise(ABORT, 'a time is written as 2026-09-01T08:30:00.000Z; leave it out for the present one') END,
                 (SELECT CASE WHEN enrolled < capacity OR capacity IS NULL THEN NULL
@@ -166,7 +168,8 @@ CREATE TRIGGER enrollment_asked
 
 CREATE TRIGGER enrollment_changed 
         BEFORE UPDATE ON enrollments
-        WHEN NEW.student_id <> OLD.student_id OR NEW.course_id <> OLD.course_id OR NEW.waiting IS NOT NULL OR NEW.event_id IS NOT OLD.event_id
+        WHEN NEW.student_id <> OLD.student_id OR NEW.course_id <> OLD.course_id OR NEW.waiting IS NOT NULL
+          OR NEW.event_id IS NOT OLD.event_id
           OR NOT EXISTS (SELECT 1 FROM enrollment_events
                          WHERE student_id = OLD.student_id AND course_id = OLD.course_id
                            AND type = 'promoted' AND id > OLD.waiting AND filed)
@@ -192,8 +195,8 @@ CREATE TRIGGER enrollment_refused
         BEFORE INSERT ON enrollments
         WHEN EXISTS (SELECT 1 FROM enrollments WHERE student_id = NEW.student_id AND course_id = NEW.course_id)
           OR NOT EXISTS (SELECT 1 FROM students WHERE id = NEW.student_id)
-          OR NEW.event_id IS NULL AND (SELECT coalesce(event_id, 0) FROM courses
-              WHERE id = (SELECT course_id FROM enrollment_events WHERE id = (SELECT max(id) FROM enrollment_events))) < (SELECT max(id) FROM enrollment_events)
+          OR NEW.event_id IS NULL AND (SELECT id > (SELECT coalesce(event_id, 0) FROM courses WHERE id = course_id)
+              FROM enrollment_events ORDER BY id DESC LIMIT 1)
         BEGIN
             SELECT CASE
                 WHEN NOT EXISTS (SELECT 1 FROM students WHERE id = NEW.student_id)
@@ -221,9 +224,10 @@ CREATE INDEX event_course_id_id ON enrollment_events (course_id, id);
 CREATE INDEX event_student_id_id ON enrollment_events (student_id, id) WHERE filed;
 
 CREATE TRIGGER event_added 
-        BEFORE INSERT ON enrollment_events 
+        BEFORE INSERT ON enrollment_events
         WHEN EXISTS (SELECT 1 FROM enrollment_events WHERE id = NEW.id)
-          OR NEW.filed AND (NEW.at NOT GLOB '????-??-??T??:??:??.???Z' OR julianday(NEW.at) IS NULL)
+          OR NEW.filed AND (NEW.at NOT GLOB '????-??-??T??:??:??.???Z' OR julianday(NEW.at) IS NULL
+                            OR date(NEW.at, '+0 days') IS NOT substr(NEW.at, 1, 10))
         BEGIN
             SELECT raise(ABORT, 'events are never changed')
             WHERE EXISTS (SELECT 1 FROM enrollment_events WHERE id = NEW.id);

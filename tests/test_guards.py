@@ -92,6 +92,10 @@ def other(path: Path, request: pytest.FixtureRequest) -> Iterator[sqlite3.Connec
         "INSERT INTO enrollments (student_id, course_id, enrolled_at) VALUES (3, 2, '08:30')",
         "INSERT INTO enrollments (student_id, course_id, enrolled_at) VALUES (3, 2, '2026-13-01T08:30:00.000Z')",
         "INSERT INTO enrollments (student_id, course_id, enrolled_at) VALUES (3, 2, '2026-09-01t08:30:00.000z')",
+        "INSERT INTO enrollments (student_id, course_id, enrolled_at) VALUES (3, 2, '2026-02-30T08:30:00.000Z')",
+        "INSERT INTO enrollments (student_id, course_id, enrolled_at) VALUES (3, 2, '2026-02-30 08:30+02:00')",
+        "INSERT INTO enrollments (student_id, course_id, enrolled_at) VALUES (3, 2, '2025-02-29')",
+        "INSERT INTO enrollments (student_id, course_id, enrolled_at) VALUES (3, 2, '2026-04-31T08:30:00.000Z')",
         "INSERT INTO enrollment_events (type, at, student_id, course_id) VALUES ('dropped', CURRENT_TIMESTAMP, 3, 2)",
     ],
 )

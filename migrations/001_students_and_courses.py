@@ -1,4 +1,4 @@
-"""Students and courses. AUTOINCREMENT: an id is never given twice."""
+"""The tables of students and courses. Their ids are AUTOINCREMENT: SQLite never gives the id of a deleted row again."""
 
 import peewee as pw
 from peewee_migrate import Migrator

@@ -1,11 +1,11 @@
-"""Enrollments, the many-to-many between students and courses."""
+"""The table of enrollments: which student is in which course, a many-to-many."""
 
 import peewee as pw
 from peewee_migrate import Migrator
 
 
 def migrate(migrator: Migrator, database: pw.Database, *, fake: bool = False) -> None:
-    """Create the table and the roster's index; students and courses are not touched."""
+    """Create the table, and the index that a course's roster is read from; no row of students and courses changes."""
     migrator.sql("""
         CREATE TABLE enrollments (
             student_id INTEGER NOT NULL REFERENCES students (id) ON DELETE RESTRICT,

@@ -1,11 +1,12 @@
-"""Seats, waitlists and history. The database itself keeps the counts, the limits and the feed.
+"""Seats, waitlists and history, which the database itself keeps.
 
-A course's row counts who is enrolled and who waits, and its CHECKs are the limits. Triggers
-refuse what would unsettle them, move the counts, promote from the waitlist and write the
-event, all within the statement that adds or drops; so every writer obeys them, this service
-or not, and whatever its OR clause.
+The row of a course counts who is enrolled in the course and who waits for it, and CHECK constraints on the counts are
+the course's limits. Triggers on enrollments change the counts, promote who waits longest when a seat falls free, and
+write an event, all within the one INSERT or DELETE that a program runs. So every program that writes to the file obeys
+the limits, whether it is this service or not, and whatever OR clause its statement has.
 
-The table of enrollments is made anew, and what another program has on it comes along, or stops the migration.
+The migration makes the table of enrollments anew. The triggers and indexes that another program has on the table are
+put back on the new one; where one of them cannot be, the migration fails and names it.
 """
 
 import re

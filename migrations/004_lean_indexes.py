@@ -1,9 +1,12 @@
-"""Indexes that cost less to keep, or save more.
+"""Two indexes that cost less to keep, or save more.
 
-An enrollment names the event that began it, and so leads from its student to it: that event needs no entry in the
-index of events by student until the enrollment is gone. That gives 1.1 times as many enrollments a second. And the
-index of a course's students has all that a roster tells of an enrollment: 1.2 times as many pages of a roster a
-second, for 0.95 times as many enrollments.
+The index of events by student had an entry for every event. Now an enrollment has a column, `event_id`, that leads from
+the student to the event that began the enrollment, so the index needs no entry for that event before the enrollment is
+dropped; then the event is `filed` in the index. Without this, `make compare` measured 0.90 times as many enrollments a
+second over HTTP and 0.8 times as many rows of a bulk, and 1.13 times as many drops.
+
+The index of a course's students has the column `enrolled_at` too, so that a roster page is read from the index alone:
+1.2 times as many roster pages a second, for 0.95 times as many enrollments.
 """
 
 import peewee as pw

@@ -61,7 +61,9 @@ TRIGGERS = {
                 THEN raise(ABORT, 'already_waitlisted: the student waits for a seat in the course')
                 ELSE {BY_EVENT} END;
         END""",
-    # A row that is not as the course has it to give is left out, and the one that is takes its place.
+    # A row that is not as the course has it to give is left out, and the one that is takes its place. It is not one
+    # trigger with enrollment_refused, as SQLite does not run a trigger within itself: what a trigger of another program
+    # enrolls because of the row that takes the place would not be checked.
     "enrollment_asked": f"""
         BEFORE INSERT ON enrollments
         WHEN CASE WHEN NEW.waiting IS NOT NULL

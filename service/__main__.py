@@ -1,10 +1,11 @@
-"""The command line: serve, migrate, rollback, status."""
+"""The command line: serve, migrate, rollback, status, check, repair."""
 
 import signal
 
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    # Ctrl+C ends the program at once and in silence, until the server knows better: Python's own way is a traceback,
-    # and in the midst of a long statement nothing. What a killed migration left undone, SQLite undoes.
+    # From here on, until the server sets a handler of its own, Ctrl+C ends the program at once and prints nothing.
+    # Python's own handler prints a traceback, and does nothing while a long SQL statement runs. If a migration is ended
+    # midway, SQLite undoes it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import os
@@ -15,15 +16,15 @@ import attrs
 import click
 
 import service
-from service import schema
 from service.app import create_app
 from service.errors import SetupError
-from service.server import Server, taking_port
+from service.http.server import Server, taking_port
 from service.settings import Settings
+from service.storage.sqlite import schema
 
 
 class _Commands(click.Group):
-    """Errors that the user can mend are one line and exit code 1, not a traceback."""
+    """The group of commands; an error that the user can mend ends one as a line of text and exit code 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -33,7 +34,7 @@ class _Commands(click.Group):
 
 
 def _settings(**given: Any) -> Settings:
-    """Take the options that were given, then the environment, then the defaults; what is empty is not given."""
+    """Make the settings from the options, then the environment, then the defaults; an empty one counts as absent."""
     try:
         settings = Settings.from_environ(os.environ)
         return attrs.evolve(settings, **{name: value for name, value in given.items() if value not in (None, "")})
@@ -50,13 +51,13 @@ _database_url = click.option(
 
 
 def _show(what: str, seconds: float) -> None:
-    """Show on a terminal what is at work."""
+    """Show on a terminal what is at work, and for how many seconds."""
     if sys.stdout.isatty():
         click.echo(f"\r{what:<14}{seconds:.0f} s", nl=False)
 
 
 def _clear() -> None:
-    """Make room on a terminal for what is said next."""
+    """Erase on a terminal the line that `_show` printed."""
     if sys.stdout.isatty():
         click.echo("\r\x1b[K", nl=False)
 
@@ -89,7 +90,8 @@ def serve(
     BUSY_TIMEOUT, KEEP_ALIVE and MAX_PENDING_WRITES are read from the environment too.
     """
     settings = _settings(host=host, port=port, root_path=root_path, database_url=database_url)
-    # Nobody connects before the schema is right, and the schema is not touched for a port that is taken.
+    # The port is taken first, so that no migration runs where the port is in use. The server listens last, so that no
+    # client connects before the schema is right.
     with taking_port(settings) as sockets:
         Server(create_app(settings, migrate=migrate, snapshot_per_turn=True), settings).run(sockets)
 

@@ -1,4 +1,4 @@
-"""The composition root: settings in, a Starlette application out."""
+"""Put the service together: make a Starlette application from the settings."""
 
 import re
 from collections.abc import AsyncIterator
@@ -10,38 +10,40 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
-from service import enrollments, schema
-from service.api import ROUTES, unknown_path
-from service.database import enter_wal
-from service.file import check_writable
+from service.errors import NothingThere
+from service.http.answers import problem
+from service.http.api import API
+from service.http.calls import Call
+from service.http.operations import Endpoint
 from service.settings import Settings
-from service.store import Store
-from service.urls import database_path
-from service.wire import Endpoint, Request, problem
+from service.storage.sqlite import schema
+from service.storage.sqlite.connections import enter_wal
+from service.storage.sqlite.file import check_writable
+from service.storage.sqlite.store import Store
+from service.storage.sqlite.urls import database_path
 
 
 def create_app(
     settings: Settings | None = None, *, migrate: bool = False, snapshot_per_turn: bool = False
 ) -> Starlette:
-    """Make the service for one database file; it may be mounted, with or without its lifespan.
+    """Make the application for one database file; another application may mount it, with or without its lifespan.
 
-    With `migrate`, pending migrations are applied first. With `snapshot_per_turn` reads are faster, which is
-    right only where nothing else in this program writes to the file. Raises SchemaMismatch when the database
-    is missing, behind the code or ahead of it, SetupError when it cannot be used.
+    With `migrate`, pending migrations are applied first. With `snapshot_per_turn` reads are faster, but that is right
+    only where nothing else in this program writes to the file. Raises SchemaMismatch when the database is missing or
+    its schema is not the one of this code, and SetupError when the database cannot be used.
     """
     settings = settings or Settings()
     check_writable(database_path(settings.database_url))
     if migrate:
         schema.migrate(settings.database_url)
     db = schema.connect(settings.database_url)
-    db.timeout = 0  # Where somebody is in the way, the store comes to it later.
+    db.timeout = 0  # If another connection is in the way of WAL mode, do not wait: the store tries again later.
     enter_wal(db)
     db.close()
     store = Store(
         settings.database_url,
         busy_timeout=settings.busy_timeout,
         max_pending_writes=settings.max_pending_writes,
-        together={enrollments.enroll: enrollments.enroll_each},
         snapshot_per_turn=snapshot_per_turn,
     )
 
@@ -56,11 +58,11 @@ def create_app(
         if scope["type"] == "websocket":
             await WebSocketClose()(scope, receive, send)
         else:
-            await problem(Request(scope, receive, store), unknown_path())(scope, receive, send)
+            await problem(Call(scope, receive, store), NothingThere())(scope, receive, send)
 
-    routes = [Route(path, Endpoint(store, methods)) for path, methods in ROUTES.items()]
+    routes = [Route(path, Endpoint(store, operations)) for path, operations in API.items()]
     for route in routes:
-        # Starlette ends a path's pattern with $, which a trailing newline gets past.
+        # Starlette ends the pattern of a path with $, which also matches before a newline at the end of the path.
         route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$") + r"\Z")
     app = _Service(routes=routes, lifespan=lifespan)
     app.router.redirect_slashes = False
@@ -69,10 +71,11 @@ def create_app(
 
 
 class _Service(Starlette):
-    """Starlette without its two layers of error handling, which would find nothing to do: endpoints answer every error.
+    """Starlette without the two middlewares that it puts around every application to handle errors.
 
-    They are a tenth of the instructions of a GET on this side of uvicorn. A middleware that a
-    host adds brings them back.
+    `Endpoint` answers every error itself, so ServerErrorMiddleware and ExceptionMiddleware would find nothing to do,
+    and they take a tenth of the instructions that a GET takes behind uvicorn. Where a host program adds a middleware of
+    its own to the application, Starlette puts its two middlewares back.
     """
 
     def build_middleware_stack(self) -> ASGIApp:

@@ -1,52 +1,62 @@
-"""Enrollments: the rules of who has a seat, who waits, and who comes next.
+"""Enroll students in courses, drop them, and list who has a seat and who waits.
 
-The database decides: a course's CHECKs are its limits, and triggers give a seat or a place in line, keep the counts,
-promote the head of the waitlist and write the event, within the one statement that each rule runs (see migrations
-003 to 005).
+The database decides who gets what: the CHECKs of the table courses are the limits, and triggers give a seat or a place
+in line, keep the counts, promote the first student on the waitlist, and write the event. The triggers run within the
+one statement that each function here runs (see migrations 003 to 005).
 """
 
-from datetime import datetime
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
 
+import attrs
 import msgspec
 import peewee as pw
 
 from service.courses import find_course
-from service.database import LEFT_OUT, fetch_all, fetch_one, transaction, violation
-from service.enrolling import COUNT_AHEAD, STATE, Enrollment, Result, enroll_each, find_enrollment, timestamp
-from service.errors import AlreadyEnrolled, AlreadyWaitlisted, ConstraintViolated, ServiceError
-from service.fields import row_id
+from service.errors import (
+    AlreadyEnrolled,
+    AlreadyWaitlisted,
+    ConstraintViolated,
+    CourseFull,
+    CourseNotFound,
+    EnrollmentNotFound,
+    ServiceError,
+    StudentNotFound,
+)
+from service.fields import Status, row_id
+from service.storage import LEFT_OUT, Outcome, Pair, backend_of, change, fetch, fetch_one
 from service.students import find_student
 
-__all__ = [
-    "Enrollment",
-    "Result",
-    "RosterRow",
-    "ScheduleRow",
-    "drop",
-    "enroll",
-    "enroll_each",
-    "ensure_enrolled",
-    "find_enrollment",
-    "list_roster",
-    "list_schedule",
-    "list_waitlist",
-    "timestamp",
-]
-
-STATUSES = ("enrolled", "waitlisted")
-
+STATE = """
+    enrollments.enrolled_at,
+    CASE WHEN enrollments.waiting IS NULL THEN 'enrolled' ELSE 'waitlisted' END,
+    CASE WHEN enrollments.waiting IS NOT NULL THEN (
+        SELECT count(*) FROM enrollments AS ahead
+        WHERE ahead.course_id = enrollments.course_id AND ahead.waiting <= enrollments.waiting) END"""
+FIND_ENROLLMENT = f"""
+    SELECT student_id, course_id, {STATE}
+    FROM enrollments
+    WHERE student_id = ? AND course_id = ?"""
 DROP = """
     DELETE FROM enrollments
     WHERE student_id = ? AND course_id = ?
     RETURNING student_id"""
-
-LIST_SCHEDULE = f"""
+LIST_SCHEDULE = {
+    status: f"""
     SELECT courses.id, courses.name, courses.level, {STATE}
     FROM enrollments
     JOIN courses ON courses.id = enrollments.course_id
-    WHERE enrollments.student_id = ? AND enrollments.course_id > ? AND (enrollments.waiting IS NOT NULL) IN (?, ?)
+    WHERE enrollments.student_id = ? AND enrollments.course_id > ? AND {condition}
     ORDER BY enrollments.course_id
     LIMIT ?"""
+    for status, condition in {
+        None: "TRUE",
+        "enrolled": "enrollments.waiting IS NULL",
+        "waitlisted": "enrollments.waiting IS NOT NULL",
+    }.items()
+}
 LIST_ROSTER = """
     SELECT students.id, students.name, enrollments.enrolled_at
     FROM enrollments
@@ -61,48 +71,119 @@ LIST_WAITLIST = """
     WHERE enrollments.course_id = ? AND enrollments.waiting > ?
     ORDER BY enrollments.waiting
     LIMIT ?"""
+COUNT_AHEAD = "SELECT count(*) FROM enrollments WHERE course_id = ? AND waiting <= ?"
+
+
+class EnrollmentRecord(msgspec.Struct, frozen=True):
+    """A student's seat in a course, or place on the course's waitlist.
+
+    `enrolled_at` (RFC 3339 in UTC) is None while the student waits; `position`, from 1, is None once the student has a
+    seat.
+    """
+
+    student_id: int
+    course_id: int
+    enrolled_at: str | None
+    status: Status
+    position: int | None
 
 
 class ScheduleRow(msgspec.Struct, frozen=True):
-    """A course that a student is enrolled in or waits for."""
+    """A row of a student's schedule: a course that the student is enrolled in or waits for."""
 
     id: int
     name: str
     level: str
     enrolled_at: str | None
-    status: str
+    status: Status
     position: int | None
 
 
 class RosterRow(msgspec.Struct, frozen=True):
-    """A student who is enrolled in a course, or waits for it."""
+    """A row of a course's roster or waitlist: a student who is enrolled in the course or waits for it."""
 
     id: int
     name: str
     enrolled_at: str | None
-    status: str = "enrolled"
+    status: Status = "enrolled"
     position: int | None = None
 
 
-def enroll(db: pw.Database, student_id: int, course_id: int, now: datetime | None = None) -> Enrollment:
-    """Give a student a seat in a course, or else the last place on its waitlist.
+REFUSALS: Mapping[str, Any] = {
+    refusal.code: refusal
+    for refusal in (StudentNotFound, CourseNotFound, AlreadyEnrolled, AlreadyWaitlisted, CourseFull)
+}
+"""The refusals of an enrollment by the triggers of the service, by the code with which the trigger's message begins."""
 
-    The present moment is `now` unless another is given. Raises StudentNotFound,
-    CourseNotFound (the student first), AlreadyEnrolled, AlreadyWaitlisted, CourseFull, ConstraintViolated.
+Row = Pair | ServiceError
+"""A pair to enroll, or a refusal where the caller's input was no valid pair."""
+Result = EnrollmentRecord | ServiceError
+"""The enrollment of a row, or the row's refusal."""
+
+
+def timestamp(moment: datetime) -> str:
+    """Write a moment as RFC 3339 in UTC, to the millisecond: 24 characters that sort by time.
+
+    Raises ValueError for a moment without a time zone, because nobody can tell what it is in UTC.
     """
-    with transaction(db):
-        (result,) = enroll_each(db, [(row_id(student_id), row_id(course_id))], now)
+    if moment.utcoffset() is None:
+        raise ValueError(f"{moment!r} has no time zone: give one, as datetime.now(UTC) does.")
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def enroll(db: pw.Database, student_id: int, course_id: int, now: datetime | None = None) -> EnrollmentRecord:
+    """Give a student a seat in a course or, where no seat is free, the last place on the course's waitlist.
+
+    The time of the enrollment is `now`, or the present moment if `now` is None. Raises StudentNotFound, CourseNotFound
+    (StudentNotFound if both are missing), AlreadyEnrolled, AlreadyWaitlisted, CourseFull, ConstraintViolated.
+    """
+    with backend_of(db).transaction(db):
+        (result,) = enroll_each(db, [(student_id, course_id)], now)
     if isinstance(result, ServiceError):
         raise result
     return result
 
 
-def ensure_enrolled(db: pw.Database, student_id: int, course_id: int) -> tuple[Enrollment, bool]:
-    """Enroll unless it is done already; give the enrollment as it is now, and whether it is new.
+def enroll_each(
+    db: pw.Database, rows: Sequence[Row], now: datetime | None = None, until: float = math.inf
+) -> list[Result]:
+    """Enroll one row after the other within the caller's transaction, and give each row's result, in order.
 
-    Raises StudentNotFound, CourseNotFound (the student first), CourseFull.
+    A row's result is the enrollment as it is after the row's own statement, or the refusal that `enroll` would raise;
+    for a row that is a refusal it is the row. After `until`, in seconds of the monotonic clock, no further row is begun
+    except the first one. Raises ConstraintViolated where a trigger of another program undid the caller's transaction.
     """
-    with transaction(db):
+    moment = timestamp(now or datetime.now(UTC))
+    pairs = [(row_id(row[0]), row_id(row[1])) for row in rows if not isinstance(row, ServiceError)]
+    outcomes = iter(backend_of(db).insert_each(db, pairs, moment, until))
+    results: list[Result] = []
+    for row in rows:
+        if isinstance(row, ServiceError):
+            results.append(row)
+        elif outcome := next(outcomes, None):
+            results.append(_result(row, outcome))
+        else:
+            break
+    return results
+
+
+def _result(pair: Pair, outcome: Outcome) -> Result:
+    if isinstance(outcome, ServiceError):
+        return outcome
+    word, enrolled_at, position = outcome
+    if word in REFUSALS:
+        ids = dict(zip(("student_id", "course_id"), pair, strict=True))
+        refusal: ServiceError = REFUSALS[word](**{each.name: ids[each.name] for each in attrs.fields(REFUSALS[word])})
+        return refusal
+    return EnrollmentRecord(*pair, enrolled_at, "enrolled" if position is None else "waitlisted", position)
+
+
+def ensure_enrolled(db: pw.Database, student_id: int, course_id: int) -> tuple[EnrollmentRecord, bool]:
+    """Enroll a student unless that was done already; give the enrollment as it is now, and whether it is new.
+
+    Raises StudentNotFound, CourseNotFound (StudentNotFound if both are missing), CourseFull, ConstraintViolated.
+    """
+    with backend_of(db).transaction(db):
         try:
             return enroll(db, student_id, course_id), True
         except (AlreadyEnrolled, AlreadyWaitlisted):
@@ -110,47 +191,54 @@ def ensure_enrolled(db: pw.Database, student_id: int, course_id: int) -> tuple[E
 
 
 def drop(db: pw.Database, student_id: int, course_id: int) -> None:
-    """Take a student out of a course or off its waitlist; a freed seat goes to who waits longest.
+    """Take a student out of a course or off its waitlist; the student who waits longest gets the free seat.
 
     Raises EnrollmentNotFound, ConstraintViolated.
     """
-    try:
-        row = fetch_one(db, DROP, row_id(student_id), row_id(course_id))
-    except pw.IntegrityError as error:
-        raise violation(db, error) from error
+    row = change(db, DROP, row_id(student_id), row_id(course_id))
     if row is None:
         find_enrollment(db, student_id, course_id)
         raise ConstraintViolated(LEFT_OUT)
 
 
+def find_enrollment(db: pw.Database, student_id: int, course_id: int) -> EnrollmentRecord:
+    """Give the enrollment of a student in a course. Raises EnrollmentNotFound."""
+    row = fetch_one(db, FIND_ENROLLMENT, row_id(student_id), row_id(course_id))
+    if row is None:
+        raise EnrollmentNotFound(student_id, course_id)
+    return EnrollmentRecord(*row)
+
+
 def list_schedule(
-    db: pw.Database, student_id: int, status: str | None = None, after: int = 0, limit: int = 100
+    db: pw.Database, student_id: int, status: Status | None = None, after: int = 0, limit: int = 100
 ) -> list[ScheduleRow]:
-    """Give the student's courses with ids above `after`, by id, of one status or of both.
+    """Give at most `limit` courses of a student with ids above `after`, by id; with one status, or with both.
 
     Raises StudentNotFound.
     """
-    waiting = [STATUSES.index(status)] * 2 if status else [0, 1]
-    rows = fetch_all(db, LIST_SCHEDULE, row_id(student_id), after, *waiting, limit)
+    rows = fetch(db, LIST_SCHEDULE[status], row_id(student_id), after, limit)
     if not rows:
         find_student(db, student_id)
     return [ScheduleRow(*row) for row in rows]
 
 
 def list_roster(db: pw.Database, course_id: int, after: int = 0, limit: int = 100) -> list[RosterRow]:
-    """Give the enrolled students with ids above `after`, by id. Raises CourseNotFound."""
-    rows = fetch_all(db, LIST_ROSTER, row_id(course_id), after, limit)
+    """Give at most `limit` students with a seat in a course and ids above `after`, by id. Raises CourseNotFound."""
+    rows = fetch(db, LIST_ROSTER, row_id(course_id), after, limit)
     if not rows:
         find_course(db, course_id)
     return [RosterRow(*row) for row in rows]
 
 
 def list_waitlist(db: pw.Database, course_id: int, after: int = 0, limit: int = 100) -> list[tuple[int, RosterRow]]:
-    """Give who waits behind the place `after`, first come first: (place, row). Raises CourseNotFound."""
-    rows = fetch_all(db, LIST_WAITLIST, row_id(course_id), after, limit)
+    """Give (place, row) of at most `limit` students who wait for a course behind the place `after`, first come first.
+
+    A place is the number in the column enrollments.waiting. Raises CourseNotFound.
+    """
+    rows = fetch(db, LIST_WAITLIST, row_id(course_id), after, limit)
     if not rows:
         find_course(db, course_id)
-    ((ahead,),) = fetch_all(db, COUNT_AHEAD, row_id(course_id), after)
+    ((ahead,),) = fetch(db, COUNT_AHEAD, row_id(course_id), after)
     return [
         (place, RosterRow(student_id, name, None, "waitlisted", position))
         for position, (place, student_id, name) in enumerate(rows, ahead + 1)

@@ -1,4 +1,4 @@
-"""What can be refused, in the field's own terms; `problems.py` gives each code its status.
+"""Every refusal, as a tree, in the field's own terms; `http/problems.py` gives each code its status.
 
 ServiceError                      while serving: a code, and a sentence as `detail`
 ├── NotFound
@@ -19,9 +19,16 @@ ServiceError                      while serving: a code, and a sentence as `deta
 ├── Invalid                       with every fault at once
 │   ├── InvalidPayload            invalid_payload
 │   └── InvalidQuery              invalid_query
+├── Edge                          what HTTP itself refuses, before any rule is asked
+│   ├── MalformedJson             malformed_json
+│   ├── NothingThere              not_found
+│   ├── MethodNotAllowed          method_not_allowed
+│   ├── PayloadTooLarge           payload_too_large
+│   └── UnsupportedMediaType      unsupported_media_type
 ├── Busy                          busy
 ├── StorageUnavailable            storage_unavailable
-└── AsyncioOnly                   internal_error
+└── Failed                        internal_error: a defect
+    └── AsyncioOnly               internal_error
 
 SetupError                        before serving: a sentence that says how to mend it
 ├── SchemaMismatch
@@ -33,8 +40,10 @@ from typing import ClassVar
 
 import attrs
 
-refusal = attrs.define(eq=False, slots=False)
-"""Its fields are its arguments, so that it can be copied and pickled."""
+_with_data = attrs.define(eq=False, slots=False)
+"""The fields of a refusal are its arguments, so that it can be copied and pickled."""
+
+Headers = tuple[tuple[bytes, bytes], ...]  # As ASGI has them: names in small letters.
 
 
 class ServiceError(Exception):
@@ -45,7 +54,7 @@ class ServiceError(Exception):
 
     @property
     def detail(self) -> str:
-        """Give the sentence, filled in."""
+        """Give the sentence, with the refusal's fields filled in."""
         return self.sentence.format(**vars(self))
 
     def __str__(self) -> str:
@@ -56,7 +65,7 @@ class NotFound(ServiceError):
     """Something that the request names does not exist."""
 
 
-@refusal
+@_with_data
 class StudentNotFound(NotFound):
     """No student has the id."""
 
@@ -64,7 +73,7 @@ class StudentNotFound(NotFound):
     student_id: int
 
 
-@refusal
+@_with_data
 class CourseNotFound(NotFound):
     """No course has the id."""
 
@@ -72,7 +81,7 @@ class CourseNotFound(NotFound):
     course_id: int
 
 
-@refusal
+@_with_data
 class EnrollmentNotFound(NotFound):
     """The student is not enrolled in the course, or one of the two does not exist."""
 
@@ -82,10 +91,10 @@ class EnrollmentNotFound(NotFound):
 
 
 class Conflict(ServiceError):
-    """The request is sound, and what is stored stands against it."""
+    """The request is valid, but the rows in the database do not allow it."""
 
 
-@refusal
+@_with_data
 class AlreadyEnrolled(Conflict):
     """The student is enrolled in the course already."""
 
@@ -94,7 +103,7 @@ class AlreadyEnrolled(Conflict):
     course_id: int
 
 
-@refusal
+@_with_data
 class AlreadyWaitlisted(Conflict):
     """The student waits for a seat in the course already."""
 
@@ -103,7 +112,7 @@ class AlreadyWaitlisted(Conflict):
     course_id: int
 
 
-@refusal
+@_with_data
 class CourseFull(Conflict):
     """The course has neither a seat nor a place on its waitlist."""
 
@@ -111,7 +120,7 @@ class CourseFull(Conflict):
     course_id: int
 
 
-@refusal
+@_with_data
 class CapacityBelowEnrolled(Conflict):
     """Nobody loses a seat to a smaller capacity."""
 
@@ -119,7 +128,7 @@ class CapacityBelowEnrolled(Conflict):
     course_id: int
 
 
-@refusal
+@_with_data
 class WaitlistCapacityBelowWaitlisted(Conflict):
     """Nobody loses a place in line to a shorter waitlist."""
 
@@ -128,9 +137,9 @@ class WaitlistCapacityBelowWaitlisted(Conflict):
     course_id: int
 
 
-@refusal
+@_with_data
 class BulkRefused(Conflict):
-    """An atomic bulk enrolls all rows or none; `refusals` are those that stood in the way, by row."""
+    """An atomic bulk enrolled no row, because some were refused; `refusals` has each by its row's index."""
 
     code = "bulk_refused"
     refusals: Mapping[int, ServiceError]
@@ -142,7 +151,7 @@ class BulkRefused(Conflict):
         return f"{len(self.refusals)} of {self.count} rows were refused, so none was kept."
 
 
-@refusal
+@_with_data
 class StudentHasEnrollments(Conflict):
     """A student with enrollments is not deleted."""
 
@@ -151,7 +160,7 @@ class StudentHasEnrollments(Conflict):
     student_id: int
 
 
-@refusal
+@_with_data
 class CourseHasEnrollments(Conflict):
     """A course with enrollments is not deleted."""
 
@@ -159,16 +168,16 @@ class CourseHasEnrollments(Conflict):
     course_id: int
 
 
-@refusal
+@_with_data
 class FeedRewound(Conflict):
-    """The feed ends before the event that was seen last, so what comes next would be missed; `newest_id` is its end."""
+    """The client's last event is not in the feed, so it would miss the next ones; `newest_id` is the newest there."""
 
     code = "feed_rewound"
     sentence = "The newest event has the id {newest_id}; the one to go on after is not in this database."
     newest_id: int
 
 
-@refusal
+@_with_data
 class ConstraintViolated(Conflict):
     """A constraint or a trigger of another program, on the same database, refuses the write; `rule` is what it says."""
 
@@ -176,9 +185,9 @@ class ConstraintViolated(Conflict):
     rule: str
 
 
-@refusal
+@_with_data
 class Invalid(ServiceError):
-    """What was sent breaks its rules; `faults` are all of (where, what), in order."""
+    """A payload or a query breaks its rules; `faults` are all of its faults, as (where, what), in order."""
 
     noun: ClassVar[str]
     faults: Sequence[tuple[str, str]]
@@ -189,42 +198,94 @@ class Invalid(ServiceError):
         return f"The {self.noun} has {len(self.faults)} fault{'s'[: len(self.faults) != 1]}."
 
 
-@refusal
+@_with_data
 class InvalidPayload(Invalid):
     """The body's JSON does not fit; where: an RFC 6901 pointer as a URI fragment."""
 
     code, noun = "invalid_payload", "payload"
 
 
-@refusal
+@_with_data
 class InvalidQuery(Invalid):
     """The query string does not fit; where: the parameter's name."""
 
     code, noun = "invalid_query", "query"
 
 
-@refusal
+@_with_data
 class Busy(ServiceError):
-    """Too much is waiting, or another process holds the database; nothing was kept."""
+    """Too many writes are waiting, or another process holds a lock on the database; nothing was kept."""
 
     code, sentence = "busy", "{reason}"
     reason: str
 
 
-@refusal
+@_with_data
 class StorageUnavailable(ServiceError):
-    """The database file cannot be read or written; the sentence says what is known."""
+    """The database file cannot be read or written; the sentence says what failed, and whether anything was kept."""
 
     code, sentence = "storage_unavailable", "{reason}"
     reason: str
 
 
-@refusal
-class AsyncioOnly(ServiceError):
-    """The host's event loop is not one that the service can run on, such as trio's."""
+@_with_data
+class Failed(ServiceError):
+    """The service has a defect, which its log describes."""
 
-    code = "internal_error"
+    code, sentence = "internal_error", "The service failed; its log says why."
+
+
+@_with_data
+class AsyncioOnly(Failed):
+    """The host program runs an event loop that the service cannot run on, such as trio's."""
+
     sentence = "The service runs on asyncio only, and not on another event loop such as trio's: run it on asyncio."
+
+
+class Edge(ServiceError):
+    """A request that HTTP itself refuses, before any rule is run; `headers` are those that the status calls for."""
+
+    headers: Headers = ()
+
+
+@_with_data
+class MalformedJson(Edge):
+    """The body is not JSON; `reason` is what the parser says."""
+
+    code, sentence = "malformed_json", "The body is not JSON: {reason}."
+    reason: str
+
+
+@_with_data
+class NothingThere(Edge):
+    """The path is not one of the API's."""
+
+    code, sentence = "not_found", "There is nothing at this path."
+
+
+@_with_data
+class MethodNotAllowed(Edge):
+    """The path has other methods, which the header Allow lists."""
+
+    code, sentence = "method_not_allowed", "This path does not have that method."
+    headers: Headers = ()
+
+
+@_with_data
+class PayloadTooLarge(Edge):
+    """The body has more than `limit` bytes."""
+
+    code, sentence = "payload_too_large", "The body is over {limit:,} bytes."
+    limit: int
+
+
+@_with_data
+class UnsupportedMediaType(Edge):
+    """The body is of a type, a charset or a coding that is not accepted; `reason` says what came, and what is."""
+
+    code, sentence = "unsupported_media_type", "{reason}"
+    reason: str
+    headers: Headers = ()
 
 
 class SetupError(Exception):

@@ -1,47 +1,46 @@
-"""Students: who enrolls."""
+"""Add, find, list, change and delete students."""
 
 from collections.abc import Mapping
 
 import msgspec
 import peewee as pw
 
-from service import models
-from service.database import LEFT_OUT, fetch_one, judged
 from service.errors import ConstraintViolated, StudentHasEnrollments, StudentNotFound
 from service.fields import NAME, checked, row_id, sought
+from service.storage import LEFT_OUT, backend_of, change, fetch, fetch_one
 
 FIELDS = {"name": NAME}
-"""What may be given of a student."""
+"""The fields of a student that a caller may set, each with its rule."""
 
 INSERT_STUDENT = "INSERT INTO students (name) VALUES (?) RETURNING id, name"
 FIND_STUDENT = "SELECT id, name FROM students WHERE id = ?"
-DELETE_STUDENT = "DELETE FROM students WHERE id = ? RETURNING id"
+RENAME_STUDENT = "UPDATE students SET name = ? WHERE id = ? RETURNING id"
 HAS_ENROLLMENTS = "SELECT 1 FROM enrollments WHERE student_id = ? LIMIT 1"
+DELETE_STUDENT = "DELETE FROM students WHERE id = ? RETURNING id"
 
 
-class Student(msgspec.Struct, frozen=True):
-    """A student as it is stored."""
+class StudentRecord(msgspec.Struct, frozen=True):
+    """One row of the table students."""
 
     id: int
     name: str
 
 
-def insert_student(db: pw.Database, name: str) -> Student:
-    """Add a student; the id is new and never used again. Raises InvalidPayload, ConstraintViolated."""
+def insert_student(db: pw.Database, name: str) -> StudentRecord:
+    """Add a student, with an id that was never given before. Raises InvalidPayload, ConstraintViolated."""
     kept = checked(FIELDS, {"name": name})
-    with judged(db):
-        row = fetch_one(db, INSERT_STUDENT, kept["name"])
+    row = change(db, INSERT_STUDENT, kept["name"])
     if row is None:
         raise ConstraintViolated(LEFT_OUT)
-    return Student(*row)
+    return StudentRecord(*row)
 
 
-def find_student(db: pw.Database, student_id: int) -> Student:
+def find_student(db: pw.Database, student_id: int) -> StudentRecord:
     """Give one student. Raises StudentNotFound."""
     row = fetch_one(db, FIND_STUDENT, row_id(student_id))
     if row is None:
         raise StudentNotFound(student_id)
-    return Student(*row)
+    return StudentRecord(*row)
 
 
 def list_students(
@@ -49,35 +48,34 @@ def list_students(
     prefix: str | None = None,
     after: tuple[int] | tuple[str | bytes, int] | None = None,
     limit: int = 100,
-) -> list[Student]:
-    """Give a page by id, or with a name's prefix by (name, id); `after` is the last key before it.
+) -> list[StudentRecord]:
+    """Give at most `limit` students by id or, with a prefix of the name, by (name, id).
 
-    Raises InvalidQuery.
+    `after` is the key of the last row before this page, (id,) or (name, id). Raises InvalidQuery.
     """
     prefix, _ = sought(name=prefix)
-    return [Student(*row) for row in models.fetch(db, models.page(models.Student, prefix, after, limit))]
+    rows = backend_of(db).list_rows(db, "students", "id, name", {}, prefix, after, limit)
+    return [StudentRecord(*row) for row in rows]
 
 
-def update_student(db: pw.Database, student_id: int, changes: Mapping[str, str]) -> Student:
-    """Change the columns that are given. Raises InvalidPayload, StudentNotFound, ConstraintViolated."""
+def update_student(db: pw.Database, student_id: int, changes: Mapping[str, str]) -> StudentRecord:
+    """Change the given columns of a student. Raises InvalidPayload, StudentNotFound, ConstraintViolated."""
     kept = checked(FIELDS, changes)
     if kept:
-        with judged(db):
-            changed = models.Student.update(kept).where(models.Student.id == row_id(student_id)).execute(db)
-        if not changed:
+        row = change(db, RENAME_STUDENT, kept["name"], row_id(student_id))
+        if row is None:
             find_student(db, student_id)
             raise ConstraintViolated(LEFT_OUT)
     return find_student(db, student_id)
 
 
 def delete_student(db: pw.Database, student_id: int) -> None:
-    """Remove a student. Raises StudentNotFound, StudentHasEnrollments, ConstraintViolated."""
+    """Delete a student. Raises StudentNotFound, StudentHasEnrollments, ConstraintViolated."""
 
     def own() -> StudentHasEnrollments | None:
-        return StudentHasEnrollments(student_id) if fetch_one(db, HAS_ENROLLMENTS, student_id) else None
+        return StudentHasEnrollments(student_id) if fetch(db, HAS_ENROLLMENTS, student_id) else None
 
-    with judged(db, own, deleted=("students", student_id)):
-        row = fetch_one(db, DELETE_STUDENT, row_id(student_id))
+    row = change(db, DELETE_STUDENT, row_id(student_id), own=own, deleted=("students", student_id))
     if row is None:
         find_student(db, student_id)
         raise ConstraintViolated(LEFT_OUT)

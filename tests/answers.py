@@ -2,21 +2,25 @@
 
 import asyncio
 import json
+import re
 import sqlite3
 from base64 import urlsafe_b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import attrs
 import httpx2
 import peewee as pw
 from starlette.testclient import TestClient
 
 from service.courses import insert_course
 from service.enrollments import enroll
-from service.problems import PROBLEMS
+from service.errors import ServiceError
+from service.http.api import API
+from service.http.problems import PROBLEMS
 from service.students import insert_student
 
 JSON = {"content-type": "application/json"}
@@ -85,14 +89,28 @@ def ask(client: TestClient, method: str, path: str, *messages: dict[str, Any], l
     return sent
 
 
+def tree(error: type[ServiceError] = ServiceError) -> Iterator[type[ServiceError]]:
+    """Give every kind of refusal."""
+    yield error
+    for kind in error.__subclasses__():
+        yield from tree(kind)
+
+
+KINDS: dict[str, Any] = {error.__dict__["code"]: error for error in tree() if "code" in error.__dict__}
+"""Every refusal by its code."""
+
+
 def refusal(answer: httpx2.Response) -> tuple[int, str]:
     """Check that an answer is a problem as the table has it, and give its status and code."""
     problem = answer.json()
     code = problem["code"]
     row = PROBLEMS[code]
     known = {"type": f"/problems/{code}", "title": row.title, "status": row.status, "code": code}
-    more = dict.fromkeys(("invalid_payload", "invalid_query", "bulk_refused"), "errors") | {"feed_rewound": "newest_id"}
-    assert problem == known | {key: problem[key] for key in ("detail", more.get(code, "detail"))}
+    fields = {field.name for field in attrs.fields(KINDS[code])}
+    errors = {"errors"} if fields & {"faults", "refusals"} else set()
+    ids = fields & {"student_id", "course_id", "newest_id"} & problem.keys()  # What is no id is not told.
+    assert all(problem[name] > 0 for name in ids - {"newest_id"})
+    assert problem == known | {key: problem[key] for key in {"detail"} | errors | ids}
     assert problem["detail"]
     assert answer.headers["content-type"] == "application/problem+json"
     assert ("retry-after" in answer.headers) == (row.status == 503)
@@ -120,3 +138,28 @@ def pages(client: httpx2.Client, url: str) -> list[list[dict[str, Any]]]:
         found.append(answer.json())
         url = answer.links.get("next", {}).get("url", "")
     return found
+
+
+class DeclaringClient(TestClient):
+    """A client of the app that checks of every answer that its operation declares it."""
+
+    def request(self, method: str, url: Any, **options: Any) -> httpx2.Response:
+        """Send a request; an answer that is not declared is an error."""
+        answer = super().request(method, url, **options)
+        if answer.headers.get("content-type") == "application/problem+json":
+            check_declared(answer)
+        return answer
+
+
+def check_declared(answer: httpx2.Response) -> None:
+    """Check that the operation that was asked for declares this refusal."""
+    code, path = answer.json()["code"], answer.request.url.path
+    found = [template for template in API if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path)]
+    if code == "not_found" and not found:
+        return
+    operations = API[found[0]]
+    method = "GET" if answer.request.method == "HEAD" else answer.request.method
+    if method not in operations:
+        assert code in {"method_not_allowed", "invalid_query"}
+        return
+    assert code in {refusal.code for refusal in operations[method].refuses}, f"{method} {path} gave {code}"

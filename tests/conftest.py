@@ -13,13 +13,18 @@ from pathlib import Path
 import httpx2
 import peewee as pw
 import pytest
+from answers import DeclaringClient
 from starlette.testclient import TestClient
 from stores import open_store
 
 from service import Settings, connect, create_app, migrate
-from service.store import Store
+from service.storage.sqlite.store import Store
 
 ROOT = Path(__file__).parent.parent
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Whoever runs the tests in the background of a shell may have Ctrl+C ignored, which the servers would inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Server:
@@ -59,7 +64,7 @@ def db(path: Path) -> Iterator[pw.SqliteDatabase]:
 @pytest.fixture
 def client(path: Path) -> Iterator[TestClient]:
     """Give a client of the app, in this process, on the file."""
-    with TestClient(create_app(Settings(database_url=str(path)))) as client:
+    with DeclaringClient(create_app(Settings(database_url=str(path)))) as client:
         yield client
 
 

@@ -4,7 +4,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from service.drift import expected, key, parse, tables
+from service.storage.sqlite.drift import expected, key, parse, tables
 
 
 def run_script(path: Path, sql: str) -> None:

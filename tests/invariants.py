@@ -13,11 +13,11 @@ from pathlib import Path
 import peewee as pw
 
 from service import connect
-from service.check import run
 from service.courses import find_course
-from service.database import fetch_all
 from service.enrollments import list_roster, list_schedule, list_waitlist
-from service.events import Event, list_events
+from service.events import EventRecord, list_events
+from service.storage import fetch
+from service.storage.sqlite.check import run
 
 Seats = dict[int, str]
 """Who has a seat in one course: student to enrolled_at."""
@@ -27,7 +27,7 @@ Line = list[int]
 ALL = 2**63 - 1
 
 
-def feed(db: pw.Database) -> Iterator[Event]:
+def feed(db: pw.Database) -> Iterator[EventRecord]:
     """Give all events as a consumer gets them: page by page, each after the last id seen."""
     last = 0
     while page := list_events(db, last, limit=1000):
@@ -36,7 +36,7 @@ def feed(db: pw.Database) -> Iterator[Event]:
         last = page[-1].id
 
 
-def follow(events: Iterable[Event]) -> Iterator[tuple[Event, Seats, Line]]:
+def follow(events: Iterable[EventRecord]) -> Iterator[tuple[EventRecord, Seats, Line]]:
     """Fold the feed: give each event with its course's seats and line as the event leaves them.
 
     A seat that is freed while somebody waits is taken by the next event.
@@ -63,7 +63,7 @@ def follow(events: Iterable[Event]) -> Iterator[tuple[Event, Seats, Line]]:
         yield event, seats, line
 
 
-def check_feeds(db: pw.Database, events: Sequence[Event]) -> None:
+def check_feeds(db: pw.Database, events: Sequence[EventRecord]) -> None:
     """Assert that the feed of each student, and of each course, is what the feed of all says of it."""
     students, courses = defaultdict(list), defaultdict(list)
     for event in events:
@@ -85,7 +85,7 @@ def check(path: Path) -> dict[int, tuple[Seats, Line]]:
         events = [*feed(db)]
         check_feeds(db, events)
         folded = {event.course_id: (seats, line) for event, seats, line in follow(events)}
-        found = {course_id: folded.get(course_id, ({}, [])) for (course_id,) in fetch_all(db, "SELECT id FROM courses")}
+        found = {course_id: folded.get(course_id, ({}, [])) for (course_id,) in fetch(db, "SELECT id FROM courses")}
         schedules: dict[int, list[tuple[int, str | None, str, int | None]]] = {}
         for course_id, (seats, line) in sorted(found.items()):
             check_course(db, course_id, seats, line)

@@ -1,11 +1,12 @@
-"""Writes service/schema.sql, for `make schema`: what the migrations make, table by table."""
+"""Writes service/storage/sqlite/schema.sql, for `make schema`: what the migrations make, table by table."""
 
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from service import drift, migrate, router
+from service import migrate
+from service.storage.sqlite import drift, router
 
 HEAD = """\
 -- The schema of the service as its migrations leave it: its tables, and the indexes and triggers on each.

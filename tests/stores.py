@@ -13,7 +13,7 @@ from typing import Any
 
 import peewee as pw
 
-from service.store import Store
+from service.storage.sqlite.store import Store
 
 HOLD = """
 import sqlite3, sys

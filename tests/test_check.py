@@ -19,14 +19,14 @@ from drifted import run_script
 from service import connect, migrate
 from service.__main__ import cli
 from service.bulk import enroll_all
-from service.check import PATIENCE, run
 from service.courses import insert_course
-from service.database import open_database
-from service.drift import expected, tables
 from service.enrollments import drop, enroll
-from service.invariants import INVARIANTS, STANDING
-from service.router import HISTORY
-from service.schema import rollback
+from service.storage.sqlite.check import PATIENCE, run
+from service.storage.sqlite.connections import open_database
+from service.storage.sqlite.drift import expected, tables
+from service.storage.sqlite.invariants import INVARIANTS, STANDING
+from service.storage.sqlite.router import HISTORY
+from service.storage.sqlite.schema import rollback
 from service.students import insert_student
 
 NAMES = [invariant.name for invariant in INVARIANTS]
@@ -242,7 +242,7 @@ def instructions(path: Path, students: int) -> dict[str, int]:
 
 def test_ten_times_as_many_take_ten_times_as_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No statement looks at every row for every row, not even where a tool has lost all keys and indexes."""
-    monkeypatch.setattr("service.check.PATIENCE", 100)
+    monkeypatch.setattr("service.storage.sqlite.check.PATIENCE", 100)
     few, many = (instructions(tmp_path / f"{count}.db", count) for count in (200, 2000))
     assert {name: count for name, count in many.items() if count > few[name] * 16} == {}
     assert many["state"] > few["state"] * 6

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,7 +22,7 @@ from conftest import ROOT, serving
 from service import __version__
 from service.__main__ import cli
 from service.launch import main
-from service.schema import rollback
+from service.storage.sqlite.schema import rollback
 
 ALL = sorted(path.stem for path in (ROOT / "migrations").glob("0*.py"))
 VARIABLES = ("DATABASE_URL", "HOST", "PORT", "BUSY_TIMEOUT", "KEEP_ALIVE", "MAX_PENDING_WRITES")
@@ -94,9 +94,12 @@ def line_of(process: "subprocess.Popen[str]", *, error: bool = False) -> str:
 def wait_until_open(process: "subprocess.Popen[str]", path: Path) -> None:
     """Wait until a process has opened a file."""
     opened, deadline = Path(f"/proc/{process.pid}/fd"), time.monotonic() + 20
-    while path not in {file.resolve() for file in opened.iterdir()}:
+    found: set[Path] = set()
+    while path not in found:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+        with suppress(FileNotFoundError):  # A descriptor may be closed while its turn comes.
+            found = {file.resolve() for file in opened.iterdir()}
 
 
 needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="Linux tells which files a process has open.")

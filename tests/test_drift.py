@@ -21,12 +21,12 @@ from starlette.testclient import TestClient
 from service import Settings, connect, create_app, migrate
 from service.__main__ import cli
 from service.courses import insert_course
-from service.database import open_database
-from service.drift import SCHEMA, compare, expected, key, parse, tables
 from service.enrollments import drop, enroll
 from service.errors import SchemaMismatch
-from service.router import HISTORY
-from service.schema import Schema, repair, rollback, status
+from service.storage.sqlite.connections import open_database
+from service.storage.sqlite.drift import SCHEMA, compare, expected, key, parse, tables
+from service.storage.sqlite.router import HISTORY
+from service.storage.sqlite.schema import Schema, repair, rollback, status
 from service.students import insert_student
 
 ALL = sorted(path.stem for path in (ROOT / "migrations").glob("0*.py"))

@@ -32,11 +32,10 @@ from service import (
     enrollments,
     errors,
     migrate,
-    models,
-    router,
-    schema,
     students,
 )
+from service.storage import models
+from service.storage.sqlite import router, schema
 
 OURS = ("students", "courses", "enrollments", "enrollment_events", router.HISTORY)
 

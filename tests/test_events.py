@@ -20,11 +20,11 @@ from test_seats import add_course, audit, leave, post, put, refusal, run_script
 
 from service import Settings, connect, create_app, migrate
 from service.courses import insert_course, update_course
-from service.drift import compare
 from service.enrollments import drop, enroll
 from service.errors import FeedRewound
 from service.events import list_events
-from service.schema import rollback
+from service.storage.sqlite.drift import compare
+from service.storage.sqlite.schema import rollback
 from service.students import insert_student
 
 

@@ -28,7 +28,7 @@ from service.fields import (
     checked,
     word,
 )
-from service.payloads import Flag, Limit, Number
+from service.http.payloads import Flag, Limit, Number
 
 BLANKS = [
     *(" ", "\t", "\r\n", "\x1f", "\x85", "\xa0", "\u1680", "\u2003", "\u2028", "\u2029", "\u202f", "\u3000", "\u2800"),

@@ -14,7 +14,7 @@ from conftest import Server
 from starlette.testclient import TestClient
 
 from service import Settings, connect, courses, create_app, enrollments, students
-from service.database import fetch_all
+from service.storage import fetch
 
 JOSE = b"Jos\xe9"
 """A name in Latin-1, as it comes out of many a spreadsheet."""
@@ -134,7 +134,7 @@ def test_paging_by_name_takes_every_row_once(foreign: Path, prefix: str, limit: 
                 assert all(row["name"] == shown(ids[row["id"]]) for row in answer.json())
                 url = answer.links.get("next", {}).get("url", "")
             table = path[1:].partition("?")[0]
-            in_order = [row_id for (row_id,) in fetch_all(db, f"SELECT id FROM {table} ORDER BY name, id")]
+            in_order = [row_id for (row_id,) in fetch(db, f"SELECT id FROM {table} ORDER BY name, id")]
             assert found == [row_id for row_id in in_order if row_id in ids]
 
 
@@ -175,8 +175,8 @@ def test_ids_from_below_are_listed_once(path: Path, client: TestClient) -> None:
 def test_what_writes_is_not_run_again(db: pw.SqliteDatabase) -> None:
     """A statement that has written, and then cannot be read, is an error, and has written once."""
     with db.atomic(), pytest.raises(sqlite3.OperationalError, match="Could not decode to UTF-8"):
-        fetch_all(db, "INSERT INTO students (name) VALUES (CAST(x'ff' AS TEXT)) RETURNING name")
-    assert fetch_all(db, "SELECT count(*) FROM students") == [(1,)]
+        fetch(db, "INSERT INTO students (name) VALUES (CAST(x'ff' AS TEXT)) RETURNING name")
+    assert fetch(db, "SELECT count(*) FROM students") == [(1,)]
 
 
 def test_a_connection_stays_as_it_was(db: pw.SqliteDatabase) -> None:
@@ -187,7 +187,7 @@ def test_a_connection_stays_as_it_was(db: pw.SqliteDatabase) -> None:
     with pytest.raises(sqlite3.OperationalError):
         db.execute_sql("SELECT name FROM students").fetchall()
     with pytest.raises(sqlite3.OperationalError, match="overflow"):
-        fetch_all(db, "SELECT name, 1 FROM students UNION ALL SELECT 'a', abs(-9223372036854775808)")
+        fetch(db, "SELECT name, 1 FROM students UNION ALL SELECT 'a', abs(-9223372036854775808)")
     assert db.connection().text_factory is str
 
 

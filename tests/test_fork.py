@@ -22,14 +22,14 @@ from stores import held, names, open_store, submit, wal
 from test_work import ask
 
 from service import Settings, create_app
-from service.store import Store
-from service.students import Student, insert_student, list_students
+from service.storage.sqlite.store import Store
+from service.students import StudentRecord, insert_student, list_students
 
 pytestmark = [pytest.mark.usefixtures("in_time"), pytest.mark.skipif(not hasattr(os, "fork"), reason="It cannot fork.")]
 
 END = """
 import asyncio, os, sys
-from service.store import Store
+from service.storage.sqlite.store import Store
 from service.students import insert_student
 
 async def leave(*names):
@@ -69,7 +69,7 @@ def ended_well(child: int) -> bool:
     return os.waitpid(child, 0)[1] == 0
 
 
-def write(store: Store, *written: str) -> list[Student]:
+def write(store: Store, *written: str) -> list[StudentRecord]:
     """Add students, one after the other."""
     return [asyncio.run(store.write(insert_student, name)) for name in written]
 
@@ -204,7 +204,7 @@ def test_a_fork_in_the_turn_of_a_read_does_not_wait_for_its_end(path: Path) -> N
         process = fork(lambda: write(store, "child"))
         assert time.monotonic() - began < 2
         assert ended_well(process)
-        assert await store.read(list_students) == [Student(1, "child")]
+        assert await store.read(list_students) == [StudentRecord(1, "child")]
 
     with closing(open_store(path, snapshot_per_turn=True)) as store:
         asyncio.run(read_and_fork(store))

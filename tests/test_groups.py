@@ -13,11 +13,12 @@ from starlette.testclient import TestClient
 from stores import as_one_group, fail_to_write, names, open_store
 
 from service import courses, students
-from service.database import fetch_all, refusal, violation
-from service.enrollments import Enrollment, enroll, enroll_each
+from service.enrollments import EnrollmentRecord, enroll, enroll_each
 from service.errors import AlreadyEnrolled, Conflict, ConstraintViolated, StorageUnavailable, StudentNotFound
-from service.store import Store
-from service.students import Student, insert_student
+from service.storage import fetch
+from service.storage.sqlite.store import Store
+from service.storage.sqlite.violations import unavailable, violation
+from service.students import StudentRecord, insert_student
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("in_time")]
 
@@ -61,7 +62,7 @@ def together(path: Path) -> Iterator[Store]:
         db.executescript("""
             INSERT INTO students (name) VALUES ('Ada'), ('Ben'), ('Cy');
             INSERT INTO courses (name, level) VALUES ('Chess', 'A1');""")
-    with closing(open_store(path, together={enroll: enroll_each})) as store:
+    with closing(open_store(path)) as store:
         yield store
 
 
@@ -80,7 +81,13 @@ async def test_only_the_guilty_is_refused(store: Store, path: Path, rule: str, n
     add_rules(path, rule)
     written = ["Ada", name, "Ben", name, "Cy"]
     outcome = await as_one_group(store, *(store.write(insert_student, each) for each in written))
-    assert [type(each) for each in outcome] == [Student, ConstraintViolated, Student, ConstraintViolated, Student]
+    assert [type(each) for each in outcome] == [
+        StudentRecord,
+        ConstraintViolated,
+        StudentRecord,
+        ConstraintViolated,
+        StudentRecord,
+    ]
     assert {each.detail for each in outcome[1::2]} == {f"A rule of the database refuses this: {why}."}
     assert [(each.id, each.name) for each in outcome[::2]] == rows(path)
     with pytest.raises(ConstraintViolated, match=why):
@@ -115,8 +122,8 @@ async def test_calls_that_are_run_together_are_judged_one_by_one(together: Store
         f"""CREATE TRIGGER host AFTER INSERT ON enrollments WHEN NEW.student_id = 2
             BEGIN SELECT raise({how}, 'fees unpaid'); END""",
     )
-    outcome = await as_one_group(together, *(together.write(enroll, student, 1) for student in (1, 2, 3)))
-    assert [type(each) for each in outcome[::2]] == [Enrollment] * 2
+    outcome = await as_one_group(together, *(together.write_row(enroll_each, (student, 1)) for student in (1, 2, 3)))
+    assert [type(each) for each in outcome[::2]] == [EnrollmentRecord] * 2
     assert isinstance(outcome[1], Conflict)
     assert rows(path, "SELECT student_id FROM enrollments ORDER BY student_id") == [(1,), (3,)]
     assert rows(path, "SELECT student_id FROM enrollment_events ORDER BY id") == [(1,), (3,)]
@@ -130,8 +137,8 @@ async def test_a_rule_that_swallows_a_call_costs_the_others_nothing(together: St
         """CREATE TRIGGER host BEFORE INSERT ON enrollments WHEN NEW.student_id = 2
            BEGIN SELECT raise(IGNORE); END""",
     )
-    outcome = await as_one_group(together, *(together.write(enroll, student, 1) for student in (1, 2, 3)))
-    assert [isinstance(each, Enrollment) for each in outcome] == [True, False, True]
+    outcome = await as_one_group(together, *(together.write_row(enroll_each, (student, 1)) for student in (1, 2, 3)))
+    assert [isinstance(each, EnrollmentRecord) for each in outcome] == [True, False, True]
     assert isinstance(outcome[1], Exception)
     assert not isinstance(outcome[1], StorageUnavailable)
     assert rows(path, "SELECT student_id FROM enrollments ORDER BY student_id") == [(1,), (3,)]
@@ -145,8 +152,8 @@ async def test_calls_that_fail_together_at_commit_are_judged_one_by_one(together
         """CREATE TRIGGER host AFTER INSERT ON enrollments WHEN NEW.student_id = 2
            BEGIN INSERT INTO grades (student_id) VALUES (99); END""",
     )
-    outcome = await as_one_group(together, *(together.write(enroll, student, 1) for student in (1, 2, 3)))
-    assert [type(each) for each in outcome] == [Enrollment, ConstraintViolated, Enrollment]
+    outcome = await as_one_group(together, *(together.write_row(enroll_each, (student, 1)) for student in (1, 2, 3)))
+    assert [type(each) for each in outcome] == [EnrollmentRecord, ConstraintViolated, EnrollmentRecord]
     assert rows(path, "SELECT student_id FROM enrollments ORDER BY student_id") == [(1,), (3,)]
 
 
@@ -156,7 +163,7 @@ async def test_a_unit_is_run_twice_only_where_a_rule_may_leave_halves(store: Sto
     add_rules(path, rule)
     runs = 0
 
-    def add(db: pw.Database) -> Student:
+    def add(db: pw.Database) -> StudentRecord:
         nonlocal runs
         runs += 1
         return insert_student(db, f"run {runs}")
@@ -216,8 +223,8 @@ async def test_random_groups_next_to_every_kind_of_rule(store: Store, path: Path
         written = dice.choices(["good", "deferred", "rollback", "fail", "deep", "abort"], [20, 1, 1, 1, 1, 1], k=12)
         outcome = await as_one_group(store, *(store.write(insert_student, name) for name in written))
         for name, each in zip(written, outcome, strict=True):
-            assert isinstance(each, Student if name == "good" else ConstraintViolated)
-        kept += [(each.id, each.name) for each in outcome if isinstance(each, Student)]
+            assert isinstance(each, StudentRecord if name == "good" else ConstraintViolated)
+        kept += [(each.id, each.name) for each in outcome if isinstance(each, StudentRecord)]
     assert rows(path) == kept
 
 
@@ -247,7 +254,7 @@ async def test_a_constraint_is_named(store: Store, path: Path, table: str, state
     """Where nobody wrote a message, the detail has the constraint's or the column's name."""
     add_rules(path, f"CREATE TABLE {table}")
     with pytest.raises(ConstraintViolated, match=why):
-        await store.write(fetch_all, statement)
+        await store.write(fetch, statement)
 
 
 async def test_the_broken_one_of_many_references_is_named(store: Store, path: Path) -> None:
@@ -256,7 +263,7 @@ async def test_the_broken_one_of_many_references_is_named(store: Store, path: Pa
     for table in ("fees", "grades", "marks"):
         add_rules(path, f"CREATE TABLE {table} (student REFERENCES students (id) {deferred})")
     with pytest.raises(ConstraintViolated, match="a row of grades would refer to a row of students that is not there"):
-        await store.write(fetch_all, "INSERT INTO grades VALUES (7)")
+        await store.write(fetch, "INSERT INTO grades VALUES (7)")
 
 
 async def test_a_broken_reference_is_not_searched_for_long(store: Store, path: Path) -> None:
@@ -269,7 +276,7 @@ async def test_a_broken_reference_is_not_searched_for_long(store: Store, path: P
            INSERT INTO grades (student_id) SELECT 1 FROM n;""",
     )
     with pytest.raises(ConstraintViolated, match="a row of grades would refer to a row of another table that is not"):
-        await store.write(fetch_all, "INSERT INTO grades (student_id) VALUES (2)")
+        await store.write(fetch, "INSERT INTO grades (student_id) VALUES (2)")
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("SELECT count(*) FROM grades").fetchone() == (1_000_000,)
 
@@ -301,7 +308,7 @@ def test_an_error_of_the_undoing_hides_nothing(db: pw.SqliteDatabase) -> None:
     db.execute_sql("PRAGMA max_page_count = 1")
     with pytest.raises(pw.OperationalError, match="cannot rollback") as raised, db.atomic(), db.atomic():
         db.execute_sql("INSERT INTO enrollment_migrations (name, migrated_at) VALUES (hex(zeroblob(100000)), '')")
-    assert refusal(raised.value, "Nothing was kept.").detail == (
+    assert unavailable(raised.value, "Nothing was kept.").detail == (
         "The database cannot be used: database or disk is full. Nothing was kept."
     )
 

@@ -249,15 +249,19 @@ def test_rows_that_a_host_swallows_with_three_changes_of_its_own(db: pw.Database
         END""",
     )
     results = bulk.enroll_all(db, [(1, 1), (2, 1), (3, 1)])
-    assert [type(result).__name__ for result in results] == ["Enrollment", "ConstraintViolated", "Enrollment"]
+    assert [type(result).__name__ for result in results] == [
+        "EnrollmentRecord",
+        "ConstraintViolated",
+        "EnrollmentRecord",
+    ]
 
 
 def test_ids_that_no_row_can_have(db: pw.SqliteDatabase) -> None:
     """Without HTTP, what is no id refuses its own row of a bulk, and no other."""
     rows: list[Any] = [(2**63, 1), (1, 1), (1, 2**63), [2, 1], (None, 1), (3, "Logic"), (4, 1)]
     told = [type(result).__name__ for result in bulk.enroll_all(db, rows)]
-    missing = ["StudentNotFound", "CourseNotFound"]
-    assert told == [missing[0], "Enrollment", missing[1], "Enrollment", missing[0], missing[1], "Enrollment"]
+    missing, kept = ["StudentNotFound", "CourseNotFound"], "EnrollmentRecord"
+    assert told == [missing[0], kept, missing[1], kept, missing[0], missing[1], kept]
 
 
 def test_a_host_that_undoes_the_transaction_of_a_bulk(client: TestClient, db: pw.Database, path: Path) -> None:

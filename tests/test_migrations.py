@@ -21,7 +21,7 @@ from peewee_migrate import Router
 from service import Settings, connect, create_app, migrate
 from service.__main__ import cli
 from service.errors import MigrationFailed, SchemaMismatch, SetupError
-from service.schema import rollback, status, try_rollback
+from service.storage.sqlite.schema import rollback, status, try_rollback
 
 ALL = sorted(path.stem for path in (ROOT / "migrations").glob("0*.py"))
 PEOPLE = """
@@ -548,7 +548,7 @@ def test_a_host_keeps_its_triggers_and_indexes(path: Path) -> None:
     works(["002_enrollments"], 2)
     assert migrate(path)[0] == SEATS
     works(ALL, 3)
-    connect(path)
+    connect(path).close()
     roll_back_to(path, "002_enrollments")
     works(["002_enrollments"], 2)
 

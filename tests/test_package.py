@@ -61,7 +61,7 @@ migrate("school.db")
 db = connect("school.db")
 ada: int = students.insert_student(db, "Ada").id
 logic: int = courses.insert_course(db, "Logic", "1", capacity=1).id
-seat: enrollments.Enrollment = enrollments.enroll(db, ada, logic)
+seat: enrollments.EnrollmentRecord = enrollments.enroll(db, ada, logic)
 names: list[str] = [row.name for row in enrollments.list_roster(db, logic)]
 create_app(Settings(database_url="school.db", busy_timeout=1.5)).routes
 
@@ -180,6 +180,9 @@ def test_make_run(ready: Path) -> None:
     assert not (ready / "enrollment.db").exists()
 
 
+SCHEMA = Path("service/storage/sqlite/schema.sql")
+
+
 def test_make_migration(ready: Path) -> None:
     """`make migration` writes the next migration, which `make migrate` and `make rollback YES=1` then run as it is."""
     run("make", "migration", "NAME=add_rooms", cwd=ready)
@@ -192,13 +195,13 @@ def test_make_migration(ready: Path) -> None:
 
 def test_make_schema(ready: Path) -> None:
     """After a new migration `make schema` writes what the migrations make, which databases are then compared with."""
-    kept = (ready / "service" / "schema.sql").read_text()
+    kept = (ready / SCHEMA).read_text()
     run("make", "schema", cwd=ready)
-    assert (ready / "service" / "schema.sql").read_text() == kept
+    assert (ready / SCHEMA).read_text() == kept
     added = 'def migrate(migrator, database, *, fake=False):\n    migrator.sql("CREATE TABLE rooms (id INTEGER)")\n'
     (ready / "migrations" / "999_rooms.py").write_text(added)
     run("make", "schema", cwd=ready)
-    assert (ready / "service" / "schema.sql").read_text() == f"{kept}\nCREATE TABLE rooms (\n    id INTEGER\n);\n"
+    assert (ready / SCHEMA).read_text() == f"{kept}\nCREATE TABLE rooms (\n    id INTEGER\n);\n"
     run("make", "migrate", cwd=ready)
     assert "pending   none" in run(sys.executable, "-m", "service", "status", cwd=ready)
 

@@ -8,7 +8,7 @@ import peewee as pw
 import pytest
 
 from service import bulk, connect, courses, enrollments, events, migrate
-from service.database import fetch_all
+from service.storage import fetch
 
 SMALL, LARGE = 1, 2
 ENROLLED = {SMALL: 100, LARGE: 100_000}
@@ -77,7 +77,7 @@ def test_no_statement_scans_or_sorts(db: pw.SqliteDatabase, name: str) -> None:
     statements = [event for event in asked if event.sql.split()[0] in ("SELECT", "INSERT", "UPDATE", "DELETE")]
     assert statements
     for event in statements:
-        for *_, detail in fetch_all(db, f"EXPLAIN QUERY PLAN {event.sql}", *event.params or ()):
+        for *_, detail in fetch(db, f"EXPLAIN QUERY PLAN {event.sql}", *event.params or ()):
             assert not detail.startswith("SCAN") or detail.startswith(NO_TABLE), f"{detail} in {event.sql}"
             assert "TEMP B-TREE" not in detail, f"{detail} in {event.sql}"
 

@@ -14,14 +14,14 @@ from invariants import check
 
 from service import connect
 from service.__main__ import cli
-from service.check import run
 from service.courses import insert_course, update_course
-from service.database import fetch_all
-from service.drift import expected, quoted, tables
 from service.enrollments import drop, enroll
 from service.errors import CourseFull, SetupError
 from service.events import list_events
-from service.schema import migrate, repair, rollback
+from service.storage import fetch
+from service.storage.sqlite.check import run
+from service.storage.sqlite.drift import expected, quoted, tables
+from service.storage.sqlite.schema import migrate, repair, rollback
 from service.students import insert_student, list_students
 
 ALL = sorted(path.stem for path in (ROOT / "migrations").glob("0*.py"))
@@ -212,9 +212,9 @@ def test_a_host_keeps_what_is_its_own(school: Path, table: str) -> None:
                     connection.execute(sql)
     check(school)
     with closing(connect(school)) as db:
-        logged = len(fetch_all(db, "SELECT * FROM log"))
+        logged = len(fetch(db, "SELECT * FROM log"))
         enroll(db, 6, 1)
-        assert len(fetch_all(db, "SELECT * FROM log")) == logged + 2
+        assert len(fetch(db, "SELECT * FROM log")) == logged + 2
 
 
 # The rows, and the feed
@@ -331,7 +331,7 @@ def test_times_are_put_into_their_form(school: Path) -> None:
     )
     repair(school)
     with closing(connect(school)) as db:
-        found = dict(fetch_all(db, "SELECT student_id, enrolled_at FROM enrollments WHERE course_id = 1"))
+        found = dict(fetch(db, "SELECT student_id, enrolled_at FROM enrollments WHERE course_id = 1"))
         at = {event.student_id: event.at for event in list_events(db, course_id=1) if event.type == "enrolled"}
     assert found == at
     assert [found[1], found[2], found[4]] == [
@@ -532,9 +532,9 @@ def test_whatever_happened_without_triggers(school: Path, seed: int) -> None:
     assert feed(school)[: len(told)] == told
     with closing(connect(school)) as db:
         assert {result.invariant.name for result in run(db) if result.broken} <= {"turns"}
-        assert before <= set(fetch_all(db, seats))
+        assert before <= set(fetch(db, seats))
         assert (
-            set(fetch_all(db, seats)) - before
+            set(fetch(db, seats)) - before
             == {event[1:] for event in feed(school, len(told)) if event[0] == "promoted"} - before
         )
 

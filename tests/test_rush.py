@@ -13,7 +13,7 @@ from invariants import check, feed
 from keepalive import Client
 
 from service.courses import find_course, insert_course
-from service.database import fetch_all
+from service.storage import fetch
 
 CLIENTS = 64
 STUDENTS = 40
@@ -127,5 +127,5 @@ def test_a_rush_oversells_nothing_and_every_answer_was_true(
 
     assert full, "Nothing was ever full: this was no rush."
     assert all(find_course(db, course).waitlist_capacity is not None for course in full)
-    ((promoted,),) = fetch_all(db, "SELECT count(*) FROM enrollment_events WHERE type = 'promoted'")
+    ((promoted,),) = fetch(db, "SELECT count(*) FROM enrollment_events WHERE type = 'promoted'")
     assert promoted, "Nobody was ever promoted: this was no rush."

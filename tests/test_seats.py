@@ -15,13 +15,14 @@ import pytest
 from invariants import ALL, check_feeds
 from starlette.testclient import TestClient
 
-from service import Settings, connect, create_app, migrate, models, schema
-from service.database import fetch_all
+from service import Settings, connect, create_app, migrate
 from service.enrollments import drop, enroll, list_roster, list_waitlist
 from service.errors import MigrationFailed
 from service.events import list_events
-from service.problems import PROBLEMS
-from service.schema import rollback
+from service.http.problems import PROBLEMS
+from service.storage import fetch, models
+from service.storage.sqlite import schema
+from service.storage.sqlite.schema import rollback
 
 SEATS = "003_seats_and_events"
 LONG_AGO = "2026-01-01T00:00:00.000Z"
@@ -568,9 +569,9 @@ def test_seats_come_to_a_database_with_rows(path: Path) -> None:
     assert rows() == before
     assert audit(path) == [("enrolled", 1, 1), ("enrolled", 1, 2), ("enrolled", 8, 2), ("enrolled", 2, 1)]
     with closing(connect(path)) as db:
-        times = [row[0] for row in fetch_all(db, "SELECT at FROM enrollment_events ORDER BY id")]
+        times = [row[0] for row in fetch(db, "SELECT at FROM enrollment_events ORDER BY id")]
         assert times == sorted(row[2] for row in before[2])
-        counts = fetch_all(db, "SELECT enrolled, waitlisted, capacity, waitlist_capacity FROM courses ORDER BY id")
+        counts = fetch(db, "SELECT enrolled, waitlisted, capacity, waitlist_capacity FROM courses ORDER BY id")
         assert counts == [(2, 0, None, 0), (2, 0, None, 0), (0, 0, None, 0)]
         assert enroll(db, 2, 2).status == "enrolled"
         drop(db, 2, 2)

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from service import Settings, connect, create_app, students
 from service.errors import SetupError
-from service.server import Server, taking_port
+from service.http.server import Server, taking_port
 
 HEAD = "Host: school\r\nContent-Type: application/json\r\n"
 GET = f"GET /students HTTP/1.1\r\n{HEAD}\r\n".encode()
@@ -112,7 +112,7 @@ def test_what_takes_too_long_is_cut_off(
     path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """After its time of grace the server ends, whatever still waits or works, and says so without a traceback."""
-    monkeypatch.setattr("service.server.GRACE", 0.3)
+    monkeypatch.setattr("service.http.server.GRACE", 0.3)
     settings = Settings(database_url=str(path), port=0)
     app = create_app(settings)
 

@@ -11,10 +11,12 @@ import peewee as pw
 import pytest
 
 from service import Settings, connect, create_app, migrate
-from service.database import fetch_all, fetch_one, is_locked, open_database
 from service.errors import SetupError
-from service.schema import rollback, status
-from service.urls import database_path
+from service.storage import fetch, fetch_one
+from service.storage.sqlite.connections import open_database
+from service.storage.sqlite.schema import rollback, status
+from service.storage.sqlite.urls import database_path
+from service.storage.sqlite.violations import is_locked
 
 
 def test_defaults() -> None:
@@ -229,7 +231,7 @@ def test_a_folder_that_is_missing(here: Path, start: Callable[[str], object]) ->
 def test_odd_file_names(tmp_path: Path, name: str) -> None:
     """Whatever a file is called, it is that file which is opened, and no other."""
     migrate(tmp_path / name)
-    connect(tmp_path / name)
+    connect(tmp_path / name).close()
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
@@ -249,7 +251,7 @@ def test_every_connection_is_durable_and_checks_references(db: pw.SqliteDatabase
 
 def test_rows(db: pw.SqliteDatabase) -> None:
     """One row, all rows, or none."""
-    assert fetch_all(db, "SELECT 1 UNION SELECT ?", 2) == [(1,), (2,)]
+    assert fetch(db, "SELECT 1 UNION SELECT ?", 2) == [(1,), (2,)]
     assert fetch_one(db, "SELECT 1 UNION SELECT ?", 2) == (1,)
     assert fetch_one(db, "SELECT 1 WHERE ? = 2", 1) is None
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
@@ -19,8 +19,7 @@ import pytest
 from conftest import ROOT
 from stores import as_one_group, fail_to_write, held, names, open_store, stalled, submit, wal
 
-from service import courses, enrollments, router, schema, students
-from service.database import fetch_all, open_database
+from service import courses, enrollments, students
 from service.errors import (
     AlreadyEnrolled,
     Busy,
@@ -29,18 +28,21 @@ from service.errors import (
     StorageUnavailable,
     StudentNotFound,
 )
-from service.store import Store
-from service.students import Student, insert_student, list_students
+from service.storage import fetch
+from service.storage.sqlite import router, schema
+from service.storage.sqlite.connections import open_database
+from service.storage.sqlite.store import Store
+from service.students import StudentRecord, insert_student, list_students
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("in_time")]
 
-ROUNDS = 12
 
 ORPHAN = "INSERT INTO enrollments (student_id, course_id, enrolled_at) VALUES (9, 9, '')"
 
 LEAVE = """
 import asyncio, sys, time
-from service.store import Store
+from service.storage.sqlite import router, schema
+from service.storage.sqlite.store import Store
 from service.students import insert_student
 
 async def main():
@@ -80,7 +82,7 @@ def ends_threads(before: set[threading.Thread]) -> bool:
 def insert_crowd(db: pw.Database) -> None:
     """Add 500 students with one statement, which takes many pages."""
     numbers = "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 500)"
-    fetch_all(db, f"{numbers} INSERT INTO students (name) SELECT 'Student ' || n FROM numbers")
+    fetch(db, f"{numbers} INSERT INTO students (name) SELECT 'Student ' || n FROM numbers")
 
 
 def fill_up(db: pw.Database) -> None:
@@ -129,7 +131,7 @@ async def test_every_refusal_in_a_group_is_its_own(store: Store, path: Path) -> 
         store.write(insert_student, "Ben"),
     )
     assert [type(each) for each in outcome] == [
-        enrollments.Enrollment,
+        enrollments.EnrollmentRecord,
         AlreadyEnrolled,
         StudentNotFound,
         CourseNotFound,
@@ -151,7 +153,7 @@ async def test_no_error_of_one_unit_reaches_another(store: Store, path: Path, er
         store, store.write(insert_student, "Ada"), store.write(fail), store.write(insert_student, "Ben")
     )
     assert isinstance(failed, Exception)
-    assert (before, after) == (Student(1, "Ada"), Student(2, "Ben"))
+    assert (before, after) == (StudentRecord(1, "Ada"), StudentRecord(2, "Ben"))
     assert await asyncio.wait_for(store.write(insert_student, "Cy"), 5)
     assert names(path) == ["Ada", "Ben", "Cy"]
 
@@ -167,8 +169,12 @@ async def test_calls_that_are_run_together_have_an_outcome_each(
         runs.append(len(rows))
         return enrollments.enroll_each(db, rows)
 
-    together = open_store(other, together={enrollments.enroll: run})
+    together = open_store(other)
     request.addfinalizer(together.close)
+
+    async def enroll(at: Store, call: tuple[int, int]) -> Any:
+        return await (at.write_row(run, call) if at is together else at.write(enrollments.enroll, *call))
+
     calls = [(1, 1), (1, 1), (9, 9), (1, 9), (2, 1), (3, 1), (3, 1), (4, 1), (1, 2)]
     outcomes, feeds = [], []
     for each in (store, together):
@@ -176,9 +182,9 @@ async def test_calls_that_are_run_together_have_an_outcome_each(
             await each.write(insert_student, name)
         for name in ("Chess", "Go"):
             await each.write(courses.insert_course, name, "A1", 1, 2)
-        writes = [outcome_of(each.write(enrollments.enroll, *call)) for call in calls]
+        writes = [outcome_of(enroll(each, call)) for call in calls]
         outcomes.append(await as_one_group(each, *writes[:5], outcome_of(each.write(insert_half)), *writes[5:]))
-        feeds.append(await each.read(fetch_all, "SELECT id, type, student_id, course_id FROM enrollment_events"))
+        feeds.append(await each.read(fetch, "SELECT id, type, student_id, course_id FROM enrollment_events"))
     assert runs == [5, 4]
     assert outcomes[0] == outcomes[1]
     assert len({str(one) for one in outcomes[0]}) == len(outcomes[0])
@@ -199,87 +205,18 @@ async def test_what_goes_wrong_together_is_undone_for_the_whole_group(
     path: Path, request: pytest.FixtureRequest
 ) -> None:
     """An error of a statement that serves many callers is nobody's own: nothing of the group is kept."""
-    store = open_store(path, together={insert_student: lambda db, _: fill_up(db)})
+
+    def fail(db: pw.Database, _: Sequence[str]) -> Sequence[str]:
+        fill_up(db)
+        return []
+
+    store = open_store(path)
     request.addfinalizer(store.close)
-    names_of_two = [store.write(insert_student, name) for name in ("Ada", "Ben")]
+    names_of_two = [store.write_row(fail, name) for name in ("Ada", "Ben")]
     outcome = await as_one_group(store, store.write(courses.insert_course, "Chess", "A1"), *names_of_two)
     assert [type(each) for each in outcome] == [StorageUnavailable] * 3
     assert all(each.detail.endswith("Nothing was kept.") for each in outcome)
     assert await store.write(courses.insert_course, "Go", "A1") == await store.read(courses.find_course, 1)
-
-
-async def test_callers_who_come_back_at_once_share_a_commit(store: Store, path: Path) -> None:
-    """Two crowds that would take turns become one: who was just answered is waited for."""
-
-    def add(db: pw.Database) -> None:
-        time.sleep(0.002)
-        insert_student(db, "Ada")
-
-    async def come_back() -> None:
-        for _ in range(ROUNDS):
-            await store.write(add)
-
-    await store.write(insert_student, "Ada")
-    crowds = []
-    for _ in range(2):
-        crowds += await submit(*(come_back() for _ in range(8)))
-        await asyncio.sleep(0.01)  # The first group is under way.
-    before = commits(path)
-    await asyncio.wait_for(asyncio.gather(*crowds), 15)
-    assert len(names(path)) == 16 * ROUNDS + 1
-    assert commits(path) - before <= ROUNDS * 1.5
-
-
-async def test_nobody_waits_long_for_callers_who_stay_away(store: Store) -> None:
-    """However long a group took, the next one waits a moment for its callers, and then goes on without them."""
-    await as_one_group(store, *(store.write(lambda _: time.sleep(0.1)) for _ in range(20)))
-    started = time.monotonic()
-    await store.write(insert_student, "Ada")
-    assert time.monotonic() - started < 0.4
-
-
-async def test_callers_of_long_ago_are_not_waited_for(store: Store) -> None:
-    """Once they have had the time to come back, a lone caller is served at once."""
-    took = []
-    for _ in range(5):
-        await as_one_group(store, *(store.write(lambda _: time.sleep(0.01)) for _ in range(8)))
-        await asyncio.sleep(0.03)
-        started = time.monotonic()
-        await store.write(insert_student, "Ada")
-        took.append(time.monotonic() - started)
-    assert min(took) < 0.009
-
-
-async def test_no_more_callers_are_waited_for_than_may_wait(path: Path, request: pytest.FixtureRequest) -> None:
-    """A queue that is full is a whole group: it goes on at once."""
-    store = open_store(path, max_pending_writes=8)
-    request.addfinalizer(store.close)
-    times: list[float] = []
-    begun = threading.Event()
-
-    def work(_: pw.Database) -> None:
-        begun.set()
-        time.sleep(0.01)
-        times.append(time.monotonic())
-
-    gaps = []
-    for _ in range(5):
-        times.clear()
-        begun.clear()
-        async with stalled(store):
-            first = await submit(*(store.write(work) for _ in range(8)))
-        await asyncio.to_thread(begun.wait, 5)
-        second = await submit(*(store.write(work) for _ in range(8)))
-        await asyncio.wait_for(asyncio.gather(*first, *second), 5)
-        gaps.append(times[8] - times[7] - 0.01)
-    assert min(gaps) < 0.009
-
-
-def commits(path: Path) -> int:
-    """Count the commits in the file's log: the frames that give the database's size (fileformat2.html, section 4.1)."""
-    log = wal(path).read_bytes()
-    page = int.from_bytes(log[8:12], "big")
-    return sum(log[at + 4 : at + 8] != bytes(4) for at in range(32, len(log), 24 + page))
 
 
 async def test_nobody_hears_of_a_write_before_its_commit(store: Store) -> None:
@@ -289,7 +226,7 @@ async def test_nobody_hears_of_a_write_before_its_commit(store: Store) -> None:
         assert await store.read(list_students) == []
         assert not waiting.done()
     await waiting
-    assert await store.read(list_students) == [Student(1, "Ada"), Student(2, "Ben")]
+    assert await store.read(list_students) == [StudentRecord(1, "Ada"), StudentRecord(2, "Ben")]
 
 
 @pytest.mark.parametrize("undo", [fill_up, fill_up_and_hide_it, pw.Database.rollback])
@@ -310,10 +247,10 @@ async def test_a_transaction_that_is_undone_is_undone_for_its_whole_group(
 
 async def test_a_full_disk_in_the_middle_of_a_group_is_a_refusal(store: Store, path: Path) -> None:
     """A statement that finds no room, and is undone alone, is no defect of the service to its caller."""
-    await store.write(lambda db: fetch_all(db, "PRAGMA max_page_count = 1"))
+    await store.write(lambda db: fetch(db, "PRAGMA max_page_count = 1"))
     outcome = await as_one_group(store, store.write(insert_student, "Ada"), store.write(insert_crowd))
     assert isinstance(outcome[1], StorageUnavailable)
-    assert names(path) == [each.name for each in outcome if isinstance(each, Student)]
+    assert names(path) == [each.name for each in outcome if isinstance(each, StudentRecord)]
 
 
 async def test_a_failed_commit_leaves_the_outcome_open(store: Store, path: Path) -> None:
@@ -341,11 +278,11 @@ async def test_work_alone_is_a_transaction_of_its_own(path: Path, request: pytes
         store.write(insert_student, "Ben"),
     )
     assert [type(each) for each in outcome] == [
-        Student,
+        StudentRecord,
         ValueError,
         *[StorageUnavailable] * 2,
         tuple,
-        Student,
+        StudentRecord,
     ]
     assert [each.detail.partition(". ")[2] for each in outcome[2:4]] == [
         "Nothing was kept.",
@@ -358,17 +295,17 @@ async def test_work_alone_is_a_transaction_of_its_own(path: Path, request: pytes
 
 async def test_memory_is_for_what_writes(store: Store) -> None:
     """A writer caches what a bulk changes; a reader no more than SQLite does by itself."""
-    assert await store.read(fetch_all, "PRAGMA cache_size") == [(-2_000,)]
-    assert await store.write(fetch_all, "PRAGMA cache_size") == [(-16_000,)]
+    assert await store.read(fetch, "PRAGMA cache_size") == [(-2_000,)]
+    assert await store.write(fetch, "PRAGMA cache_size") == [(-16_000,)]
 
 
 async def test_every_commit_is_synced(store: Store, path: Path) -> None:
     """Durable commits and enforced references are on from the start, and after a failure too."""
     pragmas = "SELECT synchronous, foreign_keys FROM pragma_synchronous, pragma_foreign_keys"
-    assert await store.write(fetch_all, pragmas) == [(2, 1)]
+    assert await store.write(fetch, pragmas) == [(2, 1)]
     with pytest.raises(StorageUnavailable):
         await store.write(fail_at_commit, path)
-    assert await store.write(fetch_all, pragmas) == [(2, 1)]
+    assert await store.write(fetch, pragmas) == [(2, 1)]
 
 
 # Another process on the same file
@@ -381,7 +318,7 @@ async def test_a_write_waits_for_a_lock(store: Store, path: Path) -> None:
         assert await store.read(list_students) == []
         await asyncio.sleep(0.1)
         assert not adding.done()
-    assert await adding == Student(1, "Ada")
+    assert await adding == StudentRecord(1, "Ada")
 
 
 async def test_a_write_gives_up_on_a_lock(path: Path) -> None:
@@ -420,7 +357,7 @@ async def test_a_read_waits_for_a_lock_without_stopping_the_others(
             await asyncio.sleep(0.01)
             assert not reading.done()
         assert time.monotonic() - began < 3
-    assert await reading == [Student(1, "Ada")]
+    assert await reading == [StudentRecord(1, "Ada")]
     store.close()
 
 
@@ -445,7 +382,7 @@ def test_a_full_disk_costs_nothing_that_was_acknowledged(small_disk: Path, empty
     """On a full disk writes are refused and reads go on; with room again all works, with no restart."""
     path = Path(shutil.copy(empty_database, small_disk))
     filler = small_disk / "filler"
-    kept: list[Student] = []
+    kept: list[StudentRecord] = []
 
     async def write_on(store: Store) -> None:
         while True:
@@ -475,7 +412,7 @@ def test_a_file_that_vanishes_is_missed_until_it_is_back(store: Store, path: Pat
     refuses_everything(store, "No such file or directory")
     assert not path.exists()
     away.rename(path)
-    assert asyncio.run(store.read(list_students)) == [Student(1, "Ada")]
+    assert asyncio.run(store.read(list_students)) == [StudentRecord(1, "Ada")]
     asyncio.run(store.write(insert_student, "Ben"))
     asyncio.run(store.check_ready())
     assert names(path) == ["Ada", "Ben"]
@@ -642,7 +579,7 @@ async def test_close_finishes_what_came_in_the_same_turn(store: Store, path: Pat
     (accepted,) = await submit(store.write(insert_student, "Ada"))
     store.close()
     assert not wal(path).exists()
-    assert await accepted == Student(1, "Ada")
+    assert await accepted == StudentRecord(1, "Ada")
     assert not wal(path).exists()
 
 
@@ -691,7 +628,7 @@ async def test_a_caller_that_gives_up_disturbs_nobody(store: Store, path: Path) 
         )
         gone.cancel()
         failing.cancel()
-    assert await ada == Student(1, "Ada")
+    assert await ada == StudentRecord(1, "Ada")
     with pytest.raises(StudentNotFound):
         await refused
     await store.write(insert_student, "Ben")

@@ -21,11 +21,11 @@ from conftest import ROOT, Server
 from stores import held, names, open_store, wal
 
 from service import Settings, connect, create_app
-from service.database import fetch_all
 from service.errors import StorageUnavailable
-from service.file import GRAIN
-from service.store import Store
-from service.students import Student, insert_student, list_students
+from service.storage import fetch
+from service.storage.sqlite.file import GRAIN
+from service.storage.sqlite.store import Store
+from service.students import StudentRecord, insert_student, list_students
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("in_time")]
 
@@ -36,7 +36,7 @@ BOUND = 2 * 8000 * 2048
 END = """
 import asyncio, gc, pathlib, sys, time
 from service.errors import StorageUnavailable
-from service.store import Store
+from service.storage.sqlite.store import Store
 from service.students import insert_student, list_students
 
 def use(path, other):
@@ -130,7 +130,7 @@ def test_it_is_missed_however_long_the_folder_was_quiet(path: Path, tmp_path: Pa
     with closing(open_store(path)) as store:
         asyncio.run(store.write(insert_student, "Ada"))
         time.sleep(GRAIN / 10**9 + 0.1)
-        assert asyncio.run(store.read(list_students)) == [Student(1, "Ada")]
+        assert asyncio.run(store.read(list_students)) == [StudentRecord(1, "Ada")]
         log = wal(path.resolve())
         away = log.rename(log.with_name("away"))
         for attempt in (store.read(list_students), store.write(insert_student, "Ben"), store.check_ready()):
@@ -175,7 +175,7 @@ def test_a_folder_that_is_gone_is_missed(path: Path, tmp_path: Path) -> None:
             with pytest.raises(StorageUnavailable, match="folder was moved or deleted"):
                 asyncio.run(attempt)
         away.rename(folder)
-        assert asyncio.run(store.read(list_students)) == [Student(1, "Ada")]
+        assert asyncio.run(store.read(list_students)) == [StudentRecord(1, "Ada")]
 
 
 def test_a_log_that_goes_under_a_commit_is_noticed(store: Store, path: Path) -> None:
@@ -386,7 +386,7 @@ def test_a_file_that_cannot_be_put_back_now_is_put_back_later(path: Path) -> Non
         asyncio.run(store.write(insert_student, "Ada"))
         assert journal_mode(path) == "delete"
         time.sleep(1.1)
-        assert asyncio.run(store.read(list_students)) == [Student(1, "Ada")]
+        assert asyncio.run(store.read(list_students)) == [StudentRecord(1, "Ada")]
         assert journal_mode(path) == "wal"
 
 
@@ -425,7 +425,7 @@ async def test_the_log_is_cut_as_soon_as_the_reader_has_gone(
         await asyncio.sleep(0.01)
     assert longest < 1
     assert wal(path).stat().st_size > BOUND
-    assert await store.write(fetch_all, "PRAGMA busy_timeout") == [(5000,)]
+    assert await store.write(fetch, "PRAGMA busy_timeout") == [(5000,)]
     reader.close()
     began = time.monotonic()
     while wal(path).stat().st_size > BOUND:
@@ -461,7 +461,7 @@ def test_the_bound_goes_with_the_page_size(tmp_path: Path, path: Path) -> None:
         db.execute("PRAGMA page_size = 8192")
         db.execute(f"VACUUM INTO '{other}'")
     with closing(open_store(other)) as store:
-        assert asyncio.run(store.write(fetch_all, "PRAGMA journal_size_limit")) == [(2 * 8000 * 8192,)]
+        assert asyncio.run(store.write(fetch, "PRAGMA journal_size_limit")) == [(2 * 8000 * 8192,)]
 
 
 async def test_who_looks_after_the_log_never_stands_in_the_way(

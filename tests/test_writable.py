@@ -18,7 +18,7 @@ from stores import held, open_store, wal
 
 from service import Settings, create_app
 from service.errors import SetupError, StorageUnavailable
-from service.students import Student, insert_student, list_students
+from service.students import StudentRecord, insert_student, list_students
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="Only root can become another user.")
@@ -150,7 +150,7 @@ def test_a_user_who_may_not_look_lets_go_in_silence(folder: Path) -> None:
                 asyncio.run(store.read(list_students))
             store.close()
         assert wal(path).exists()
-        assert asyncio.run(store.read(list_students)) == [Student(1, "Ada")]
+        assert asyncio.run(store.read(list_students)) == [StudentRecord(1, "Ada")]
     assert not wal(path).exists()
 
 

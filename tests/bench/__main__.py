@@ -82,7 +82,7 @@ QUICK = attrs.evolve(
     help="Where results.json and charts/ go.  [default: tests/bench for a whole run, build/bench for a part]",
 )
 @click.option("--redraw", is_flag=True, help="Measure nothing: print and draw what results.json has.")
-@click.option("--markdown", is_flag=True, help="Print the tables of the README, too.")
+@click.option("--markdown", is_flag=True, help="Print the tables of tests/bench/README.md, too.")
 def main(*, quick: bool, output: Path | None, redraw: bool, markdown: bool, **given: Any) -> None:
     """Measure the service against what else one could pick, side by side on this machine.
 

@@ -74,7 +74,7 @@ def table(results: Results) -> str:
 
 
 def markdown(results: Results) -> str:
-    """Lay out what the README shows: requests per second, how many times as many ours is, and the footprint."""
+    """Lay out the tables of README.md here: requests per second, how many times as many ours is, and the footprint."""
     where = {"connections": usual_connections(results)}
     load = [["", *(f"{kind}, req/s" for kind in KINDS)]]
     footprint = [["", "start to first answer", "MB after start", "MB after the load", "packages", "MB on disk"]]

@@ -1,4 +1,8 @@
-"""The database file on the disk: that it stays where it is, with what SQLite keeps beside it, and may be written."""
+"""Watch over the database file on the disk: that nobody moves or replaces it, and that it may be written.
+
+In WAL mode SQLite keeps two files beside the database file. New pages go to the one named -wal first, and a checkpoint
+copies them to the database file later; the one named -shm is an index of the -wal.
+"""
 
 import errno
 import os
@@ -12,46 +16,58 @@ from typing import Any
 
 import peewee as pw
 
-from service.database import Database, enter_wal, fetch_all, open_database
 from service.errors import SetupError
+from service.storage import fetch
+from service.storage.sqlite.connections import Database, enter_wal, open_database
 
 GRAIN = 3 * 10**9
-"""Nanoseconds after which a folder's next change is sure to change its time: some file systems count by 2 s."""
+"""Nanoseconds after a change of a folder until its next change is sure to give it another change time (ctime): some
+file systems count time in steps of 2 s."""
 AGAIN = 1.0
-"""Seconds after which it is tried again to hold the file, where another process stood in the way."""
+"""Seconds from one try to hold the file to the next one, where another process stood in the way."""
 
 Identity = tuple[int, int] | None
+"""The device and the inode of a file, or None where there is no file."""
 
 
 class File:
-    """A database file that must stay where it is, and its -wal and -shm too: SQLite goes on writing to what is gone.
+    """A database file that must stay where it is, together with its -wal and its -shm.
 
-    A connection of its own holds the file from its first use until `close`. While there is one SQLite neither makes
-    nor deletes anything beside the file, whatever other connections come and go: so what changes there is amiss.
+    SQLite goes on writing to a file that was moved, deleted or replaced, and what it writes there is lost.
+
+    An object of this class has a connection that holds the file from its first use until `close`. While one connection
+    is open, SQLite neither makes nor deletes the -wal or the -shm, whatever other connections come and go. So if one of
+    the two files changes then, something other than SQLite did it.
     """
 
     def __init__(self, path: Path) -> None:
-        """Remember which file it is: another one at the same path will be refused."""
+        """Remember which file is at the path, so that another file put there later is refused. Raises OSError."""
         self._path = path
         self._folder = os.fspath(path.parent)
         found = path.stat()
         self._own: Mapping[str, Identity] = {os.fspath(path): (found.st_dev, found.st_ino)}
+        """The path of the database file, with the file that must be there."""
         self._beside: Mapping[str, Identity] = {}
+        """The paths of the -wal and the -shm, with the files that must be there while the file is held."""
         self._unchanged: tuple[int, int, int] | None = None
+        """The folder's device, inode and change time at the last close look; None to look closely again."""
         self._holder: Database | None = None
+        """The connection that holds the file."""
         self._log = -1
+        """A file descriptor of the -wal, while the file is held."""
         self._try_at = 0.0
+        """The earliest time, by the monotonic clock, at which to try to hold the file again."""
         self._lock = threading.Lock()
 
     def open(self, busy_timeout: float, **pragmas: Any) -> Database:
-        """Make a connection for one thread at a time."""
+        """Make a connection that one thread at a time may use; `busy_timeout` is in seconds."""
         return open_database(self._path, busy_timeout=busy_timeout, thread_safe=False, **pragmas)
 
     def verify(self) -> None:
-        """Raise OSError unless the file that was opened, and what SQLite keeps beside it, are still where they were.
+        """Raise OSError unless the database file, its -wal and its -shm are still the files that were opened.
 
-        A file comes or goes only with a change of its folder's time. So one look at the folder stands for one at each
-        of the three files, which would be 4 % of a GET that comes alone.
+        When a file comes or goes, its folder's change time changes. So one look at the folder replaces a look at each
+        of the three files, which would take 4 % of the time of a GET that comes alone.
         """
         try:
             folder = os.stat(self._folder)  # noqa: PTH116 - on the path of every request, and Path.stat is slower.
@@ -61,7 +77,7 @@ class File:
         if seen != self._unchanged or self._holder is None:
             self._look_closer()
             settled = time.time_ns() - folder.st_ctime_ns > GRAIN
-            # What a link leads to is in another folder.
+            # If the path is a symbolic link, the file is in another folder, whose change time is not looked at here.
             self._unchanged = seen if settled and not self._path.is_symlink() else None
 
     def _look_closer(self) -> None:
@@ -72,10 +88,16 @@ class File:
             _compare(self._beside)
         except OSError:
             with self._lock:
-                _compare(self._beside)  # Unless it was another thread that let go of the file.
+                # If another thread let go of the file just now, SQLite deleted the -wal and the -shm, and `_beside` is
+                # empty. With the lock, no thread is in the midst of that.
+                _compare(self._beside)
 
     def _hold(self) -> None:
-        """Hold the file, if it can be held; what stands in the way, whoever goes on finds out from a connection."""
+        """Open the connection that holds the file, if that is possible now.
+
+        Where it is not possible, nothing is raised: the caller goes on to use a connection of its own, which meets the
+        same obstacle and raises the error.
+        """
         with self._lock:
             if self._holder is not None or time.monotonic() < self._try_at:
                 return
@@ -83,12 +105,12 @@ class File:
             holder = self.open(0)
             try:
                 enter_wal(holder)
-                fetch_all(holder, "SELECT 1 FROM sqlite_master LIMIT 1")  # The first read makes what is not there yet.
-                name = fetch_all(holder, "PRAGMA database_list")[0][2]  # No link, wherever the path leads.
+                fetch(holder, "SELECT 1 FROM sqlite_master LIMIT 1")  # The first read makes the -wal and the -shm.
+                name = fetch(holder, "PRAGMA database_list")[0][2]  # The file's own path, symbolic links resolved.
                 self._beside = _look_at([name + "-wal", name + "-shm"])
                 self._log = os.open(name + "-wal", os.O_RDONLY)
                 self._holder = holder
-            except (pw.DatabaseError, OSError):  # Locked, or not in WAL mode.
+            except (pw.DatabaseError, OSError):  # Another connection has a lock, or the file is not in WAL mode.
                 self._beside = {}
                 holder.close()
 
@@ -98,30 +120,35 @@ class File:
             return 0 if self._holder is None else os.fstat(self._log).st_size
 
     def rescue(self) -> None:
-        """Copy what a -wal that is gone holds to the database, for it was acknowledged.
+        """Copy the content of a -wal that was deleted or replaced to the database file.
 
-        Unless the database was written after it: it may have been put back from a backup, and is another one then.
+        The connection that holds the file still has that -wal open, with writes that clients were told are kept.
+        Nothing is copied if the database file was written after that -wal: a backup may have been put back into it, and
+        the pages of the -wal belong to the state before.
         """
         with self._lock, suppress(OSError, pw.DatabaseError):
             if self._holder is not None and self._beside != _look_at(self._beside) and not self._was_written_later():
                 _compare(self._own)
-                fetch_all(self._holder, "PRAGMA wal_checkpoint")
+                fetch(self._holder, "PRAGMA wal_checkpoint")
 
     def _was_written_later(self) -> bool:
         return os.stat(self._path).st_ctime_ns > os.fstat(self._log).st_mtime_ns  # noqa: PTH116
 
     def _may_be_anothers(self) -> bool:
-        """Tell whether a backup may have been put back, with a -wal of its own or in place of the old content."""
+        """Tell whether someone may have put a backup back, which the old -wal must not be copied to.
+
+        A backup may have brought a -wal of its own, or may have been written over the content of the database file.
+        """
         try:
             found = _look_at(self._beside)
             if any(found[name] not in {None, identity} for name, identity in self._beside.items()):
                 return True
             return None in found.values() and self._own == _look_at(self._own) and self._was_written_later()
-        except OSError:  # Who may not even look does not touch it either.
+        except OSError:  # Where the files cannot even be looked at, leave them untouched.
             return True
 
     def close(self) -> None:
-        """Let go of the file, until it is used again."""
+        """Close the connection that holds the file; the next `verify` opens it again."""
         with self._lock:
             self._let_go()
 
@@ -130,9 +157,10 @@ class File:
         if self._holder is None:
             return
         if self._may_be_anothers():
-            # SQLite's last connection copies the -wal to the database, and deletes whatever is at its path. So this
-            # one is never closed, not even when the program ends.
-            import ctypes  # noqa: PLC0415 - it takes long to import, and is hardly ever needed.
+            # When the last connection closes, SQLite copies the old -wal to the database, and deletes whatever file is
+            # at the path of the -wal: the backup would be spoilt. So the holding connection is never closed. The extra
+            # reference keeps Python from closing it when the program ends.
+            import ctypes  # noqa: PLC0415 - ctypes takes long to import, and is hardly ever needed.
 
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._holder.connection()))
             return
@@ -141,23 +169,24 @@ class File:
         self._holder, self._beside = None, {}
 
     def pause(self) -> None:
-        """Let go of the file, and keep whoever wants it from going on, until `resume`."""
+        """Let go of the file, and make every thread that wants to hold it wait until `resume`."""
         self._lock.acquire()
         self._let_go()
 
     def resume(self) -> None:
-        """Let the file be used again."""
+        """Let the threads that wait since `pause` hold the file again."""
         self._lock.release()
 
 
 def check_writable(path: Path) -> None:
     """Raise SetupError, which says how to mend it, if a database file is there and may not be written.
 
-    A superuser may write what nobody may: for one, too, a file without any permission to write is meant to be read.
+    The operating system lets a superuser write even a file that gives nobody the permission to write. Such a file is
+    meant to be read only, so it is refused to a superuser as well.
     """
     try:
         mode = path.stat().st_mode
-    except OSError:  # What is not there, or cannot be reached, is told where it is opened.
+    except OSError:  # Where the file is missing or out of reach, opening it later raises an error that says so.
         return
     file = path.resolve()
     if not mode & 0o222:
@@ -178,7 +207,7 @@ def _may_write(path: Path) -> bool:
 
 def _look(path: str) -> Identity:
     try:
-        found = os.stat(path)  # noqa: PTH116 - as in `verify`.
+        found = os.stat(path)  # noqa: PTH116 - Path.stat is slower, as in `verify`.
     except FileNotFoundError:
         return None
     return found.st_dev, found.st_ino
@@ -189,7 +218,7 @@ def _look_at(files: Iterable[str]) -> Mapping[str, Identity]:
 
 
 def _compare(files: Mapping[str, Identity]) -> None:
-    """Raise OSError unless each file is still what it was."""
+    """Raise OSError unless each path still has the file of that identity."""
     for name, identity in files.items():
         found = _look(name)
         if found is None:

@@ -1,4 +1,4 @@
-"""peewee-migrate, set up for this service: where the migrations are, and what they must not break."""
+"""Set up peewee-migrate, which runs the migrations: say where they are, and check what they must not break."""
 
 import logging
 from collections import Counter
@@ -8,36 +8,45 @@ from typing import Any
 
 import peewee as pw
 
-from service.database import fetch_all
 from service.errors import MigrationFailed
+from service.storage import fetch
 
 HISTORY = "enrollment_migrations"
-"""The history's table; a host program's own peewee-migrate history has another name."""
+"""The table that lists the migrations that were applied.
 
-_HERE = Path(__file__).parent
-MIGRATIONS = next(path for path in (_HERE / "migrations", _HERE.parent / "migrations") if path.is_dir())
-"""Inside the package once installed, beside it in the source tree."""
+Another program that has tables in the same file may use peewee-migrate too, with a table of another name."""
+
+_PACKAGE = Path(__file__).parents[2]
+MIGRATIONS = next(path for path in (_PACKAGE / "migrations", _PACKAGE.parent / "migrations") if path.is_dir())
+"""The folder of the migrations: inside the package once it is installed, beside the package in the source tree."""
 
 
 def _broken_references(db: pw.Database) -> Counter[tuple[Any, ...]]:
-    """Count the rows that refer to rows that are missing, and the references that are broken in themselves."""
+    """Count the rows that refer to a missing row, and the foreign keys that SQLite cannot check at all."""
     found: Counter[tuple[Any, ...]] = Counter()
     for table in db.get_tables():
         try:
-            found.update(fetch_all(db, f'PRAGMA foreign_key_check("{table}")'))
+            found.update(fetch(db, f'PRAGMA foreign_key_check("{table}")'))
         except pw.OperationalError as error:
             found[table, str(error)] += 1
     return found
 
 
 def router(db: pw.SqliteDatabase) -> Any:
-    """Give peewee-migrate's router on a database, with a history of the service's own and no state that it shares."""
-    # Imported here: it takes longer to import than all the rest that a server needs.
+    """Give peewee-migrate's router for a database, with the service's own history table and without shared state.
+
+    Running a migration with it raises MigrationFailed, and the database is as it was.
+    """
+    # Imported here, because peewee-migrate takes longer to import than all the rest that a server needs.
     from peewee_migrate import Migrator, Router  # noqa: PLC0415
     from peewee_migrate.models import MigrateHistory  # noqa: PLC0415
 
     class _Router(Router):
-        """peewee-migrate's router without its shared state: nothing rebound, replayed or mocked."""
+        """A router that shares no state with another one in this process.
+
+        peewee-migrate's own rebinds its model of the history to the newest database, and replays the migrations that
+        were applied on a mocked database.
+        """
 
         @cached_property
         def model(self) -> Any:
@@ -67,6 +76,6 @@ def router(db: pw.SqliteDatabase) -> Any:
                 raise MigrationFailed(f"{what} failed: {error}.{hint} The database is as it was.") from error
             return name
 
-    quiet = logging.Logger("migrations")  # noqa: LOG001 - heard by nobody: MigrationFailed says it all.
+    quiet = logging.Logger("migrations")  # noqa: LOG001 - it logs nowhere, because MigrationFailed says everything.
     quiet.addHandler(logging.NullHandler())
     return _Router(db, migrate_dir=MIGRATIONS, migrate_table=HISTORY, logger=quiet)

@@ -1,7 +1,8 @@
-"""What must hold in a database, however it got there: each has a name, and a statement that finds what breaks it.
+"""List the invariants: what must hold in a database, whatever program wrote to it.
 
-Each sorts, groups or joins whole tables, for which SQLite makes an index where a tool has lost one: ten million
-enrollments take minutes.
+Each invariant has a name and a SELECT, or a function, that finds the rows that break it. The statements sort, group or
+join whole tables, and SQLite makes a temporary index for them where another tool has dropped one: ten million
+enrollments take minutes. The feed is the table enrollment_events, which has an event for each change of an enrollment.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -10,14 +11,17 @@ from typing import Any
 import attrs
 import peewee as pw
 
-from service import drift
+from service.storage.sqlite import drift
 
 FORM = "%Y-%m-%dT%H:%M:%fZ"
 """RFC 3339 in UTC, to the millisecond, as SQLite's strftime writes it."""
 
 
 def in_form(time: str) -> str:
-    """Give the condition that a time is in the form. Without a modifier SQLite takes February 30."""
+    """Give the SQL condition that a time is in the form FORM.
+
+    The modifier '+0 days' makes SQLite compute the date; without a modifier it accepts February 30.
+    """
     return f"(strftime('{FORM}', {time}) IS {time} AND date({time}, '+0 days') IS substr({time}, 1, 10))"
 
 
@@ -35,7 +39,8 @@ COUNTED = """
         SELECT course_id, count(*) - count(waiting) AS seats, count(waiting) AS places
         FROM enrollments
         GROUP BY course_id)"""
-# For each student in each course: what the feed told last, and the enrollment as it is, a seat or a place in line.
+# For each student in each course: `told` is the last event in the feed, `stands` is the row in the table enrollments,
+# which is a seat or a place in line.
 SIDES = """
     WITH sides AS (
         SELECT student_id, course_id, substr(max(event), 21) AS told, max(enrollment) AS stands
@@ -51,7 +56,8 @@ AGREES = """
     coalesce(CASE WHEN stands IS NULL THEN told LIKE 'dropped %'
                   WHEN stands = 'place' THEN told LIKE 'waitlisted %'
                   ELSE told IN ('enrolled' || substr(stands, 5), 'promoted' || substr(stands, 5)) END, FALSE)"""
-# Events that cannot follow what was told before of the same student and course, and whether a drop has ended it since.
+# Events that cannot follow the event before them of the same student and course, such as "promoted" after "dropped".
+# `over` tells whether a later "dropped" has ended the enrollment, so that the state now is right again.
 MISTOLD = """
     SELECT steps.id, steps.student_id, steps.course_id, coalesce(steps.id <= drops.latest, FALSE) AS over
     FROM (
@@ -67,13 +73,14 @@ MISTOLD = """
     WHERE (steps.before, steps.type) NOT IN (
         VALUES ('dropped', 'enrolled'), ('dropped', 'waitlisted'), ('waitlisted', 'promoted'),
                ('enrolled', 'dropped'), ('waitlisted', 'dropped'), ('promoted', 'dropped'))"""
-# The place in line that the feed gives to each of those who wait.
+# The place in line that the feed gives to each student who waits: the id of the last event "waitlisted".
 PLACES = """
     SELECT student_id, course_id, max(id) AS place
     FROM enrollment_events
     WHERE type = 'waitlisted'
     GROUP BY student_id, course_id"""
-# Events that the index by student lacks, and to which no enrollment leads.
+# Events that a student's feed would leave out: it finds an event in the index of events by student, which has those
+# with `filed` alone, or by the column event_id of the enrollment. These events are found in neither way.
 UNFILED = """
     SELECT enrollment_events.id FROM enrollment_events
     LEFT JOIN enrollments
@@ -81,7 +88,7 @@ UNFILED = """
      AND enrollments.course_id = enrollment_events.course_id
      AND enrollments.event_id = enrollment_events.id
     WHERE NOT enrollment_events.filed AND enrollments.student_id IS NULL"""
-# Ids so high were never given: it was somebody's own number, and the next ids are not to follow it.
+# SQLite never gave an id so high: another program chose the number itself, and the next ids must not follow it.
 BEYOND = 1 << 62
 LATEST = " UNION ALL ".join(
     f"""
@@ -139,7 +146,9 @@ LINE = f"""
     WHERE position <> turn OR sharing > 1"""
 HISTORY = f"SELECT {_EVENT}, over FROM ({MISTOLD})"
 STATE = f"{SIDES} SELECT {PAIR} FROM sides WHERE NOT {AGREES}"
-# Who came first is still in line if what took it out of line comes later, or never.
+# Events that gave a seat (at the event `until`) although a student who came earlier to the same course was still in
+# line. That student was so if the event that took the student out of the line came after `until`, or never came, for
+# which the largest integer stands.
 TURNS = """
     WITH steps AS (
         SELECT id, course_id, type, lead(id) OVER pair AS following, lead(type) OVER pair AS next
@@ -164,9 +173,11 @@ FILED = f"SELECT {_EVENT} FROM ({UNFILED})"
 
 @attrs.frozen
 class Invariant:
-    """What must hold: `says` follows the names of what breaks it; `mend` is for people, and empty if `repair` mends it.
+    """One thing that must hold.
 
-    `find` gives the names, with each whether it is over: told in the feed for good, and true no more.
+    `says` is the text that a report puts behind the names of the rows that break the invariant. `mend` tells a person
+    what to do, and is empty if `repair` can mend it. `find` gives rows of (name,) or (name, is it over): what is over
+    is told in the feed for ever, but the state now is right again.
     """
 
     name: str
@@ -186,7 +197,8 @@ def _differences(db: pw.Database) -> Iterator[tuple[str]]:
 def _pages(db: pw.Database) -> Iterator[tuple[str]]:
     for table in drift.tables():
         for (said,) in db.connection().execute(f"PRAGMA integrity_check({table})"):
-            # What breaks a constraint is told by what it is, and a host's own constraint is its own business.
+            # Other invariants find the rows that break a constraint of the service, with a better text. A row that
+            # breaks a constraint of another program is that program's affair.
             if said != "ok" and not said.startswith(("CHECK constraint failed", "NULL value in")):
                 yield (f"{table}: {said}",)
 
@@ -194,12 +206,12 @@ def _pages(db: pw.Database) -> Iterator[tuple[str]]:
 def _broken_references(db: pw.Database) -> Iterator[tuple[str]]:
     for table in drift.tables():
         for _, _, parent, _ in db.connection().execute(f"PRAGMA foreign_key_check({table})"):
-            if parent.lower() in drift.tables():  # A host's own reference is its own business.
+            if parent.lower() in drift.tables():  # A foreign key to a table of another program is that program's.
                 yield (f"a row of {table} without its row of {parent}",)
 
 
 def _types(db: pw.Database) -> Iterable[tuple[str]]:
-    """Find values that are not of their column's type: SQLite keeps whatever it is given."""
+    """Find values that are not of their column's type; SQLite stores a value of any type in any column."""
     parts = []
     for table, columns in drift.tables().items():
         cases = []

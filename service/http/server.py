@@ -1,4 +1,4 @@
-"""uvicorn, set up for this service."""
+"""The HTTP server: uvicorn, with its own ways of sending, starting and stopping replaced where this service gains."""
 
 import asyncio
 import errno
@@ -24,15 +24,15 @@ from service.errors import SetupError
 from service.settings import Settings
 
 GRACE = 30
-"""Seconds that requests under way have to finish after SIGTERM."""
+"""Seconds that requests under way have to finish after SIGTERM or SIGINT."""
 
 
 class _Outbox:
-    """What is to be sent when the event loop's turn is over.
+    """The answers that are sent when the current turn (iteration) of the event loop is over.
 
-    A client that sleeps is woken by what is sent to it, which takes as long as the query for a
-    schedule. When the answers of a turn are sent one right after the other, a busy client, or a
-    proxy, is woken once: 1.4 times as many GETs a second at 32 connections.
+    Sending to a client that sleeps makes the operating system wake it, which takes as long as the query for a
+    schedule. When all answers of a turn are sent one right after the other, a client or a proxy with many
+    connections is woken once for all of them: 1.4 times as many GETs a second at 32 connections.
     """
 
     def __init__(self) -> None:
@@ -46,15 +46,16 @@ class _Outbox:
     def flush(self) -> None:
         waiting, self._waiting = self._waiting, []
         for transport, data in waiting:
-            if not transport.is_closing():  # Its client may have gone meanwhile.
+            if not transport.is_closing():  # The client may have closed the connection since `add`.
                 transport.write(data)
 
 
 class _Cycle(RequestResponseCycle):
-    """A request, and its answer as `wire.Response` gives it: a head that lacks nothing, then the whole body.
+    """One request and its answer, which an `answers.Answer` sends: a complete head, then the whole body at once.
 
-    uvicorn's own can do more. It writes head and body one by one, each a packet: to join them makes a
-    GET a quarter faster. And it looks every header over twice: leaving that out gains another tenth.
+    uvicorn's own cycle can also send a body in parts, so it writes the head and the body as two packets; to join
+    them makes a GET a quarter faster. uvicorn's cycle also checks every header twice, although the headers of an
+    `Answer` are complete; to leave that out gains another tenth.
     """
 
     def __init__(self, protocol: "_Protocol", scope: Any, *, keep_alive: bool) -> None:
@@ -99,10 +100,13 @@ class _Cycle(RequestResponseCycle):
 
 
 class _Protocol(HttpToolsProtocol):
-    """HTTP/1.1, as uvicorn reads it; what it sends by itself must not overtake what waits in the outbox.
+    """One connection of a client, read by uvicorn's HTTP/1.1 parser.
 
-    A request begins in fewer steps than uvicorn's, which leave room for websockets and for settings that
-    are not used here: a twentieth more GETs a second, and POSTs too.
+    uvicorn sends or closes by itself in some cases, such as a malformed request. Each of those methods sends the
+    outbox first, so that no answer that waits there is overtaken or lost.
+
+    `on_headers_complete` takes fewer steps than uvicorn's method, which allows for websockets and for settings that
+    this service does not use: a twentieth more GETs a second, and POSTs too.
     """
 
     def __init__(self, outbox: _Outbox, *args: Any, **named: Any) -> None:
@@ -132,7 +136,7 @@ class _Protocol(HttpToolsProtocol):
         self.cycle = _Cycle(self, scope, keep_alive=version != "1.0" and self.parser.should_keep_alive())
         if before is None or before.response_complete:
             self._start_asgi_task(self.cycle, self.app)
-        else:  # Pipelined: on_response_complete starts it in its turn.
+        else:  # The client did not wait for its last answer; on_response_complete starts this request after it.
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
 
@@ -141,7 +145,7 @@ class _Protocol(HttpToolsProtocol):
         super().send_400_response(msg)
 
     def eof_received(self) -> None:
-        self.outbox.flush()  # The transport closes by itself after this.
+        self.outbox.flush()  # The transport closes itself when this method returns; answers that wait would be lost.
 
     def shutdown(self) -> None:
         self.outbox.flush()
@@ -154,9 +158,10 @@ class _Protocol(HttpToolsProtocol):
 
 @contextmanager
 def taking_port(settings: Settings) -> Iterator[list[socket.socket]]:
-    """Take the port at each address that the host's name has, without listening yet, until the block ends.
+    """Bind a socket to the port at each address of `settings.host`, without listening yet.
 
-    Raises SetupError, with what to change, if that cannot be.
+    Gives the bound sockets, and closes them when the block ends. Raises SetupError, which says what setting to
+    change, if an address cannot be found or the port cannot be bound.
     """
     with ExitStack() as stack:
         sockets: list[socket.socket] = []
@@ -166,7 +171,7 @@ def taking_port(settings: Settings) -> Iterator[list[socket.socket]]:
             for family, kind, protocol, _, (host, _, *scope) in dict.fromkeys(found):
                 sockets.append(stack.enter_context(socket.socket(family, kind, protocol)))
                 sockets[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:  # Else :: would take the addresses of IPv4 as well.
+                if family == socket.AF_INET6:  # Without this option the address :: takes the IPv4 addresses as well.
                     sockets[-1].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 sockets[-1].bind((host, port, *scope))
                 port = sockets[-1].getsockname()[1]
@@ -185,13 +190,14 @@ def _no_port(settings: Settings, error: OSError | UnicodeError) -> SetupError:
 
 
 class Server(uvicorn.Server):
-    """Serves until SIGTERM or SIGINT, then finishes what is under way.
+    """The uvicorn server of this service: it serves until SIGTERM or SIGINT, then finishes the requests under way.
 
-    It speaks once it listens, so that whoever waits for the line can connect at once.
+    The server prints its line "Serving ..." once it listens, so that a program that waits for the line can connect at
+    once.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        """Keep the settings."""
+        """Translate the service's settings into uvicorn's configuration."""
         self._settings = settings
         super().__init__(
             uvicorn.Config(
@@ -200,42 +206,47 @@ class Server(uvicorn.Server):
                 port=settings.port,
                 root_path=settings.root_path,
                 loop="uvloop",
-                http=partial(_Protocol, _Outbox()),  # type: ignore[arg-type]  # It is called, no more.
+                # uvicorn wants a class here, but only calls it.
+                http=partial(_Protocol, _Outbox()),  # type: ignore[arg-type]
                 ws="none",
                 lifespan="on",
                 log_level="warning",
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                timeout_keep_alive=settings.keep_alive,  # type: ignore[arg-type]  # Parts of a second will do, too.
+                # uvicorn wants whole seconds here, but parts of a second work too.
+                timeout_keep_alive=settings.keep_alive,  # type: ignore[arg-type]
             )
         )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say where."""
+        """Listen on the bound sockets, start the application, and print the address."""
         try:
             for each in sockets or ():
-                each.listen(self.config.backlog)  # uvloop says nothing where this fails.
-        except OSError as error:  # Two may take a port as long as neither listens.
+                each.listen(self.config.backlog)  # uvloop listens too, but reports no error where that fails.
+        except OSError as error:  # Two programs may bind one port as long as neither listens: the other one does.
             raise _no_port(self._settings, error) from error
         await super().startup(sockets)
-        # What was loaded to start stays. Without this a full collection holds every request up for 10 to 20 ms, as it
-        # goes through all of that; with it, for half a millisecond.
+        # The objects that were made to start the service stay until its end. Without gc.freeze, a full garbage
+        # collection goes through all of them and holds every request up for 10 to 20 ms; with it, for half a ms.
         gc.freeze()
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         click.echo(f"Serving {self._settings.database_url} at {url} - try: curl {url}/students")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to stop; a Ctrl+C after that ends the process as it ends any other, at once."""
+        """Begin to stop at SIGTERM or SIGINT.
+
+        A Ctrl+C after that ends the process at once, as it would end any other program.
+        """
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         if sig == signal.SIGINT:
-            self.should_exit = True  # uvicorn would raise the signal again at the end, as an exception.
+            self.should_exit = True  # uvicorn's handler would raise SIGINT again after the end, as an exception.
         else:
             super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen no more and finish what is under way; cut off what is not over within GRACE seconds."""
+        """Stop listening, finish the requests under way, and cut off those that are not over within GRACE seconds."""
         for listening in (*self.servers, *(sockets or ())):
             listening.close()
         connections: set[Any] = self.server_state.connections
@@ -245,7 +256,8 @@ class Server(uvicorn.Server):
             for connection in [*connections]:
                 connection.shutdown()
             await asyncio.sleep(0.1)
-            # What has a task is not answered yet; what is closing has not taken all of its answer yet.
+            # A request that has a task is not answered yet. A connection that is closing has an answer left to send,
+            # because its client has not read all of it yet.
             waiting = len(tasks) + sum(connection.transport.is_closing() for connection in connections)
             if waiting and not told:
                 requests = "1 request" if waiting == 1 else f"{waiting} requests"
@@ -253,12 +265,13 @@ class Server(uvicorn.Server):
                 told = True
         if connections or tasks:
             _say(f"Cutting off what has not ended within {GRACE} s.")
-            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # It would add a traceback for each.
+            # uvicorn would log a traceback for each request that is cut off.
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
             for connection in [*connections]:
                 connection.transport.abort()
         await self.lifespan.shutdown()
 
 
 def _say(line: str) -> None:
-    with suppress(OSError):  # Ctrl+C ends what the errors are piped to as well.
+    with suppress(OSError):  # Where stderr is piped to another program, Ctrl+C has ended that program as well.
         click.echo(line, err=True)

@@ -1,8 +1,10 @@
-"""How a database's schema differs from the one that the migrations make, which is in `schema.sql`.
+"""Find how a database's schema differs from the one that the migrations make, which is in `schema.sql`.
 
-Other tools rebuild tables, and lose triggers, checks and collations in silence. SQL is compared token by token, so
-that white space, quotes, letter case and the order of a table's columns do not count. What is a host's is no
-difference: its tables, views, triggers and indexes, and the columns and constraints that it added to a table of ours.
+Other tools rebuild tables, and lose triggers, checks and collations without a word. The SQL is compared token by token,
+so white space, quotes, letter case and the order of a table's columns do not count. What another program added is no
+difference: its tables, views, triggers and indexes, and its columns and constraints on a table of the service.
+
+`ours` is what the migrations make, `other` or `found` what the database has.
 """
 
 import re
@@ -13,14 +15,15 @@ from pathlib import Path
 import attrs
 import peewee as pw
 
-from service.database import fetch_all
+from service.storage import fetch
 
 SCHEMA = Path(__file__).parent / "schema.sql"
+"""The schema as the migrations leave it."""
 
 Tokens = Sequence[tuple[str, str]]
-"""SQL in pieces: what stands before a token, white space and comments, and the token."""
+"""SQL in pieces: each is (the white space and comments before a token, the token)."""
 Key = tuple[str, ...]
-"""SQL as SQLite reads it: tokens without what is between them, names without quotes, all but strings in small."""
+"""SQL in a form to compare: its tokens, with names unquoted and all but strings in lower case."""
 
 AUTOINCREMENT: Key = ("autoincrement",)
 
@@ -38,13 +41,13 @@ _OF_A_COLUMN = {
     *("constraint", "primary", "unique", "check", "references"),
     *("not", "null", "default", "collate", "generated", "as"),
 }
-# Pairs of words of which the second goes on with what the first began.
+# Pairs of words of which the second goes on with the first one's clause, though it may begin a clause elsewhere.
 _GO_ON = {("not", "null"), ("default", "null"), ("set", "null"), ("set", "default"), ("always", "as")}
 
 
 @attrs.frozen
 class Object:
-    """A table, index or trigger; `table` is the one that it is on."""
+    """A table, index or trigger in the schema; `table` is the table that it is on, or itself."""
 
     type: str
     name: str
@@ -54,7 +57,7 @@ class Object:
 
 @attrs.frozen
 class Difference:
-    """What is not as the migrations make it, in words; `mend` is for people, and empty if `repair` mends it."""
+    """One difference, in words; `mend` tells a person what to do, and is empty if `repair` can mend it."""
 
     type: str
     name: str
@@ -64,7 +67,7 @@ class Difference:
 
 @attrs.frozen
 class Constraint:
-    """A constraint as a table's, the SQL of it, and the column at which it was written, if it was."""
+    """The SQL of a constraint, in the form for a whole table, and the column that it was written at, if any."""
 
     sql: str
     column: str | None = None
@@ -72,7 +75,10 @@ class Constraint:
 
 @attrs.frozen
 class Table:
-    """CREATE TABLE, taken apart: by column its SQL, and that of each attribute by its first word; the rest by key."""
+    """A CREATE TABLE, taken apart.
+
+    `definitions` has each column's SQL; `attributes` the SQL of each column's type, NOT NULL and so on, by first word.
+    """
 
     definitions: dict[str, str] = attrs.Factory(dict)
     attributes: dict[str, dict[str, str]] = attrs.Factory(dict)
@@ -82,7 +88,7 @@ class Table:
 
 @cache
 def expected() -> Mapping[str, Object]:
-    """Give all that the migrations make, by name: each table, then what is on it."""
+    """Give all that the migrations make, by name: each table, then its indexes and triggers."""
     found = {}
     for sql in re.split(r";\n\n(?=CREATE )", SCHEMA.read_text("utf-8").removesuffix(";\n").partition("\n\n")[2]):
         ((kind, name, place),) = _MADE.findall(sql)
@@ -97,12 +103,12 @@ def tables() -> Mapping[str, Table]:
 
 
 def existing(db: pw.Database) -> list[Object]:
-    """Give what has a name of the service's, or is on a table of the service's; the oldest first."""
+    """Give all objects that have a name of the service's or are on a table of the service's, oldest first."""
     names, places = (
         ", ".join(f"'{name}'" for name in each)
         for each in (expected(), {each.table: 0 for each in expected().values()})
     )
-    rows = fetch_all(
+    rows = fetch(
         db,
         f"""SELECT type, lower(name), lower(tbl_name), sql FROM sqlite_master
         WHERE sql IS NOT NULL AND (lower(name) IN ({names}) OR lower(tbl_name) IN ({places}))
@@ -112,7 +118,7 @@ def existing(db: pw.Database) -> list[Object]:
 
 
 def compare(db: pw.Database) -> list[Difference]:
-    """Give all that is not as the migrations make it."""
+    """Give all differences of a database's schema from the migrations' schema."""
     found = {(each.type, each.name): each for each in existing(db)}
     return [
         difference
@@ -144,7 +150,7 @@ DERIVED = {
     ("enrollments", "event_id"): "NULL",
     ("enrollment_events", "filed"): "1",
 }
-"""Columns whose values follow from the other rows, with the value to begin with where one is gone."""
+"""Columns that `repair` can compute from other rows, each with the value that it first gives a column that is gone."""
 
 
 def _of_columns(name: str, ours: Table, other: Table) -> Iterator[tuple[str, str]]:
@@ -168,7 +174,7 @@ def _of_constraints(ours: Table, other: Table) -> Iterator[str]:
 
 
 def is_a_hosts(ours: Table, clause: Key, constraint: Constraint) -> bool:
-    """Tell whether a constraint that is not the service's is a host's; if not, it is one of the service's, spoilt."""
+    """Tell whether a constraint that is unlike the service's is another program's; else it is a spoilt own one."""
     kind = clause[2 if clause[0] == "constraint" else 0]
     return (
         kind in {"check", "unique"}
@@ -198,7 +204,7 @@ def _declared(ours: Mapping[str, str], other: Mapping[str, str]) -> Iterator[str
 
 @lru_cache(maxsize=64)
 def key(sql: str) -> Key:
-    """Read SQL as SQLite does: where the keys are equal, the SQL means the same."""
+    """Give the form of some SQL to compare: SQL with equal keys means the same to SQLite."""
     return _key(_tokens(sql))
 
 
@@ -217,7 +223,7 @@ def _unquoted(token: str) -> str:
 
 
 def quoted(name: str) -> str:
-    """Give a name as it is to stand in SQL."""
+    """Put a name in quotes, as SQL needs it."""
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -226,7 +232,7 @@ def _sql(tokens: Tokens) -> str:
 
 
 def parse(sql: str) -> Table:
-    """Take CREATE TABLE apart."""
+    """Take a CREATE TABLE apart."""
     table, depth = Table(), 0
     parts: list[tuple[int, list[tuple[str, str]]]] = [(0, [])]
     for token in _tokens(sql):
@@ -246,7 +252,7 @@ def parse(sql: str) -> Table:
 
 
 def create_table(name: str, table: Table) -> str:
-    """Put a table together again."""
+    """Give the CREATE TABLE of a table that was taken apart."""
     parts = [*table.definitions.values(), *(each.sql for each in table.constraints.values() if each.column is None)]
     options = ", ".join(" ".join(words).upper() for words in table.options - {AUTOINCREMENT})
     body = ",\n    ".join(parts)
@@ -266,7 +272,7 @@ def _define(table: Table, tokens: Tokens) -> None:
 
 
 def _clauses(tokens: Tokens) -> Iterator[Tokens]:
-    """Split what follows a column's name: its type, and each constraint."""
+    """Split the SQL that follows a column's name into the column's type and each of its constraints."""
     begin = depth = 0
     for at, (_, text) in enumerate(tokens):
         *before, word = [each.lower() for _, each in tokens[max(at - 2, 0) : at + 1]]
@@ -284,7 +290,7 @@ def _constrain(table: Table, tokens: Tokens, column: str | None = None) -> None:
     if "autoincrement" in words:
         table.options.add(AUTOINCREMENT)
         tokens = [token for token, word in zip(tokens, words, strict=True) if word != "autoincrement"]
-    if column is not None:  # Put it as it would be put for the table.
+    if column is not None:  # Write it as a constraint of the table, so that both ways to write it have one key.
         named = 2 if words[0] == "constraint" else 0
         at, text = {"primary": (2, " ({})"), "unique": (1, " ({})"), "references": (0, " FOREIGN KEY ({})")}.get(
             words[named], (0, "")

@@ -1,4 +1,4 @@
-"""The schema's versions: run the migrations, undo one, and tell where a database stands."""
+"""Manage the schema of a database: run the migrations, undo one, check and repair it, and tell its version."""
 
 import os
 import shlex
@@ -10,37 +10,43 @@ from typing import Any
 import attrs
 import peewee as pw
 
-from service import drift
-from service.check import Result, Tick, run, silent
-from service.database import enter_wal, fetch_all, is_locked, open_database
 from service.errors import SchemaMismatch, SetupError, StorageUnavailable
-from service.repair import mend
-from service.router import HISTORY, MIGRATIONS, router
-from service.urls import database_path
+from service.storage import fetch
+from service.storage.sqlite import drift
+from service.storage.sqlite.check import Result, Tick, run, silent
+from service.storage.sqlite.connections import enter_wal, open_database
+from service.storage.sqlite.repair import mend
+from service.storage.sqlite.router import HISTORY, MIGRATIONS, router
+from service.storage.sqlite.urls import database_path
+from service.storage.sqlite.violations import is_locked
 
 _MIGRATING = {"busy_timeout": 60.0, "foreign_keys": False}
-"""A second process waits for the first; a table can be rebuilt without its references in the way."""
+"""A second process that migrates waits for the first one. With foreign keys off, a migration can rebuild a table
+although the rows of other tables refer to its rows."""
 
 _ALONE = {"busy_timeout": 1.0, "locking_mode": "EXCLUSIVE"}
-"""SQLite then refuses to open a file in WAL mode that anyone else has open, even if idle, and keeps others out."""
+"""In this locking mode SQLite refuses to open a file in WAL mode that another connection has open, even an idle one,
+and then keeps other connections out."""
 
 PAGE_SIZE = 2048
-"""Bytes in a page of a file that is made here, half of SQLite's own: enrollments are small and far apart, and each
-page that one changes is written and synced whole. 1.06 times as many enrollments a second, 0.98 times as many
-schedules and pages of a roster."""
+"""Bytes in a page of a database file that `migrate` makes; SQLite's own default is 4,096.
+
+An enrollment changes a few bytes in several pages that lie far apart, and SQLite writes and syncs each changed page
+whole. Smaller pages gave 1.06 times as many enrollments a second, for 0.98 times as many schedules and roster pages."""
 
 _LOOKING = {"temp_store": "FILE"}
-"""What is sorted may be more than fits in memory."""
+"""`prove` and `repair` sort whole tables, which may be more than fits in memory."""
 
 SCHEMA_VERSION = "PRAGMA schema_version"
+"""Asks SQLite for a number that every change of the schema raises."""
 
 FEW = 3
-"""How many differences an error names; `status` names them all."""
+"""How many differences the text of an error names; the command `status` names them all."""
 
 
 @attrs.frozen
 class Versions:
-    """Names of migrations: applied here, pending here, and applied here but unknown to the code."""
+    """Names of migrations: applied to a database, still to be applied, and applied but unknown to this code."""
 
     applied: list[str]
     pending: list[str]
@@ -48,24 +54,26 @@ class Versions:
 
 
 def connect(url: str | os.PathLike[str], *, busy_timeout: float = 5.0) -> pw.SqliteDatabase:
-    """Connect to a migrated database, given as a path or a URL.
+    """Connect to a migrated database, given as a path or a URL, and give the `db` that the rules take.
 
-    The rules in students, courses and enrollments take what this returns. Raises
-    SchemaMismatch if the file is missing, behind the code or ahead of it, or not as the migrations made it.
+    The connection of this thread is open then; another thread's opens at its first statement. `busy_timeout` is how
+    many seconds a statement waits for another connection's lock. Raises SchemaMismatch if the file is missing, if
+    migrations are missing in it or unknown to this code, or if the schema is not as the migrations made it.
     """
     with _setting_up(_existing(url), busy_timeout=busy_timeout) as db:
         check(db, url)
+    db.connect()
     return db
 
 
 def check(db: pw.Database, url: str | os.PathLike[str], clean: int | None = None) -> int:
-    """Raise SchemaMismatch, with the command that mends it, unless the schema is the code's.
+    """Raise SchemaMismatch, with the command that mends it, unless the schema is the one of this code.
 
-    Gives SQLite's number of the schema, which every change of it raises. Handed in as `clean` the next time, it
-    saves comparing what has not changed.
+    Gives SQLite's number of the schema, which every change of the schema raises. Hand that number in as `clean` the
+    next time: a schema that has not changed since is not compared again.
     """
     _check_versions(db, url)
-    ((number,),) = fetch_all(db, SCHEMA_VERSION)
+    ((number,),) = fetch(db, SCHEMA_VERSION)
     if number != clean and (found := drift.compare(db)):
         more = f"; and {len(found) - FEW} more" if len(found) > FEW else ""
         message = (
@@ -77,22 +85,25 @@ def check(db: pw.Database, url: str | os.PathLike[str], clean: int | None = None
 
 
 class Schema:
-    """The schema of a file that is served: it is compared again only once it has changed."""
+    """The check of the schema of a file that is served; a schema is compared again only once it has changed."""
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
-        """Know nothing of it yet."""
+        """Keep the URL; nothing is compared yet."""
         self._url = url
         self._clean: int | None = None
 
     def check(self, db: pw.Database) -> None:
-        """Raise StorageUnavailable unless the schema is the code's."""
+        """Raise StorageUnavailable unless the schema is the one of this code."""
         try:
             self._clean = check(db, self._url, self._clean)
         except SetupError as error:
             raise StorageUnavailable(str(error)) from error
 
     def verify(self, db: pw.Database) -> None:
-        """Do the same before something is written, with one statement unless the schema has changed."""
+        """Do what `check` does, before a write, with one statement if the schema has not changed since the last check.
+
+        Raises StorageUnavailable, which says that nothing was kept.
+        """
         if db.connection().execute(SCHEMA_VERSION).fetchone() != (self._clean,):
             try:
                 self.check(db)
@@ -120,22 +131,23 @@ def _check_not_ahead(db: pw.Database, url: str | os.PathLike[str]) -> None:
 
 
 def status(url: str | os.PathLike[str]) -> tuple[Versions, dict[str, int], list[str]]:
-    """Tell where a database stands, how many rows each table has, and how its schema differs from the code's.
+    """Give a database's migrations, the number of rows by table, and how its schema differs from the one of this code.
 
-    Raises SchemaMismatch if there is no file.
+    The differences are given only where no migration is pending or unknown. Raises SchemaMismatch if there is no file.
     """
     with _setting_up(_existing(url)) as db:
         found = versions(db)
         tables = [table for table in drift.tables() if found.applied and db.table_exists(table)]
-        counts = {table: fetch_all(db, f"SELECT count(*) FROM {table}")[0][0] for table in tables}
+        counts = {table: fetch(db, f"SELECT count(*) FROM {table}")[0][0] for table in tables}
         current = not (found.pending or found.unknown)
         return found, counts, [each.text for each in drift.compare(db)] if current else []
 
 
 def prove(url: str | os.PathLike[str], tick: Tick = silent) -> Iterator[Result]:
-    """Prove what must hold in a database, one invariant after another.
+    """Check the invariants, which must hold in every database, and give one result after another.
 
-    Raises SchemaMismatch if the file is missing, behind the code or ahead of it.
+    `tick` is called now and then with what is at work. Raises SchemaMismatch if the file is missing, or if migrations
+    are missing in it or unknown to this code.
     """
     with _setting_up(_existing(url), **_LOOKING) as db:
         _check_versions(db, url)
@@ -143,9 +155,10 @@ def prove(url: str | os.PathLike[str], tick: Tick = silent) -> Iterator[Result]:
 
 
 def repair(url: str | os.PathLike[str], tick: Tick = silent) -> list[str]:
-    """Put a database's schema and rows right, all or nothing, and give what was done, a sentence each.
+    """Repair a database's schema and rows, all or nothing, and give a sentence for each thing that was done.
 
-    Raises SchemaMismatch as `prove` does, SetupError if something has to be mended by hand; it is then as it was.
+    Raises SchemaMismatch as `prove` does, and SetupError if a person has to mend something first; the database is then
+    as it was.
     """
     with _setting_up(_existing(url), **_MIGRATING, **_LOOKING) as db, db.atomic("IMMEDIATE"):
         _check_versions(db, url)
@@ -153,9 +166,9 @@ def repair(url: str | os.PathLike[str], tick: Tick = silent) -> list[str]:
 
 
 def versions(db: pw.Database) -> Versions:
-    """Compare the database's history with the migrations that the code has."""
+    """Compare the table of the migrations that were applied to a database with the migrations of this code."""
     names = f"SELECT name FROM {HISTORY} ORDER BY id"
-    applied = [name for (name,) in fetch_all(db, names)] if db.table_exists(HISTORY) else []
+    applied = [name for (name,) in fetch(db, names)] if db.table_exists(HISTORY) else []
     known = sorted(path.stem for path in MIGRATIONS.glob("[0-9][0-9][0-9]_*.py"))
     return Versions(
         applied=applied,
@@ -165,32 +178,34 @@ def versions(db: pw.Database) -> Versions:
 
 
 def migrate(url: str | os.PathLike[str]) -> list[str]:
-    """Apply what is pending, all or nothing, and give the names; makes the file if it is missing.
+    """Apply the pending migrations, all or nothing, and give their names; make the file if it is missing.
 
-    Raises MigrationFailed, naming the migration, and SchemaMismatch if the database is
-    ahead of the code; it is then as it was.
+    Raises MigrationFailed, which names the migration, and SchemaMismatch if migrations were applied that this code does
+    not know; the database is then as it was.
     """
     with _setting_up(database_path(url), **_MIGRATING, create=True, page_size=PAGE_SIZE) as db:
-        with db.atomic("IMMEDIATE"):  # The whole run, so that two cannot interleave.
+        with db.atomic("IMMEDIATE"):  # One transaction for the whole run, so that two processes cannot interleave.
             _check_not_ahead(db, url)
             done: list[str] = router(db).run()
-        enter_wal(db)  # Where another process is in the way, as it migrates too, it comes here in its turn.
+        enter_wal(db)  # If another process that migrates is in the way, that process will enter WAL mode instead.
     return done
 
 
 def rollback(url: str | os.PathLike[str], *, alone: bool = False) -> str:
-    """Undo the newest migration, with the rows that it brought, and give its name.
+    """Undo the newest migration, together with the rows that it brought, and give its name.
 
-    Raises SetupError if there is none or, `alone`, if another connection is open; MigrationFailed if it refuses.
+    Raises SetupError if there is none or, with `alone`, if another connection is open, and MigrationFailed if the
+    migration refuses to be undone.
     """
     with _undoing(url, alone=alone) as (db, _):
         return _undo(db, url)
 
 
 def try_rollback(url: str | os.PathLike[str]) -> tuple[str, dict[str, int]]:
-    """Tell what `rollback` would undo, and what would go: how many rows of a table, values of a table.column.
+    """Give the name of the migration that `rollback` would undo, and what would be lost.
 
-    It is done, alone, and not kept, so it tells the truth of any migration. Raises what `rollback` raises.
+    What would be lost is a number of rows by "table", and of values by "table.column". The rollback is really done, and
+    then not kept, so the numbers are right whatever the migration does. Raises what `rollback` with `alone` raises.
     """
     with _undoing(url, alone=True) as (db, transaction):
         before = _sizes(db)
@@ -202,13 +217,13 @@ def try_rollback(url: str | os.PathLike[str]) -> tuple[str, dict[str, int]]:
             left, kept = after.get(table, (0, columns))
             lost[table] = rows - left
             for column in columns - kept:
-                ((lost[f"{table}.{column}"],),) = fetch_all(db, f"SELECT count({column}) FROM {table}")
+                ((lost[f"{table}.{column}"],),) = fetch(db, f"SELECT count({column}) FROM {table}")
     return name, {what: count for what, count in sorted(lost.items()) if count > 0}
 
 
 def _sizes(db: pw.SqliteDatabase) -> dict[str, tuple[int, set[str]]]:
     return {
-        table: (fetch_all(db, f"SELECT count(*) FROM {table}")[0][0], {each.name for each in db.get_columns(table)})
+        table: (fetch(db, f"SELECT count(*) FROM {table}")[0][0], {each.name for each in db.get_columns(table)})
         for table in drift.tables()
         if db.table_exists(table)
     }
@@ -233,7 +248,7 @@ def _undo(db: pw.SqliteDatabase, url: str | os.PathLike[str]) -> str:
 
 @contextmanager
 def _setting_up(path: Path, **options: Any) -> Iterator[pw.SqliteDatabase]:
-    """Open a database, close it at the end, and put its errors in words."""
+    """Open a database for a block, and close it at the end; an error of the database is raised as SetupError."""
     db = open_database(path, **options)
     try:
         yield db
@@ -254,5 +269,5 @@ def _existing(url: str | os.PathLike[str]) -> Path:
 
 
 def command(verb: str, url: str | os.PathLike[str]) -> str:
-    """Give the command line that does something to a database."""
+    """Give the command line that runs a command of the service, such as "migrate", on a database."""
     return f"python -m service {verb} --database-url {shlex.quote(os.fspath(url))}"

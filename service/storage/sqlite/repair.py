@@ -1,7 +1,9 @@
-"""Puts a database right again: its schema as the migrations make it, and its rows as the rules want them.
+"""Repair a database: make its schema as the migrations make it, and its rows as the rules want them.
 
-All triggers rest meanwhile, a host's too, so that no rule is asked about half of a repair. What is there of the feed is
-never changed: what it lacks is added at its end. Whatever cannot be put right is named, and then nothing is changed.
+All triggers are dropped meanwhile and created again at the end, also those of another program, so that no trigger acts
+on a repair that is half done. The feed is the table enrollment_events, which clients follow: an event there is never
+changed, and events that are missing are added at the end. If something cannot be repaired, an error names it, and
+nothing is changed.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,20 +11,33 @@ from contextlib import contextmanager
 
 import peewee as pw
 
-from service import drift
-from service.check import Names, Result, Tick, run, watched
-from service.database import fetch_all
-from service.drift import Object, quoted
 from service.errors import SetupError
-from service.invariants import AGREES, COUNTED, FORM, LATEST, MISTOLD, PAIR, PLACES, SIDES, UNFILED, in_form
+from service.storage import fetch
+from service.storage.sqlite import drift
+from service.storage.sqlite.check import Names, Result, Tick, run, watched
+from service.storage.sqlite.drift import Object, quoted
+from service.storage.sqlite.invariants import (
+    AGREES,
+    COUNTED,
+    FORM,
+    LATEST,
+    MISTOLD,
+    PAIR,
+    PLACES,
+    SIDES,
+    UNFILED,
+    in_form,
+)
 
 NOT_OURS = {"turns", "times"}
-"""Invariants that a repair leaves as they are: what happened has happened."""
+"""Invariants that a repair leaves broken: they are about what happened in the past, which a repair must not rewrite."""
 
 NOW = f"strftime('{FORM}', 'now')"
 ADD_EVENTS = "INSERT INTO enrollment_events (type, at, student_id, course_id)"
 
-# Who is not as the feed tells. Whom it left waiting, and who has a seat, was promoted; all others are told anew.
+# `untold` gets each pair of student and course whose enrollment is not as the feed says. If the feed says that the
+# student waits, and the student has a seat, an event "promoted" is missing. For all other pairs the repair adds events
+# that end the state that the feed tells, and begin the state that the table enrollments has.
 FIND_UNTOLD = f"""
     CREATE TEMP TABLE untold AS {SIDES}
     SELECT student_id, course_id, promoted, coalesce(told NOT LIKE 'dropped %', FALSE) AND NOT promoted AS leaves
@@ -89,23 +104,24 @@ COUNT = f"""
           FROM courses LEFT JOIN counted ON counted.course_id = courses.id) AS counted
     WHERE counted.id = courses.id
       AND (courses.enrolled, courses.waitlisted) IS NOT (counted.seats, counted.places)"""
-# Which event the counts of each course last moved for: a trigger asks.
+# courses.event_id is the event for which the counts last changed. The trigger course_counted refuses a change of the
+# counts that does not name a newer event.
 MARK = """
     UPDATE courses SET event_id = (SELECT max(id) FROM enrollment_events WHERE course_id = courses.id)"""
 FILE = f"UPDATE enrollment_events SET filed = 1 WHERE id IN ({UNFILED})"
 
 
 def mend(db: pw.Database, tick: Tick) -> list[str]:
-    """Put right what is wrong, in the caller's transaction, and say what was done, a sentence each.
+    """Repair a database within the caller's transaction, and give a sentence for each thing that was done.
 
-    Raises SetupError, naming what a person has to mend first.
+    `tick` is called now and then with what is at work. Raises SetupError, which names what a person has to mend first.
     """
     results = [result for result in run(db, tick) if result.broken]
     done: list[str] = []
     if _lines(results):
         try:
             done = _mend(db, tick, {result.invariant.name: result for result in results})
-        except pw.IntegrityError as error:  # A rule that came back does not let a row be.
+        except pw.IntegrityError as error:  # A constraint that was put back, such as a CHECK, refuses a row.
             hopeless = [result for result in results if result.invariant.mend]
             raise _refusal([*_lines(hopeless), f"SQLite says: {error}."]) from error
         results = [result for result in run(db, tick) if result.broken]
@@ -167,7 +183,10 @@ def _put_indexes_back(db: pw.Database, there: Sequence[Object], wrong: Mapping[s
 
 
 def _rebuild(db: pw.Database, found: Object) -> None:
-    """Make a table anew, and move its rows; a host's columns and constraints stay. SQLite documents this procedure."""
+    """Make a table anew and move its rows to it, in the way that SQLite documents for ALTER TABLE.
+
+    Columns and constraints that another program added to the table stay.
+    """
     ours, other = drift.tables()[found.name], drift.parse(found.sql)
     theirs = {column: sql for column, sql in other.definitions.items() if column not in ours.definitions}
     constraints = {
@@ -177,7 +196,7 @@ def _rebuild(db: pw.Database, found: Object) -> None:
     }
     made = drift.Table({**ours.definitions, **theirs}, {}, {**ours.constraints, **constraints}, ours.options)
     stored = [column for column in theirs if not {"generated", "as"} & other.attributes[column].keys()]
-    # A count that breaks a limit would be refused: all are counted anew later.
+    # A count above its limit would be refused by the table's CHECK. So each begins with 0, and COUNT sets it later.
     anew = {"enrolled", "waitlisted"} if found.name == "courses" else set()
     anew |= ours.definitions.keys() - other.definitions.keys()
     values = {
@@ -188,7 +207,8 @@ def _rebuild(db: pw.Database, found: Object) -> None:
     db.execute_sql(drift.create_table("repaired", made))
     db.execute_sql(f"INSERT INTO repaired ({', '.join(values)}) SELECT {', '.join(values.values())} FROM {found.name}")
     db.execute_sql(f"DROP TABLE {found.name}")
-    # Neither a host's views nor its references are looked at: they are to the table of this name, old or new.
+    # With this setting SQLite does not rewrite the views and foreign keys of another program when a table is renamed:
+    # they name this table, and are to go on doing so.
     db.execute_sql("PRAGMA legacy_alter_table = ON")
     db.execute_sql(f"ALTER TABLE repaired RENAME TO {found.name}")
     db.execute_sql("PRAGMA legacy_alter_table = OFF")
@@ -196,15 +216,15 @@ def _rebuild(db: pw.Database, found: Object) -> None:
 
 
 def _last_id(db: pw.Database, table: str) -> int:
-    """Give the highest id that was given in a table; 0 where SQLite does not keep it."""
+    """Give the highest id that SQLite ever gave in a table, or 0 where SQLite does not keep it."""
     if not db.table_exists("sqlite_sequence"):
         return 0
-    ((last,),) = fetch_all(db, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = ?", table)
+    ((last,),) = fetch(db, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = ?", table)
     return int(last)
 
 
 def _give_no_id_again(db: pw.Database, table: str, given: int) -> bool:
-    """Let the next id be higher than one that was given; tell whether it would not have been."""
+    """Make the next id of a table higher than `given`; tell whether that took a change."""
     again = given > _last_id(db, table)
     if again:
         db.execute_sql("DELETE FROM sqlite_sequence WHERE name = ?", (table,))
@@ -213,7 +233,7 @@ def _give_no_id_again(db: pw.Database, table: str, given: int) -> bool:
 
 
 def _mend_rows(db: pw.Database, broken: Mapping[str, Result]) -> list[str]:
-    ((last,),) = fetch_all(db, "SELECT coalesce(max(id), 0) FROM enrollment_events")
+    ((last,),) = fetch(db, "SELECT coalesce(max(id), 0) FROM enrollment_events")
     for statement in (FIND_UNTOLD, *TELL):
         db.execute_sql(statement)
     told = _names(db, f"SELECT type || ' ' || {PAIR} FROM enrollment_events WHERE id > {last} ORDER BY id")
@@ -227,7 +247,7 @@ def _mend_rows(db: pw.Database, broken: Mapping[str, Result]) -> list[str]:
     filed = db.execute_sql(FILE).rowcount
     for table in ("untold", "next"):
         db.execute_sql(f"DROP TABLE temp.{table}")
-    given = [table for table, last in fetch_all(db, LATEST) if _give_no_id_again(db, table, last)]
+    given = [table for table, last in fetch(db, LATEST) if _give_no_id_again(db, table, last)]
     said = {
         f"the feed lacked events: told {told}.": told,
         f"places in line were not as the feed tells: put right {lined_up:,}.": lined_up,

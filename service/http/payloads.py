@@ -1,6 +1,7 @@
-"""What clients send, as attrs classes, and the strict cattrs converters that make them.
+"""Describe what clients send, as attrs classes, and the strict cattrs converters that make them.
 
-Each field's type has its rule along. All the faults of one value are found before it is refused.
+The type of each field, such as `Name`, has the field's rule in its annotation. A payload or query is refused only after
+all its faults were found, so that a client learns of all of them at once.
 """
 
 import hashlib
@@ -13,17 +14,16 @@ import attrs
 import msgspec
 from cattrs import ClassValidationError, Converter, ForbiddenExtraKeysError
 
-from service.database import readable, stored
 from service.errors import InvalidPayload, InvalidQuery
 from service.fields import MAX_ID, UNKNOWN, Capacity, Field, Id, Level, Name, Prefix, Status, integer, pointer, word
-
-T = TypeVar("T")
+from service.storage.texts import readable, stored
 
 MAX_LIMIT = 1000
 ABSENT: Any = msgspec.UNSET
 _OTHER_LIST = "is not a cursor of this list"
 _CURSOR = re.compile(rb"(.{8})(-?[0-9]{1,19})([ =])(.*)", re.DOTALL)
-"""Of which list it is, the row's id, and after a space the row's name, or after = one that is a BLOB."""
+"""A cursor, decoded: 8 bytes that name its list, the row's id, and the row's name, which follows a space if it is a
+text and = if it is a BLOB."""
 
 
 def _flag(value: object) -> bool:
@@ -45,34 +45,50 @@ def _key(value: tuple[str, str]) -> tuple[str | bytes, int]:
 
 
 Number = Annotated[int, integer(0, MAX_ID)]
-"""0 to 2⁶³-1."""
+"""An integer from 0 to 2⁶³-1."""
 Flag = Annotated[bool, Field(_flag, {"type": "boolean"})]
-"""true or false."""
+"""The word true or false."""
 Limit = Annotated[int, integer(1, MAX_LIMIT)]
-"""Rows in a page."""
+"""How many rows a page has at most, from 1 to 1000."""
 OneStatus = Annotated[Status, word(Status)]
-"""enrolled or waitlisted."""
+"""The word enrolled or waitlisted."""
 Key = Annotated[tuple[str | bytes, int], Field(_key, {"type": "string"})]
-"""An opaque cursor: the name and the id of the row before the page."""
+"""An opaque cursor for the client; here (name, id) of the row before the page."""
+
+
+class Payload:
+    """A JSON object in the body of a request."""
+
+    __slots__ = ()
+
+
+class Query:
+    """The values of a query string."""
+
+    __slots__ = ()
+
+
+P = TypeVar("P", bound=Payload)
+Q = TypeVar("Q", bound=Query)
 
 
 @attrs.frozen
-class NewStudent:
-    """POST /students."""
+class NewStudent(Payload):
+    """The body of POST /students."""
 
     name: Name
 
 
 @attrs.frozen
-class StudentChanges:
-    """PATCH /students/{student_id}: what is absent stays (RFC 7396)."""
+class StudentChanges(Payload):
+    """The body of PATCH /students/{student_id}: a field that is absent stays as it is (RFC 7396)."""
 
     name: Name = ABSENT
 
 
 @attrs.frozen
-class NewCourse:
-    """POST /courses."""
+class NewCourse(Payload):
+    """The body of POST /courses."""
 
     name: Name
     level: Name
@@ -81,8 +97,8 @@ class NewCourse:
 
 
 @attrs.frozen
-class CourseChanges:
-    """PATCH /courses/{course_id}: what is absent stays (RFC 7396)."""
+class CourseChanges(Payload):
+    """The body of PATCH /courses/{course_id}: a field that is absent stays as it is (RFC 7396)."""
 
     name: Name = ABSENT
     level: Name = ABSENT
@@ -91,31 +107,31 @@ class CourseChanges:
 
 
 @attrs.frozen
-class NewEnrollment:
-    """POST /students/{student_id}/courses."""
+class NewEnrollment(Payload):
+    """The body of POST /students/{student_id}/courses."""
 
     course_id: Id
 
 
 @attrs.frozen
-class BulkRow:
-    """One row of POST /enrollments."""
+class BulkRow(Payload):
+    """One row in the body of POST /enrollments."""
 
     student_id: Id
     course_id: Id
 
 
 @attrs.frozen
-class BulkQuery:
-    """POST /enrollments."""
+class BulkQuery(Query):
+    """The query of POST /enrollments."""
 
     atomic: Flag = False
     dry_run: Flag = False
 
 
 @attrs.frozen
-class EventQuery:
-    """GET /events: `after` is the last id seen."""
+class EventQuery(Query):
+    """The query of GET /events; `after` is the id of the last event that the client has seen."""
 
     limit: Limit = 100
     after: Number = 0
@@ -124,13 +140,13 @@ class EventQuery:
 
 
 @attrs.frozen
-class NoQuery:
-    """The query of everything that takes none."""
+class NoQuery(Query):
+    """The query of an operation that takes no parameters."""
 
 
 @attrs.frozen
-class PageQuery:
-    """The query of a list by id."""
+class PageQuery(Query):
+    """The query of a list that is in the order of the ids."""
 
     limit: Limit = 100
     after: Key | None = None
@@ -138,27 +154,27 @@ class PageQuery:
 
 @attrs.frozen
 class ScheduleQuery(PageQuery):
-    """GET /students/{student_id}/courses: of one status, or of both."""
+    """The query of GET /students/{student_id}/courses; without `status` the list has both statuses."""
 
     status: OneStatus | None = None
 
 
 @attrs.frozen
 class StudentQuery(PageQuery):
-    """GET /students: with `name`, by (name, id)."""
+    """The query of GET /students; with `name`, the beginning of a name, the list is in the order of (name, id)."""
 
     name: Prefix | None = None
 
 
 @attrs.frozen
 class CourseQuery(StudentQuery):
-    """GET /courses: as for students, and of one level."""
+    """The query of GET /courses: that of GET /students, and `level` to list the courses of one level only."""
 
     level: Level | None = None
 
 
-def payload(cls: type[T], value: object) -> T:
-    """Make a payload of a JSON value. Raises InvalidPayload with a pointer to each fault."""
+def read_payload(cls: type[P], value: object) -> P:
+    """Make a payload of a decoded JSON value. Raises InvalidPayload with a pointer to each fault."""
     if not isinstance(value, dict):
         raise InvalidPayload([("#", "must be a JSON object")])
     try:
@@ -167,10 +183,11 @@ def payload(cls: type[T], value: object) -> T:
         raise InvalidPayload([(pointer(where), what) for where, what in _faults(error)]) from None
 
 
-def query(cls: type[T], values: Mapping[str, list[str]], of: str = "") -> T:
-    """Make a query of its decoded values; a cursor must be `of` the list.
+def read_query(cls: type[Q], values: Mapping[str, list[str]], of: str = "") -> Q:
+    """Make a query of its decoded values, each parameter's values in a list.
 
-    Raises InvalidQuery with the parameter of each fault.
+    `of` names the requested list: a cursor of another list is refused. Raises InvalidQuery with the parameter of each
+    fault.
     """
     asked: Mapping[str, Any] = values
     if issubclass(cls, PageQuery) and "after" in values:
@@ -182,12 +199,15 @@ def query(cls: type[T], values: Mapping[str, list[str]], of: str = "") -> T:
 
 
 def given(changes: Any) -> dict[str, Any]:
-    """Tell which of a PATCH's keys the client sent, with their values."""
+    """Give the fields of a PATCH that the client sent, with their values."""
     return attrs.asdict(changes, filter=lambda _, value: value is not ABSENT)
 
 
-def cursor(of: str, row_id: int, name: str | bytes = "") -> str:
-    """Write a row's key as an opaque cursor of a list; any name is good, as the file may hold any."""
+def write_cursor(of: str, row_id: int, name: str | bytes = "") -> str:
+    """Write the opaque cursor of a row in the list that `of` names.
+
+    The name may be any text or BLOB, because another program may have written any into the database.
+    """
     kind = b"=" if isinstance(name, bytes) else b" "
     return urlsafe_b64encode(_digest(of) + b"%d" % row_id + kind + stored(name)).decode().rstrip("=")
 

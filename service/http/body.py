@@ -1,4 +1,4 @@
-"""The body of a request: what it says that it is, its bytes, and the JSON in it."""
+"""Read the body of a request: check its declared media type, take its bytes up to a limit, and decode its JSON."""
 
 import json
 import re
@@ -9,33 +9,24 @@ import msgspec
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
-from service.errors import ServiceError
-
-Headers = tuple[tuple[bytes, bytes], ...]
+from service.errors import MalformedJson, PayloadTooLarge, UnsupportedMediaType
 
 JSON = b"application/json"
 MERGE_PATCH = b"application/merge-patch+json"
 NDJSON = b"application/x-ndjson"
 
-# ; name = value, or "value"; what is not in quotes has no comma, so that two headers joined by one are no header.
+# A parameter is `; name = value` or `; name = "value"`. A value without quotes has no comma: two Content-Type headers
+# of one request are joined with a comma, and must be refused.
 _PARAMETER = re.compile(rb';\s*(?:([^\s;=",]+)\s*(?:=\s*(?:(?:"((?:[^"\\]|\\.)*)"|([^\s;",]+))\s*)?)?)?')
 _CHARSETS = {b"utf-8", b"utf8", b"us-ascii", b"ascii"}
-"""UTF-8, and what is UTF-8 too."""
-
-
-class EdgeError(ServiceError):
-    """A refusal that HTTP itself knows, before any rule is asked."""
-
-    sentence = "{reason}"
-
-    def __init__(self, code: str, reason: str, headers: Headers = ()) -> None:
-        """Keep the code with the sentence, and the headers that the status calls for."""
-        super().__init__(code, reason, headers)
-        self.code, self.reason, self.headers = code, reason, headers  # type: ignore[misc]
+"""The charsets that are accepted: UTF-8 under its two names, and ASCII, which is UTF-8 as well."""
 
 
 async def read(scope: Scope, receive: Receive, accepted: Sequence[bytes], limit: int) -> tuple[bytes, bytes]:
-    """Give the body's media type, which is one of the accepted, and its bytes."""
+    """Give a body's media type, which is one of `accepted`, and its bytes, which are at most `limit`.
+
+    Raises UnsupportedMediaType, PayloadTooLarge, and ClientDisconnect where the client is gone.
+    """
     headers = dict(scope["headers"])
     if len(headers) < len(scope["headers"]):
         headers = _joined(scope["headers"])
@@ -56,28 +47,27 @@ async def read(scope: Scope, receive: Receive, accepted: Sequence[bytes], limit:
         body += message.get("body", b"")
         more = message.get("more_body", False) and len(body) <= limit
     if max(announced, len(body)) > limit:
-        raise EdgeError("payload_too_large", f"The body is over {limit:,} bytes.")
+        raise PayloadTooLarge(limit)
     return media_type, bytes(body)
 
 
 def decode(body: bytes) -> object:
-    """Read a JSON value."""
+    """Read a JSON value. Raises MalformedJson."""
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
-    # Some JSON is sound and yet more than msgspec holds: 1e999, or half a surrogate pair.
-    # The standard library reads it, so that the refusal can name the field.
+    # Some JSON is valid, but msgspec cannot hold it: 1e999, or half a surrogate pair. The standard library can, so
+    # that the field's own rule refuses the value and the answer names the field.
     try:
-        # More than 4,300 digits are more than int takes; 25 are enough to be out of any range here.
+        # Python's int refuses more than 4,300 digits. The first 25 digits are enough to be out of every field's range.
         return json.loads(body.decode(), parse_constant=_not_json, parse_int=lambda digits: int(digits[:25]))
     except (ValueError, RecursionError) as error:
-        detail = f"The body is not JSON: {error}."
-        raise EdgeError("malformed_json", detail) from error
+        raise MalformedJson(str(error)) from error
 
 
 def _joined(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Join the values of headers that come several times, as RFC 9110, section 5.3, has it."""
+    """Join the values of headers that come several times with a comma, as RFC 9110, section 5.3, says."""
     joined: dict[bytes, bytes] = {}
     for name, value in headers:
         joined[name] = joined[name] + b", " + value if name in joined else value
@@ -85,7 +75,10 @@ def _joined(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 
 
 def _media_type(value: bytes, accepted: Sequence[bytes]) -> bytes:
-    """Take a media type in any case and with any parameters, of which only a charset means something here."""
+    """Give the accepted media type that a Content-Type names, in any letter case and with any parameters.
+
+    Of the parameters only charset has a meaning here. Raises UnsupportedMediaType.
+    """
     name, semicolon, rest = value.partition(b";")
     name, parameters = name.strip().lower(), semicolon + rest
     if name not in accepted or _PARAMETER.sub(b"", parameters):
@@ -101,8 +94,8 @@ def _media_type(value: bytes, accepted: Sequence[bytes]) -> bytes:
 def _refuse(came: str, accepted: Sequence[bytes], header: tuple[bytes, bytes] | None = None) -> NoReturn:
     types = b", ".join(accepted)
     patch = (b"accept-patch" if MERGE_PATCH in accepted else b"accept", types)
-    detail = f"{came} What is accepted here is {types.decode()}, in UTF-8 and without Content-Encoding."
-    raise EdgeError("unsupported_media_type", detail, (header or patch,))
+    reason = f"{came} What is accepted here is {types.decode()}, in UTF-8 and without Content-Encoding."
+    raise UnsupportedMediaType(reason, (header or patch,))
 
 
 def _shown(value: bytes) -> str:

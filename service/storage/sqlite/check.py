@@ -1,4 +1,4 @@
-"""Proves the invariants of a database: what `python -m service check` prints, and what the tests ask."""
+"""Check the invariants of a database, for the command `python -m service check`, for `repair` and for the tests."""
 
 import sqlite3
 import time
@@ -8,26 +8,27 @@ from contextlib import contextmanager, nullcontext
 import attrs
 import peewee as pw
 
-from service.invariants import INVARIANTS, Invariant
+from service.storage.sqlite.invariants import INVARIANTS, Invariant
 
 FEW = 5
-"""How many of those that break an invariant are named; all are counted."""
+"""How many of the rows that break an invariant are named; all are counted."""
 PATIENCE = 2_000_000
-"""Instructions that SQLite runs between two signs of life."""
+"""How many instructions SQLite runs between two calls of a `Tick`."""
 
 Tick = Callable[[str, float], object]
-"""Hears what is at work, and for how many seconds already."""
+"""Is called again and again during long work, with the name of the work and the seconds since it began, to show that
+the program is alive."""
 
 
 @attrs.define
 class Names:
-    """The first few of those that were named, and how many there are."""
+    """The first FEW names of a list, and how many there are in all."""
 
     count: int = 0
     first: list[str] = attrs.Factory(list)
 
     def add(self, name: str) -> None:
-        """Count one more."""
+        """Count one more name, and keep it if it is one of the first."""
         self.count += 1
         if self.count <= FEW:
             self.first.append(name)
@@ -41,7 +42,10 @@ class Names:
 
 @attrs.frozen
 class Result:
-    """What breaks an invariant now, and what once did: it is over, and stays in the feed."""
+    """The names of what breaks an invariant now, and of what broke it once.
+
+    What is `over` stays in the feed (the table enrollment_events) for ever, as events are never changed.
+    """
 
     invariant: Invariant
     broken: Names
@@ -55,11 +59,14 @@ class Result:
 
 
 def silent(_: str, __: float) -> None:
-    """Tell nobody."""
+    """Be a `Tick` that does nothing."""
 
 
 def run(db: pw.Database, tick: Tick = silent) -> Iterator[Result]:
-    """Prove every invariant in one snapshot, so that others may write meanwhile."""
+    """Check every invariant, and give one result after the other.
+
+    All are checked in one snapshot of the database, so that other connections may write meanwhile.
+    """
     with nullcontext() if db.in_transaction() else db.atomic():
         for invariant in INVARIANTS:
             broken, over = Names(), Names()
@@ -75,7 +82,7 @@ def run(db: pw.Database, tick: Tick = silent) -> Iterator[Result]:
 
 @contextmanager
 def watched(db: pw.Database, what: str, tick: Tick) -> Iterator[Callable[[], float]]:
-    """Tick while the database is at work; give what tells for how many seconds it has been."""
+    """Call `tick` while SQLite works within the block; give a function that tells the seconds since its start."""
     started = time.monotonic()
 
     def elapsed() -> float:

@@ -1,9 +1,10 @@
-"""What a fork does to whoever has a database open, which gunicorn's preload and multiprocessing do.
+"""Close every store before this process forks, as gunicorn's preload and multiprocessing make it do.
 
-SQLite's connections must not go along: the child has none of their locks, and yet SQLite would take it that each
-connection that the child opens on the same file has them. Nor do threads go along, and a lock that another thread
-holds stays locked for ever. So before a fork each store finishes what it has accepted and closes what it has open;
-behind it, parent and child open the file anew.
+A child process must not inherit SQLite's connections. The operating system gives the child none of their locks on the
+file, but SQLite in the child would believe that every connection that it opens on the file has those locks. A fork does
+not copy threads either, so a lock that another thread holds would stay locked in the child for ever. So before a fork
+each store finishes the writes that it has accepted and closes its connections; after the fork, parent and child each
+open the file anew.
 """
 
 import os
@@ -14,17 +15,20 @@ from weakref import ref
 
 
 class Open(Protocol):
-    """What has a database open."""
+    """An object that has a database open: a store."""
 
     def pause(self) -> None:
-        """Let go of everything, and keep whoever wants it waiting."""
+        """Close everything, and make every caller wait until `resume`."""
 
     def resume(self, *, forked: bool = False) -> None:
-        """Go on, in the parent or in the child."""
+        """Serve callers again; `forked` is true in the child."""
 
 
 def pause_at_forks(store: Open) -> None:
-    """Have a store pause while this program forks, for as long as somebody else holds the store."""
+    """Pause a store at every fork from now on.
+
+    The reference to the store is weak, so a store that nothing else refers to is forgotten.
+    """
     known = _known()
     known.add(ref(store, known.discard))
 

@@ -1,10 +1,13 @@
-"""Every problem type: one table from a refusal's code to its status, title and advice.
+"""List every problem type: PROBLEMS gives the HTTP status, the title and the advice for each refusal's code.
 
-`GET /problems/{code}` serves a row of it; RFC 9457, section 3.1.1, wants a problem's
-type to lead to documentation.
+`GET /problems/{code}` answers with an entry of PROBLEMS, because RFC 9457, section 3.1.1, wants the type of a problem
+to be a URL that leads to documentation.
 """
 
+from typing import Self
+
 import attrs
+import msgspec
 
 
 @attrs.frozen
@@ -14,6 +17,21 @@ class Problem:
     status: int
     title: str
     advice: str
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """What the code of a problem means, as GET /problems/{code} tells it."""
+
+    code: str
+    status: int
+    title: str
+    advice: str
+
+    @classmethod
+    def of(cls, code: str) -> Self:
+        """Explain a code that is in PROBLEMS."""
+        row = PROBLEMS[code]
+        return cls(code, row.status, row.title, row.advice)
 
 
 PROBLEMS = {

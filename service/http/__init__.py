@@ -1,0 +1,1 @@
+"""HTTP: the API on Starlette, and the server."""

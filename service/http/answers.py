@@ -1,0 +1,164 @@
+"""Build the answers: a record as JSON with its status, or a refusal as a problem (RFC 9457)."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from service.enrollments import EnrollmentRecord, Result
+from service.errors import BulkRefused, Edge, FeedRewound, Headers, Invalid, InvalidPayload, ServiceError
+from service.http import body
+from service.http.calls import Call
+from service.http.problems import PROBLEMS
+
+T = TypeVar("T")
+
+NO_CONTENT, SERVICE_UNAVAILABLE = 204, 503
+RETRY_AFTER = 1
+"""Seconds after which a client may try again that was answered 503."""
+IDS = ("student_id", "course_id")
+"""The fields of a refusal that become extension members of its problem (RFC 9457, section 3.2)."""
+_JSON = (b"content-type", body.JSON)
+_PROBLEM_JSON = (b"content-type", b"application/problem+json")
+
+# msgspec calls the hook for a `Garbled`, a text in the database that is not UTF-8: it is sent as it is shown to people.
+_encode = msgspec.json.Encoder(enc_hook=str.__str__).encode
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A whole answer: its status, its body and its headers. It is an ASGI application, as Starlette's responses are."""
+
+    status: int
+    body: bytes = b""
+    headers: Headers = (_JSON,)
+
+    async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
+        """Send the answer, to a HEAD request without the body."""
+        headers = [*self.headers]  # A new list, because a middleware of the host program may append to it.
+        if self.status != NO_CONTENT:
+            headers.append((b"content-length", b"%d" % len(self.body)))
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else self.body})
+
+
+class Ok(Answer, Generic[T], frozen=True):
+    """The answer 200 with a value of type T."""
+
+    STATUS: ClassVar[int] = 200
+
+
+class Created(Answer, Generic[T], frozen=True):
+    """The answer 201 with the record that was made, and with its path in the header Location."""
+
+    STATUS: ClassVar[int] = 201
+
+
+class NoContent(Answer, frozen=True):
+    """The answer 204, which has no body."""
+
+    STATUS: ClassVar[int] = NO_CONTENT
+
+
+class Page(Ok[T], Generic[T], frozen=True):
+    """The answer 200 with some rows of a list; if there are more, the header Link (RFC 8288) has the next page."""
+
+
+class BulkRow(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The result of one row of a bulk: the status and the body that a single call for the row would have given."""
+
+    status: int
+    enrollment: EnrollmentRecord | None = None
+    problem: dict[str, Any] | None = None
+
+
+class Totals(msgspec.Struct, frozen=True):
+    """How many rows of a bulk got each result."""
+
+    enrolled: int
+    waitlisted: int
+    refused: int
+
+
+class BulkResults(msgspec.Struct, frozen=True):
+    """The results of a bulk, one for each row, in the order of the rows."""
+
+    results: list[BulkRow]
+    totals: Totals
+
+
+class Health(msgspec.Struct, frozen=True):
+    """The health of the service: "live" if the process answers, "ready" if a write would be kept as well."""
+
+    status: Literal["live", "ready"]
+
+
+def ok(value: T, headers: Headers = ()) -> Ok[T]:
+    """Answer 200 with a value."""
+    return Ok(200, _encode(value), (_JSON, *headers))
+
+
+def created(value: T, location: str) -> Created[T]:
+    """Answer 201 with a record that was made; `location` is the path where clients find it."""
+    return Created(201, _encode(value), (_JSON, (b"location", location.encode())))
+
+
+def no_content(headers: Headers = ()) -> NoContent:
+    """Answer 204: the request was carried out, and there is nothing to show."""
+    return NoContent(NO_CONTENT, headers=headers)
+
+
+def page(call: Call, rows: Sequence[T], limit: int, cursor: Callable[[T], str]) -> Page[T]:
+    """Answer with a page of at most `limit` rows.
+
+    Hand in one row more if there is one: it is not sent, but then the header Link leads to the next page. `cursor`
+    gives the cursor of the last row that is sent.
+    """
+    if len(rows) <= limit:
+        return Page(200, _encode(rows), (_JSON,))
+    link = (b"link", f'<{call.next_page(cursor(rows[limit - 1]))}>; rel="next"'.encode())
+    return Page(200, _encode(rows[:limit]), (_JSON, link))
+
+
+def bulk_results(call: Call, results: Sequence[Result]) -> Ok[BulkResults]:
+    """Answer to a bulk with one result for each row, and the totals."""
+    rows = [
+        BulkRow(PROBLEMS[result.code].status, problem=_problem(call, result))
+        if isinstance(result, ServiceError)
+        else BulkRow(Created.STATUS, enrollment=result)
+        for result in results
+    ]
+    statuses = [getattr(result, "status", "refused") for result in results]
+    return ok(BulkResults(rows, Totals(*(statuses.count(status) for status in Totals.__struct_fields__))))
+
+
+def problem(call: Call, refusal: ServiceError) -> Answer:
+    """Answer with a refusal, as application/problem+json and with the status of its code."""
+    status = PROBLEMS[refusal.code].status
+    headers = (_PROBLEM_JSON, *(refusal.headers if isinstance(refusal, Edge) else ()))
+    if status == SERVICE_UNAVAILABLE:
+        headers = (*headers, (b"retry-after", b"%d" % RETRY_AFTER))
+    return Answer(status, _encode(_problem(call, refusal)), headers)
+
+
+def _problem(call: Call, refusal: ServiceError) -> dict[str, Any]:
+    row = PROBLEMS[refusal.code]
+    told: dict[str, Any] = {
+        "type": call.url(f"/problems/{refusal.code}"),
+        "title": row.title,
+        "status": row.status,
+        "detail": refusal.detail,
+        "code": refusal.code,
+    }
+    data = vars(refusal)
+    told |= {name: data[name] for name in IDS if data.get(name)}  # 0 stands for something in the path that is no id.
+    if isinstance(refusal, FeedRewound):
+        told["newest_id"] = refusal.newest_id
+    if isinstance(refusal, Invalid):
+        where = "pointer" if isinstance(refusal, InvalidPayload) else "parameter"
+        told["errors"] = [{"detail": what, where: place} for place, what in refusal.faults]
+    if isinstance(refusal, BulkRefused):
+        told["errors"] = [
+            {"detail": each.detail, "pointer": f"#/{at}", "code": each.code} for at, each in refusal.refusals.items()
+        ]
+    return told

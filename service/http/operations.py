@@ -1,0 +1,149 @@
+"""Declare operations (one method of one path each), and dispatch each request to its operation."""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import UnionType
+from typing import Any, Concatenate, Literal, ParamSpec, Union, get_args, get_origin, get_type_hints
+
+import attrs
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from service.errors import (
+    Busy,
+    ConstraintViolated,
+    Failed,
+    InvalidPayload,
+    InvalidQuery,
+    MalformedJson,
+    MethodNotAllowed,
+    PayloadTooLarge,
+    ServiceError,
+    StorageUnavailable,
+    UnsupportedMediaType,
+)
+from service.fields import Id
+from service.http.answers import Answer, NoContent, no_content, problem
+from service.http.calls import PATCH_TYPES, Call, Rows
+from service.http.payloads import NoQuery, Payload, Query
+from service.storage import Store
+
+P = ParamSpec("P")
+
+logger = logging.getLogger(__name__)
+
+Right = Literal["read", "enroll", "write"]
+"""What a client must be allowed to do: "read" is to see everything, "enroll" to enroll and drop, "write" to change
+students and courses."""
+Refusals = tuple[type[ServiceError], ...]
+
+_ALWAYS: Refusals = (InvalidQuery, Failed)
+_STORED: Refusals = (Busy, StorageUnavailable)
+_WRITES: Refusals = (ConstraintViolated,)
+_BODY: Refusals = (MalformedJson, PayloadTooLarge, UnsupportedMediaType, InvalidPayload)
+
+
+@attrs.frozen(eq=False)
+class Operation:
+    """One method of one path: what was declared of it, and what its handler's signature says."""
+
+    summary: str
+    """The first line of the handler's docstring."""
+    right: Right | None
+    """What the client must be allowed to do; None if the operation is open to everyone."""
+    words: Sequence[tuple[str, Any]]
+    """The variable words of the path that the handler takes, such as student_id: (name, type) of each."""
+    query: type[Query]
+    body: type[Payload | Rows] | None
+    gives: Mapping[int, Any]
+    """The type of the answer's value for each status that the handler answers with; None where there is no value."""
+    refuses: Refusals
+    handler: Any
+    """The coroutine function that `operation` was given."""
+
+    async def run(self, call: Call) -> Answer:
+        """Read from a call what the handler takes, and run the handler. Raises the refusals, each a ServiceError."""
+        taken: list[Any] = [*map(call.word, self.words)]
+        if self.query is not NoQuery or call.has_query:
+            values = call.query(self.query)
+            if self.query is not NoQuery:
+                taken.append(values)
+        if self.body is not None:
+            taken.append(await (call.rows() if self.body is Rows else call.payload(self.body)))
+        answer: Answer = await self.handler(call, *taken)
+        return answer
+
+
+def operation(
+    right: Right | None, handler: Callable[Concatenate[Call, P], Awaitable[Answer]], *refuses: type[ServiceError]
+) -> Operation:
+    """Declare an operation by its right, its handler and the refusals of the rule that the handler runs.
+
+    The handler takes the call, and then parts of the request by the types of its parameters: words of the path (Id or
+    str, by their names in the path), then the values of the query (a Query), then the body (a Payload, or Rows). The
+    refusals that every query, body, read or write may end in are added to `refuses`. Raises TypeError for a handler
+    with another signature.
+    """
+    hints = get_type_hints(handler, include_extras=True)
+    gives = hints.pop("return")
+    (_, call), *takes = hints.items()
+    words = [(name, kind) for name, kind in takes if kind in (Id, str)]
+    queries = [kind for _, kind in takes if isinstance(kind, type) and issubclass(kind, Query)]
+    bodies = [kind for _, kind in takes if isinstance(kind, type) and issubclass(kind, (Payload, Rows))]
+    if call is not Call or [kind for _, kind in takes] != [*(kind for _, kind in words), *queries[:1], *bodies[:1]]:
+        raise TypeError(f"{handler} takes a Call, then words of the path, then a Query, then a Payload or Rows.")
+    query = queries[0] if queries else NoQuery
+    body = bodies[0] if bodies else None
+    answers = get_args(gives) if get_origin(gives) in {Union, UnionType} else (gives,)
+    return Operation(
+        summary=(handler.__doc__ or "").partition("\n")[0],
+        right=right,
+        words=words,
+        query=query,
+        body=body,
+        gives={(get_origin(each) or each).STATUS: next(iter(get_args(each)), None) for each in answers},
+        refuses=(
+            *refuses,
+            *(_BODY if body else ()),
+            *(_WRITES if right in {"enroll", "write"} else ()),
+            *(_STORED if right else ()),
+            *_ALWAYS,
+        ),
+        handler=handler,
+    )
+
+
+class Endpoint:
+    """The ASGI application of one path: it runs the operation of the request's method, and answers its refusals."""
+
+    def __init__(self, store: Store, operations: Mapping[str, Operation]) -> None:
+        """Add to the operations what HTTP wants of every path: HEAD where there is a GET, and OPTIONS."""
+        self._store = store
+        self._run = {method: each.run for method, each in operations.items()}
+        if "GET" in operations:
+            self._run["HEAD"] = self._run["GET"]
+        allow = ", ".join(sorted([*self._run, "OPTIONS"])).encode()
+        self._allow = ((b"allow", allow),)
+        self._takes = ((b"accept-patch", b", ".join(PATCH_TYPES)),) if "PATCH" in operations else ()
+        self._run["OPTIONS"] = self._options
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, with 500 and a line in the log if the service has a defect."""
+        call = Call(scope, receive, self._store)
+        try:
+            run = self._run.get(scope["method"])
+            if run is None:
+                raise MethodNotAllowed(self._allow)
+            answer = await run(call)
+        except ServiceError as refusal:
+            answer = problem(call, refusal)
+        except ClientDisconnect:
+            return  # The client has closed the connection, so nobody would read an answer.
+        except Exception:
+            logger.exception("%s %s failed.", scope["method"], scope["path"])
+            answer = problem(call, Failed())
+        await answer(scope, receive, send)
+
+    async def _options(self, call: Call) -> NoContent:
+        call.query(NoQuery)
+        return no_content((*self._allow, *self._takes))

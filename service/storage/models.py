@@ -1,0 +1,111 @@
+"""Describe the schema as Peewee models.
+
+The models are bound to no database: name one with each query, as in `Student.select().execute(db)`. A query without a
+database raises an error.
+"""
+
+import peewee as pw
+from playhouse.sqlite_ext import AutoIncrementField
+
+from service.fields import MAX_NAME
+
+
+class Course(pw.Model):
+    """A course, which students enroll in."""
+
+    id = AutoIncrementField()
+    name = pw.CharField(max_length=MAX_NAME, collation="NOCASE")
+    level = pw.CharField(max_length=MAX_NAME)
+    capacity = pw.IntegerField(null=True)
+    waitlist_capacity = pw.IntegerField(null=True, constraints=[pw.Default(0)])
+    enrolled = pw.IntegerField(constraints=[pw.Default(0), pw.Check("enrolled >= 0 AND enrolled <= capacity")])
+    waitlisted = pw.IntegerField(
+        constraints=[pw.Default(0), pw.Check("waitlisted >= 0 AND waitlisted <= waitlist_capacity")]
+    )
+    event_id = pw.IntegerField(null=True)
+    """The id of the event for which the triggers last changed `enrolled` and `waitlisted`, which are the triggers' own:
+    an UPDATE of the counts that does not name the newest event is refused."""
+
+    class Meta:
+        """The indexes: a page of courses by name, by level, or by both is one range of one index."""
+
+        table_name = "courses"
+        indexes = (
+            (("name", "id"), False),
+            (("level", "id"), False),
+            (("level", "name", "id"), False),
+        )
+
+
+_enrollment = pw.DeferredThroughModel()
+
+
+class Student(pw.Model):
+    """A student, who enrolls in courses."""
+
+    id = AutoIncrementField()
+    name = pw.CharField(max_length=MAX_NAME, collation="NOCASE")
+    courses = pw.ManyToManyField(Course, backref="students", through_model=_enrollment)
+
+    class Meta:
+        """The index: a page of students by name is one range of it."""
+
+        table_name = "students"
+        indexes = ((("name", "id"), False),)
+
+
+class Enrollment(pw.Model):
+    """The table between students and courses: a student is enrolled in a course, or waits for a seat."""
+
+    student = pw.ForeignKeyField(Student, on_delete="RESTRICT", index=False)
+    course = pw.ForeignKeyField(Course, on_delete="RESTRICT", index=False)
+    enrolled_at = pw.CharField(max_length=24, null=True)
+    """When the student got the seat, as RFC 3339 in UTC, to the millisecond; null while the student waits."""
+    waiting = pw.IntegerField(null=True)
+    """The place in line, lowest first: the id of the event that began the waiting; null once the student has a seat."""
+    event_id = pw.IntegerField(null=True)
+    """The id of the event that began the enrollment. While the enrollment is there, this column leads from the student
+    to that event, which is not in the index of events by student. It is null, or the id of another event, where the
+    event is in that index after all: the event is older than migration 004, or a trigger of another program wrote an
+    event of its own first."""
+
+    class Meta:
+        """The table is stored in its primary key, WITHOUT ROWID, so that a student's schedule is one range of it.
+
+        A course's roster is one range of the index, where `waiting` is null, and its waitlist is another.
+        """
+
+        table_name = "enrollments"
+        primary_key = pw.CompositeKey("student", "course")
+        without_rowid = True
+        indexes = ((("course", "waiting", "student", "enrolled_at"), False),)
+        constraints = (pw.Check("(enrolled_at IS NULL) <> (waiting IS NULL)"),)
+
+
+class Event(pw.Model):
+    """One change of an enrollment: it was begun, promoted from the waitlist to a seat, or ended.
+
+    The database refuses to change or delete an event. An event stays when its student or course is deleted, so the two
+    ids in it are no foreign keys.
+    """
+
+    id = pw.AutoField()
+    type = pw.CharField(max_length=10)
+    at = pw.CharField(max_length=24)
+    student_id = pw.IntegerField()
+    course_id = pw.IntegerField()
+    filed = pw.BooleanField(constraints=[pw.Default(1)])
+    """Whether the index of events by student has this event. It does not while an enrollment's `event_id` leads to it,
+    which saves each enrollment an entry in that index; when the enrollment is dropped, the event is filed there. No
+    other column of an event ever changes."""
+
+    class Meta:
+        """The index of events by course; that of events by student, which has the filed ones alone, is added below."""
+
+        table_name = "enrollment_events"
+        indexes = ((("course_id", "id"), False),)
+
+
+Event.add_index(Event.index(Event.student_id, Event.id, where=pw.SQL("filed")))
+
+_enrollment.set_model(Enrollment)

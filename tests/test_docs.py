@@ -1,0 +1,506 @@
+"""Every page is held to the code: its examples are run, its links lead somewhere, and its tables are whole."""
+
+import ast
+import os
+import re
+import shlex
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import attrs
+import httpx2
+import msgspec
+import peewee as pw
+import pytest
+from bench import figures, load, report
+from bench.figures import pick
+from conftest import ROOT, Server
+
+from service import Settings, __version__, connect, courses, enrollments, events, students
+from service.__main__ import cli
+from service.bulk import MAX_ROWS, MAX_WHOLE
+from service.errors import CourseFull, StudentNotFound
+from service.fields import MAX_ID, MAX_NAME
+from service.http.api import API
+from service.http.calls import MAX_BODY, MAX_BULK_BODY
+from service.http.payloads import MAX_LIMIT
+from service.http.problems import PROBLEMS
+from service.http.server import GRACE
+
+SHOWN = "127.0.0.1:8000"
+FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+EXAMPLE = re.compile(r"^```sh\n(curl [^`]*?)\n```\n\n```http\n(HTTP(?:.*\n)*?)```", re.MULTILINE)
+
+
+@attrs.frozen
+class Page:
+    """A page of the documentation."""
+
+    path: Path
+    text: str = attrs.field(init=False)
+
+    @text.default
+    def _read(self) -> str:
+        return self.path.read_text()
+
+    def __str__(self) -> str:
+        """Name the page in the title of a test."""
+        return self.path.relative_to(ROOT).as_posix()
+
+    @property
+    def prose(self) -> str:
+        """What is outside of code blocks."""
+        return FENCED.sub("", self.text)
+
+    @property
+    def anchors(self) -> set[str]:
+        """The anchors that GitHub gives the headings."""
+        headings = re.findall(r"^#+ (.*)", self.prose, re.MULTILINE)
+        return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+    def section(self, title: str) -> str:
+        """Give what is under a heading, up to the next one."""
+        found = re.search(rf"^##+ {re.escape(title)}\n(.*?)(?=^##|\Z)", self.text, re.MULTILINE | re.DOTALL)
+        assert found, title
+        return found[1]
+
+    def words(self, title: str) -> str:
+        """Give a section without its line ends, so that a phrase is found wherever its line is broken."""
+        return " ".join(self.section(title).split())
+
+    def table(self, title: str) -> list[list[str]]:
+        """Give the cells of the table in a section, row by row, without its head."""
+        lines = [line for line in self.section(title).splitlines() if line.startswith("| ")]
+        return [[cell.strip(" `") for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+
+    @property
+    def examples(self) -> list[tuple[str, str]]:
+        """Each curl command, with the answer that is shown."""
+        return [(command, settled(answer)) for command, answer in EXAMPLE.findall(self.text)]
+
+
+README = Page(ROOT / "README.md")
+API_PAGE, EMBEDDING, OPERATING, SQL, CHANGES = (
+    Page(ROOT / f"service/docs/{name}.md") for name in ("api", "embedding", "operating", "sql", "changes")
+)
+SPEED = Page(ROOT / "tests/bench/README.md")
+CODE = Page(ROOT / ".github/CONTRIBUTING.md")
+PAGES = [README, API_PAGE, EMBEDDING, OPERATING, SQL, CHANGES, SPEED, CODE]
+
+
+def blocks(language: str, text: str) -> list[str]:
+    """Give the fenced blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def settled(text: str) -> str:
+    """Replace what differs from run to run: times, and the words that Python's version puts beside a status."""
+    text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", "TIME", text)
+    return re.sub(r"^(HTTP/1.1 \d{3}) .*", r"\1", text).rstrip()
+
+
+def paste(command: str) -> str:
+    """Run a command in a shell; of the answer keep the lines that the pages show."""
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30, check=True)
+    head, _, body = done.stdout.partition("\n\n")
+    left_out = ("date:", "content-type:", "content-length:")
+    return settled("\n".join(line for line in head.splitlines() if not line.startswith(left_out)) + f"\n\n{body}")
+
+
+# All pages
+
+
+def test_all_pages_are_read() -> None:
+    """No page is left out of these tests, and the README leads to each."""
+    there = {
+        file
+        for folder in (".", ".github", "migrations", "service", "tests")
+        for file in (ROOT.glob("*.md") if folder == "." else (ROOT / folder).rglob("*.md"))
+    }
+    assert {page.path for page in PAGES} == there
+    assert {ROOT / row[0].partition("](")[2].rstrip(")") for row in README.table("Pages")} == there - {README.path}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_links(page: Page) -> None:
+    """Each relative link leads to a file, and to a heading of that file where the link has an anchor."""
+    links = re.findall(r"\]\((?!\w+:)([^)#]*)(?:#([^)]*))?\)", page.prose)
+    assert links
+    for file, anchor in links:
+        target = (page.path.parent / file).resolve() if file else page.path
+        assert target.is_file(), file
+        assert not anchor or anchor in Page(target).anchors, f"{file}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_form(page: Page) -> None:
+    """A page says first for whom it is; its lines of prose have at most 120 characters."""
+    assert re.match(r"# .+\n\nThis page is for whoever [^.]+\.", page.text)
+    assert [line for line in page.prose.splitlines() if len(line) > 120 and not line.startswith("|")] == []
+
+
+def test_readme_is_short() -> None:
+    """Whoever meets the project first has at most 250 lines to read."""
+    assert len(README.text.splitlines()) <= 250
+
+
+def test_newest_change() -> None:
+    """The newest version of the changelog is the code's."""
+    newest, *_ = re.findall(r"^## (.*)", CHANGES.text, re.MULTILINE)
+    assert newest == __version__
+
+
+# The API
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not on this machine")
+@pytest.mark.parametrize("page", [README, API_PAGE], ids=str)
+def test_examples(serve: Callable[[], Server], page: Page) -> None:
+    """Pasted in order on an empty database, every curl example gets the status, headers and body that are shown."""
+    address = serve().url.removeprefix("http://")
+    shown = page.examples
+    assert len(shown) >= 10
+    assert [(command, paste(command.replace(SHOWN, address))) for command, _ in shown] == shown
+
+
+def test_every_example_is_run() -> None:
+    """No other page has requests, and each request that is shown has its answer."""
+    assert [(page, page.text.count("curl -i")) for page in PAGES if "curl -i" in page.text] == [
+        (README, len(README.examples)),
+        (API_PAGE, len(API_PAGE.examples)),
+    ]
+
+
+def test_start(serve: Callable[[], Server], path: Path) -> None:
+    """The README shows the line that the server begins with."""
+    server = serve()
+    line = server.line.replace(server.url.removeprefix("http://"), SHOWN).replace(str(path), Settings().database_url)
+    assert line in blocks("text", README.section("Start"))
+
+
+def test_examples_show_every_operation() -> None:
+    """Each method of each route is in an example of the API's page."""
+    shown = set()
+    for command, _ in API_PAGE.examples:
+        asked = re.search(rf"{re.escape(SHOWN)}([^ '?]*)", command)
+        method = re.search(r"-X (\w+)", command)
+        assert asked
+        route = next(route for route in API if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", route), asked[1]))
+        shown.add((route, method[1] if method else "POST" if re.search(" (-d|--json) ", command) else "GET"))
+    assert shown >= {(route, method) for route, methods in API.items() for method in methods}
+
+
+def test_routes() -> None:
+    """The table of routes has every path with its methods, and no other."""
+    assert {path: set(methods.split(", ")) for path, methods, _ in API_PAGE.table("Routes")} == {
+        path: set(methods) for path, methods in API.items()
+    }
+
+
+def test_problems() -> None:
+    """The table of refusals has every code with its status, and no other; the rules of seats name some of them."""
+    refusals = {code: int(status) for code, status, _ in API_PAGE.table("Refusals")}
+    assert refusals == {code: problem.status for code, problem in PROBLEMS.items()}
+    assert {refusals[code] for code in re.findall(r"409 `(\w+)`", API_PAGE.section("Seats and waitlists"))} == {409}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_codes(page: Page) -> None:
+    """Wherever a page names a status and a code, or an environment variable, there is such a one."""
+    for status, code in re.findall(r"\b(\d{3}) `(\w+)`", page.prose):
+        assert code in {"enrolled", "waitlisted"} or PROBLEMS[code].status == int(status), code
+    variables = {field.name.upper() for field in attrs.fields(Settings)} | {"CURRENT_TIMESTAMP"}
+    assert set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)`", page.prose)) <= variables
+
+
+def test_numbers() -> None:
+    """The numbers in the text are those of the code."""
+    conventions = API_PAGE.words("Conventions")
+    assert f"1 to {MAX_NAME} characters" in conventions
+    assert f"from 1 to {MAX_ID}" in conventions
+    assert re.findall(r"(\d+) MiB", conventions) == [str(MAX_BODY >> 20), str(MAX_BULK_BODY >> 20)]
+    assert f"1 to {MAX_LIMIT}" in API_PAGE.words("Lists")
+    assert f"at most {MAX_ROWS:,} rows" in API_PAGE.words("Bulk")
+    assert f"at most {MAX_WHOLE:,} rows" in API_PAGE.words("Bulk")
+    assert f"{GRACE} seconds" in OPERATING.words("Promises")
+
+
+# Operating
+
+
+def test_settings() -> None:
+    """The table of settings has every field with its variable and its default, and no other."""
+    assert [row[:3] for row in OPERATING.table("Settings")] == [
+        [field.name, field.name.upper(), str(field.default) or "empty"] for field in attrs.fields(Settings)
+    ]
+
+
+def test_commands() -> None:
+    """The table of commands has every command, and the section every option."""
+    assert {name for name, _ in OPERATING.table("Commands")} == set(cli.commands)
+    options = {option for command in (cli, *cli.commands.values()) for each in command.params for option in each.opts}
+    assert [option for option in options if not re.search(rf"`[^`]*{option}`", OPERATING.section("Commands"))] == []
+
+
+# The code
+
+
+def test_make_targets() -> None:
+    """The list of make targets is the Makefile's own."""
+    targets = re.findall(r"^(\w+):.*## (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert re.findall(r"^  make (\w+) +(.*)", CODE.section("Make"), re.MULTILINE) == targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_make_commands(page: Page) -> None:
+    """Wherever a page says to run make, the Makefile has that target."""
+    targets = re.findall(r"^(\w+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"(?:`|^|  )make (\w+)", page.text, re.MULTILINE)) <= set(targets)
+
+
+def file_of(module: str) -> Path | None:
+    """Give the file of a module of the service, if there is such a module."""
+    place = ROOT / module.replace(".", "/")
+    files = (place.with_suffix(".py"), place / "__init__.py")
+    return next((file for file in files if module.partition(".")[0] == "service" and file.is_file()), None)
+
+
+def imports(path: Path) -> set[Path]:
+    """Give the modules of the service that a module imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {file_of(alias.name) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = node.module or ""
+            found |= {file_of(f"{package}.{alias.name}") or file_of(package) for alias in node.names}
+    return {file for file in found if file}
+
+
+def test_modules() -> None:
+    """The table of modules has every module but packages that are empty, and each imports only from those below it."""
+    modules = [ROOT / module for module, _ in CODE.table("Modules")]
+    empty = {path for path in (ROOT / "service").rglob("__init__.py") if len(ast.parse(path.read_text()).body) == 1}
+    assert sorted(modules) == sorted({*(ROOT / "service").rglob("*.py")} - empty)
+    for place, module in enumerate(modules):
+        assert imports(module) <= {*modules[place + 1 :]}, module
+
+
+def test_paths() -> None:
+    """Each path in the page about the code is there."""
+    named = re.findall(r"`((?:\.ci|service|tests|migrations)/[\w/.]*)`", CODE.prose)
+    assert len(named) > 40
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+# Speed
+
+
+def test_speed() -> None:
+    """The figures are those of results.json, whose charts are there."""
+    results = msgspec.json.decode((ROOT / "tests/bench/results.json").read_bytes())
+    text = " ".join(SPEED.text.split())
+    machine, plan = results["machine"], results["plan"]
+    kernel = ".".join(machine["kernel"].split(".")[:2])
+    assert (
+        f"Measured on {machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, Linux {kernel}, "
+        f"Python {machine['python']}, by `{results['command']}`: medians of {plan['rounds']} rounds of "
+        f"{plan['seconds']} s." in text
+    )
+    for part in report.markdown(results).split("\n\n"):
+        assert part in SPEED.text
+    bulk = pick(results, "bulk", "service")
+    share = figures.ratio(bulk, pick(results, "bulk", "bare"))
+    taken = figures.figure(bulk)
+    assert taken
+    assert share
+    assert f"takes {figures.digits(taken.middle)} rows per second, {share.middle:.2g} times as many" in text
+    for request, connections, key, words in (
+        (load.GET, 1, "p50", "as long for a schedule"),
+        (load.ROSTER, 1, "p50", "as long for a page of a roster"),
+        (load.POST, 1, "p50", "as long for an enrollment"),
+        (load.POST, 1, "rate", "as long on average"),
+        (load.POST, 32, "rate", "as long at 32 connections"),
+    ):
+        grown = figures.growth_ratio(results, 10_000_000, key, request=request, connections=connections)
+        assert grown
+        assert f"{grown.middle:.1f} times {words}" in text
+    charts = {path for path in (ROOT / "tests/bench/charts").iterdir() if path.suffix == ".svg"}
+    assert {SPEED.path.parent / chart for chart in re.findall(r"!\[.*?\]\((.*?)\)", text)} == charts
+    assert figures.errors(results) == {}
+
+
+# Embedding
+
+
+@contextmanager
+def hosting(*command: str, folder: Path) -> Iterator[httpx2.Client]:
+    """Run a host program's server in a folder and give a client of it."""
+    with subprocess.Popen(
+        [sys.executable, "-m", *command, "--port", "0"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stderr
+            said = ""
+            while not (found := re.search(r"running on (http://\S+)", said)):
+                line = process.stderr.readline()
+                assert line, said
+                said += line
+            with httpx2.Client(base_url=found[1]) as client:
+                yield client
+        finally:
+            process.kill()
+
+
+def save(block: str, folder: Path) -> None:
+    """Save a code block as the file that its first line names."""
+    path = folder / block.splitlines()[0].removeprefix("# ")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(block)
+
+
+def add_student(client: httpx2.Client, prefix: str = "") -> None:
+    """Add Ada, the first student."""
+    added = client.post(f"{prefix}/students", json={"name": "Ada"})
+    assert (added.status_code, added.headers.get("location")) == (201, f"{prefix}/students/1")
+
+
+@pytest.mark.parametrize(("module", "name"), [("starlette.applications", "Starlette"), ("fastapi", "FastAPI")])
+def test_embedding_in_a_host_app(tmp_path: Path, module: str, name: str) -> None:
+    """The code for Starlette serves the API under its prefix, and so it does with FastAPI in its place."""
+    (block,) = blocks("python", EMBEDDING.section("Mounted in Starlette or FastAPI"))
+    save(block.replace("starlette.applications", module).replace("Starlette", name), tmp_path)
+    with hosting("uvicorn", "host:app", folder=tmp_path) as client:
+        add_student(client, "/enrollment")
+
+
+def test_embedding_in_the_readme(tmp_path: Path) -> None:
+    """The program in the README serves the student whom it has added without HTTP."""
+    (block,) = blocks("python", README.section("Inside a Python program"))
+    save(block, tmp_path)
+    (url,) = re.findall(r"`(/\S+)`", README.section("Inside a Python program"))
+    with hosting("uvicorn", "host:app", folder=tmp_path) as client:
+        assert client.get(url).json() == {"id": 1, "name": "Ada Lovelace"}
+
+
+def test_public_names() -> None:
+    """The names that are said to be public can be imported."""
+    names, *_ = blocks("python", EMBEDDING.text)
+    assert len(names.splitlines()) == 2
+    subprocess.run([sys.executable, "-W", "error", "-c", names], cwd=ROOT, check=True)
+
+
+def test_embedding_the_rules(tmp_path: Path) -> None:
+    """The code without HTTP prints what is shown."""
+    (block,) = blocks("python", EMBEDDING.section("The rules without HTTP"))
+    (shown,) = blocks("text", EMBEDDING.section("The rules without HTTP"))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", block],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (settled(done.stdout), done.stderr) == (settled(shown), "")
+
+
+def test_embedding_in_a_database_of_its_own(path: Path) -> None:
+    """Opened as shown, a host's own database refuses what the service would."""
+    assert '`SqliteDatabase("school.db", pragmas={"foreign_keys": 1})`' in EMBEDDING.section("The rules without HTTP")
+    with pw.SqliteDatabase(str(path), pragmas={"foreign_keys": 1}) as db:
+        ada = students.insert_student(db, "Ada").id
+        full = courses.insert_course(db, "Logic", "1", capacity=0).id
+        for student_id, refusal in (ada, CourseFull), (ada + 1, StudentNotFound):
+            with pytest.raises(refusal):
+                enrollments.enroll(db, student_id, full)
+
+
+def test_embedding_in_datasette(tmp_path: Path) -> None:
+    """With the plugin and the two commands that are shown, Datasette and the API answer from one file."""
+    (plugin,) = blocks("python", EMBEDDING.section("In Datasette"))
+    save(plugin, tmp_path)
+    migrate, datasette = "".join(blocks("sh", EMBEDDING.section("In Datasette"))).splitlines()
+    migrate = migrate.replace("python", sys.executable, 1)
+    subprocess.run(shlex.split(migrate), cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+    with hosting(*shlex.split(datasette), folder=tmp_path) as client:
+        add_student(client, "/enrollment")
+        assert client.get("/school/students.json?_shape=array").json() == [{"id": 1, "name": "Ada"}]
+
+
+# Plain SQL
+
+
+def test_sql(path: Path) -> None:
+    """The statements that are shown enroll and drop on a plain connection, and the database's own events tell it."""
+    with closing(connect(path)) as db:
+        ada = students.insert_student(db, "Ada").id
+        grace = students.insert_student(db, "Grace").id
+        courses.insert_course(db, "Algebra", "1")
+        logic = courses.insert_course(db, "Logic", "1", capacity=1, waitlist_capacity=1).id
+        insert, delete = blocks("sql", SQL.text)
+        with closing(sqlite3.connect(path)) as plain:
+            plain.execute(insert)
+            plain.commit()
+            enrollments.enroll(db, grace, logic)
+            plain.execute(delete)
+            plain.commit()
+        told = [(event.type, event.student_id) for event in events.list_events(db)]
+        assert told == [("enrolled", ada), ("waitlisted", grace), ("dropped", ada), ("promoted", grace)]
+
+
+def test_sql_names_every_table(db: pw.SqliteDatabase) -> None:
+    """The table of what other programs may do has every table of the service."""
+    named = re.findall(r"^\| `(\w+)` \|", SQL.text, re.MULTILINE)
+    assert {*named, "enrollment_migrations", "sqlite_sequence"} == set(db.get_tables())
+
+
+# Deploying
+
+
+def test_prefix(serve: Callable[..., Server]) -> None:
+    """The prefix that nginx is shown to strip is the one that the unit is shown to put back."""
+    unit = re.search(r"`Environment=(\w+)=(\S+)`", OPERATING.section("nginx"))
+    nginx = re.search(r"location (/\w+)/ \{\n +proxy_pass (\S+);", OPERATING.section("nginx"))
+    assert unit
+    assert nginx
+    assert nginx[2] == "http://enrollment/"
+    assert f"upstream enrollment {{\n    server {SHOWN};" in OPERATING.section("nginx")
+    with httpx2.Client(base_url=serve(**{unit[1]: unit[2]}).url) as client:
+        added = client.post("/students", json={"name": "Ada"})
+        assert added.headers["location"] == f"{nginx[1]}/students/1"
+
+
+@pytest.mark.parametrize("tool", ["sqlite3", "python3"])
+def test_backup_and_restore(serve: Callable[[], Server], path: Path, tool: str) -> None:
+    """What is copied from the running service with a command that is shown comes back with the other commands."""
+    if tool == "sqlite3" and not shutil.which(tool):
+        pytest.skip("sqlite3 is not on this machine")
+    here = {"/var/lib/enrollment/enrollment.db": path, "/var/backups/": f"{path.parent}/", "python3": sys.executable}
+    commands = "".join(blocks("sh", OPERATING.section("Backups and restore")))
+    for there, ours in here.items():
+        commands = commands.replace(there, str(ours))
+    stop = "systemctl stop enrollment"
+    before, after = (part.strip().splitlines() for part in commands.split(stop))
+    (backup,) = (command for command in before if command.startswith(str(here.get(tool, tool))))
+
+    server = serve()
+    with httpx2.Client(base_url=server.url) as client:
+        add_student(client)
+        subprocess.run(["sh", "-c", backup], check=True)
+        client.post("/students", json={"name": "Too late"})
+    server.process.kill()
+    server.process.wait()
+    for command in after[:-1]:
+        subprocess.run(["sh", "-c", command], check=True)
+    assert httpx2.get(f"{serve().url}/students").json() == [{"id": 1, "name": "Ada"}]

@@ -1,0 +1,211 @@
+"""The operations: each refusal that one declares can come, and what its handler's signature says holds."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import msgspec
+import peewee as pw
+import pytest
+from answers import JSON, DeclaringClient, open_school, refusal
+from starlette.testclient import TestClient
+from stores import held
+
+from service import Settings, connect, create_app, events
+from service.enrollments import EnrollmentRecord
+from service.fields import Id
+from service.http import handlers
+from service.http.answers import NoContent, Ok, no_content, ok
+from service.http.api import API
+from service.http.calls import Call, Rows
+from service.http.operations import operation
+from service.http.payloads import NewEnrollment, NewStudent, PageQuery, Payload
+from service.http.problems import PROBLEMS
+
+OPERATIONS = {(path, method): each for path, methods in API.items() for method, each in methods.items()}
+
+SOUND: dict[tuple[str, str], tuple[str, Any]] = {
+    ("/students", "POST"): ("/students", {"name": "Di"}),
+    ("/students/{student_id}", "PATCH"): ("/students/3", {"name": "Cyd"}),
+    ("/students/{student_id}", "DELETE"): ("/students/3", None),
+    ("/courses", "POST"): ("/courses", {"name": "Go", "level": "1"}),
+    ("/courses/{course_id}", "PATCH"): ("/courses/2", {"name": "Chess"}),
+    ("/courses/{course_id}", "DELETE"): ("/courses/2", None),
+    ("/students/{student_id}/courses", "POST"): ("/students/3/courses", {"course_id": 2}),
+    ("/students/{student_id}/courses/{course_id}", "GET"): ("/students/1/courses/1", None),
+    ("/students/{student_id}/courses/{course_id}", "PUT"): ("/students/3/courses/2", None),
+    ("/students/{student_id}/courses/{course_id}", "DELETE"): ("/students/1/courses/1", None),
+    ("/enrollments", "POST"): ("/enrollments?atomic=true", [{"student_id": 3, "course_id": 2}]),
+    ("/problems/{code}", "GET"): ("/problems/busy", None),
+}
+"""A request that is granted in the school, if it is not the path with 1 for each id; and the JSON of its body."""
+
+REFUSED: dict[tuple[str, str, str], tuple[str, Any]] = {
+    ("/students/{student_id}/courses", "POST", "course_not_found"): ("/students/3/courses", {"course_id": 9}),
+    ("/students/{student_id}/courses", "POST", "already_enrolled"): ("/students/1/courses", {"course_id": 1}),
+    ("/students/{student_id}/courses", "POST", "already_waitlisted"): ("/students/2/courses", {"course_id": 1}),
+    ("/students/{student_id}/courses", "POST", "course_full"): ("/students/3/courses", {"course_id": 1}),
+    ("/students/{student_id}/courses/{course_id}", "PUT", "course_not_found"): ("/students/3/courses/9", None),
+    ("/students/{student_id}/courses/{course_id}", "PUT", "course_full"): ("/students/3/courses/1", None),
+    ("/enrollments", "POST", "bulk_refused"): ("/enrollments?atomic=true", [{"student_id": 9, "course_id": 1}]),
+    ("/events", "GET", "feed_rewound"): ("/events?after=99", None),
+    ("/students/{student_id}", "DELETE", "student_has_enrollments"): ("/students/1", None),
+    ("/courses/{course_id}", "DELETE", "course_has_enrollments"): ("/courses/1", None),
+    ("/courses/{course_id}", "PATCH", "capacity_below_enrolled"): ("/courses/1", {"capacity": 0}),
+    ("/courses/{course_id}", "PATCH", "waitlist_capacity_below_waitlisted"): ("/courses/1", {"waitlist_capacity": 0}),
+    ("/problems/{code}", "GET", "not_found"): ("/problems/nothing", None),
+}
+"""A request that is refused so in the school, if it is not the granted one with an id that nothing has."""
+
+RULE = """
+    CREATE TRIGGER host_{table}_{verb} BEFORE {verb} ON {table}
+    BEGIN SELECT raise(ROLLBACK, 'fees unpaid'); END"""
+"""Of another program. A bulk that it undoes is refused whole; what it only refuses, is refused row by row."""
+
+
+@pytest.fixture
+def school(db: pw.SqliteDatabase, path: Path) -> Path:
+    """Give the small school with another course, Algebra (2), that nobody is in."""
+    open_school(db)
+    db.execute_sql("INSERT INTO courses (name, level) VALUES ('Algebra', '1')")
+    db.close()
+    return path
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """Undo at the end what a refusal takes."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def granted(template: str, method: str) -> tuple[str, Any]:
+    """Give a request that an operation grants."""
+    return SOUND.get((template, method), (template.replace("{student_id}", "1").replace("{course_id}", "1"), None))
+
+
+def send(client: TestClient, method: str, url: str, value: Any, **options: Any) -> httpx2.Response:
+    """Send a request with a JSON body, if there is one."""
+    if value is not None and not options:
+        options = {"json": value}
+    return client.request(method, url, **options)
+
+
+UNREADABLE: dict[str, dict[str, Any]] = {
+    "malformed_json": {"content": b"{", "headers": JSON},
+    "unsupported_media_type": {"content": b"{}", "headers": {"content-type": "text/plain"}},
+    "payload_too_large": {"content": b" " * (2**22 + 1), "headers": JSON},
+    "invalid_payload": {"json": 1},
+}
+"""A body that is refused so, whatever it is for."""
+
+
+def refused(template: str, method: str, code: str) -> tuple[str, Any]:
+    """Give a request that an operation refuses, if it is not for the situation that it is made in."""
+    url, value = REFUSED.get((template, method, code), granted(template, method))
+    if code.endswith("_not_found") and (template, method, code) not in REFUSED:
+        url = template.replace("{student_id}", "9").replace("{course_id}", "9")
+    if code == "invalid_query":
+        url += ("&" if "?" in url else "?") + "nothing=1"
+    return url, value
+
+
+def bring_about(code: str, method: str, school: Path, stack: ExitStack) -> None:
+    """Make the situation in which an operation refuses with a code, once the app is there."""
+    if code == "storage_unavailable":
+        shutil.move(school, school.with_name("moved.db"))
+    if code == "busy":
+        with closing(connect(school)) as db:
+            db.journal_mode = "delete" if method == "GET" else "wal"  # A reader waits for a writer only without it.
+        stack.enter_context(held(school, "BEGIN EXCLUSIVE"))
+    if code == "constraint_violated":
+        with connect(school) as db:
+            for table in ("students", "courses", "enrollments"):
+                for verb in ("INSERT", "UPDATE", "DELETE"):
+                    db.execute_sql(RULE.format(table=table, verb=verb))
+
+
+CASES = [
+    (path, method, kind.code)
+    for (path, method), each in OPERATIONS.items()
+    for kind in each.refuses
+    if kind.code != "internal_error"  # A defect, which nobody can ask for.
+]
+
+
+@pytest.mark.parametrize(("template", "method", "code"), CASES)
+def test_each_declared_refusal_comes(school: Path, stack: ExitStack, template: str, method: str, code: str) -> None:
+    """Each operation gives each refusal that it declares, with the status of the refusal's row."""
+    settings = Settings(database_url=str(school), busy_timeout=0)
+    client = DeclaringClient(create_app(settings))  # Without its lifespan: it holds the file from the first request on.
+    bring_about(code, method, school, stack)
+    answer = send(client, method, *refused(template, method, code), **UNREADABLE.get(code, {}))
+    assert refusal(answer) == (PROBLEMS[code].status, code)
+
+
+@pytest.mark.parametrize(("template", "method"), OPERATIONS)
+def test_each_operation_gives_what_it_declares(school: Path, template: str, method: str) -> None:
+    """A granted request gets a status that the operation declares, and a body of the declared type."""
+    url, value = granted(template, method)
+    with TestClient(create_app(Settings(database_url=str(school)))) as client:
+        answer = send(client, method, url, value)
+    declared = OPERATIONS[template, method].gives
+    assert answer.status_code in declared
+    kind = declared[answer.status_code]
+    if kind is None:
+        assert answer.content == b""
+    else:
+        listed = list[kind] if isinstance(answer.json(), list) else kind  # type: ignore[valid-type]
+        msgspec.convert(answer.json(), listed)
+        found = answer.json()[0] if isinstance(answer.json(), list) else answer.json()
+        assert found.keys() == set(kind.__struct_fields__)
+
+
+def test_the_table_is_derived_from_the_signatures() -> None:
+    """What an operation takes, gives and is called is what its handler's signature and docstring say."""
+    enroll = API["/students/{student_id}/courses"]["POST"]
+    assert (enroll.words, enroll.body, enroll.right) == ([("student_id", Id)], NewEnrollment, "enroll")
+    assert enroll.gives == {201: EnrollmentRecord}
+    assert enroll.summary == "Enroll a student in a course: a seat, or else the last place in line."
+    assert API["/students/{student_id}/courses/{course_id}"]["PUT"].gives == {
+        201: EnrollmentRecord,
+        200: EnrollmentRecord,
+    }
+    assert API["/events"]["GET"].gives == {200: events.EventRecord}
+    assert API["/enrollments"]["POST"].body is Rows
+    for (path, _), each in OPERATIONS.items():
+        assert [name for name, _ in each.words] == [word.strip("{}") for word in path.split("/") if "{" in word]
+        assert each.summary
+
+
+async def first(name: str, call: Call) -> Ok[str]:
+    """Take the call last."""
+    return ok(f"{name} {call}")
+
+
+async def mixed(call: Call, payload: NewStudent, query: PageQuery) -> NoContent:
+    """Take the body before the query."""
+    return no_content(((payload.name.encode(), f"{call}{query}".encode()),))
+
+
+async def two(call: Call, student: NewStudent, enrollment: Payload) -> NoContent:
+    """Take two bodies."""
+    return no_content(((student.name.encode(), f"{call}{enrollment}".encode()),))
+
+
+@pytest.mark.parametrize("handler", [first, mixed, two])
+def test_a_handler_with_another_signature_is_refused(handler: Any) -> None:
+    """What cannot be bound is told where it is declared, and not at the first request."""
+    with pytest.raises(TypeError, match="takes a Call, then words of the path, then a Query"):
+        operation("read", handler)
+
+
+def test_every_handler_is_declared() -> None:
+    """Each handler is the handler of one operation, and none is left over."""
+    public = {name for name in vars(handlers) if getattr(vars(handlers)[name], "__module__", "") == handlers.__name__}
+    assert {each.handler.__name__ for each in OPERATIONS.values()} == {
+        name for name in public if not name.startswith("_")
+    }

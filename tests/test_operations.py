@@ -164,6 +164,13 @@ def test_each_operation_gives_what_it_declares(school: Path, template: str, meth
         assert found.keys() == set(kind.__struct_fields__)
 
 
+@pytest.mark.parametrize("query", ["", "?", "?&", "?&&"])
+def test_an_empty_query_is_none(client: TestClient, query: str) -> None:
+    """A query string with nothing in it is no fault, whether the operation takes a query or not."""
+    assert client.get(f"/health/live{query}").status_code == 200
+    assert client.get(f"/students{query}").json() == []
+
+
 def test_the_table_is_derived_from_the_signatures() -> None:
     """What an operation takes, gives and is called is what its handler's signature and docstring say."""
     enroll = API["/students/{student_id}/courses"]["POST"]

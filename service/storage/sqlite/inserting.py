@@ -12,14 +12,15 @@ from service.errors import ConstraintViolated
 from service.storage import LEFT_OUT, Outcome, Pair, fetch
 from service.storage.sqlite.violations import may_leave_half, violation
 
-# ?4 is the id that the enrollment's event is going to have, which is also the place in line of a student who must wait.
-# If a trigger of another program writes an event first, ?4 is wrong, and the service's own triggers correct the row.
+# The last value is the id that the enrollment's event is going to have, which is also the place in line of a student
+# who must wait. If a trigger of another program writes an event first, the id is wrong, and the service's own triggers
+# correct the row.
 ENROLL = """
     INSERT INTO enrollments (student_id, course_id, enrolled_at, waiting, event_id)
-    VALUES (?1, ?2,
-        (SELECT CASE WHEN enrolled >= capacity THEN NULL ELSE ?3 END FROM courses WHERE id = ?2),
-        (SELECT CASE WHEN enrolled >= capacity THEN ?4 END FROM courses WHERE id = ?2),
-        ?4)"""
+    VALUES (?, ?,
+        (SELECT CASE WHEN enrolled >= capacity THEN NULL ELSE ? END FROM courses WHERE id = ?),
+        (SELECT CASE WHEN enrolled >= capacity THEN ? END FROM courses WHERE id = ?),
+        ?)"""
 ROWS_CHANGED = 3
 """How many rows one enrollment changes: its own, its course's counts, and its event. If SQLite counts another number, a
 trigger of another program has changed rows too."""
@@ -99,7 +100,8 @@ class _Inserting:
             outcomes.append(None)
             self._running = True
             self._changes = connection.total_changes
-            yield (*pair, moment, self._event_id)
+            course_id, event_id = pair[1], self._event_id
+            yield (*pair, moment, course_id, event_id, course_id, event_id)
 
     def refuse(self, error: Exception) -> bool:
         """Note why the pair whose statement failed is refused; tell whether a rule of the service itself refused it.

@@ -355,7 +355,7 @@ def test_database_that_is_not_current(tmp_path: Path, prepare: Callable[[Path], 
     if " migrate " in str(raised.value):
         mend = shlex.split(str(raised.value).partition("Run: python -m service ")[2])
         assert CliRunner().invoke(cli, mend).exit_code == 0
-        connect(path)
+        connect(path).close()
 
 
 def test_serve_process_on_a_missing_database(tmp_path: Path, tree: Path) -> None:

@@ -87,13 +87,14 @@ def serve(
 ) -> None:
     """Serve the API over HTTP until SIGTERM or Ctrl+C.
 
-    BUSY_TIMEOUT, KEEP_ALIVE and MAX_PENDING_WRITES are read from the environment too.
+    ALLOWED_HOSTS, PUBLIC_URL, BUSY_TIMEOUT, KEEP_ALIVE and MAX_PENDING_WRITES are read from the environment too.
     """
     settings = _settings(host=host, port=port, root_path=root_path, database_url=database_url)
     # The port is taken first, so that no migration runs where the port is in use. The server listens last, so that no
     # client connects before the schema is right.
     with taking_port(settings) as sockets:
-        Server(create_app(settings, migrate=migrate, snapshot_per_turn=True), settings).run(sockets)
+        app = create_app(settings, migrate=migrate, snapshot_per_turn=True, check_origins=True)
+        Server(app, settings).run(sockets)
 
 
 @cli.command()

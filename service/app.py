@@ -10,11 +10,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
-from service.errors import NothingThere
 from service.http.answers import problem
 from service.http.api import API
 from service.http.calls import Call
+from service.http.edge import NothingThere
 from service.http.operations import Endpoint
+from service.http.origins import OriginCheck
 from service.settings import Settings
 from service.storage.sqlite import schema
 from service.storage.sqlite.connections import enter_wal
@@ -24,13 +25,19 @@ from service.storage.sqlite.urls import database_path
 
 
 def create_app(
-    settings: Settings | None = None, *, migrate: bool = False, snapshot_per_turn: bool = False
+    settings: Settings | None = None,
+    *,
+    migrate: bool = False,
+    snapshot_per_turn: bool = False,
+    check_origins: bool = False,
 ) -> Starlette:
     """Make the application for one database file; another application may mount it, with or without its lifespan.
 
     With `migrate`, pending migrations are applied first. With `snapshot_per_turn` reads are faster, but that is right
-    only where nothing else in this program writes to the file. Raises SchemaMismatch when the database is missing or
-    its schema is not the one of this code, and SetupError when the database cannot be used.
+    only where nothing else in this program writes to the file. With `check_origins`, requests are refused that a page
+    of another site sends through a browser; a host program does that itself, as only it knows its names. Raises
+    SchemaMismatch when the database is missing or its schema is not the one of this code, and SetupError when the
+    database cannot be used.
     """
     settings = settings or Settings()
     check_writable(database_path(settings.database_url))
@@ -67,6 +74,8 @@ def create_app(
     app = _Service(routes=routes, lifespan=lifespan)
     app.router.redirect_slashes = False
     app.router.default = not_found
+    if check_origins:
+        app.middleware_stack = OriginCheck(app.router, store, settings)
     return app
 
 

@@ -23,6 +23,12 @@ def check_size(rows: int, most: int = MAX_ROWS) -> None:
         raise InvalidPayload([("#", f"must have at most {most:,} rows")])
 
 
+def bare(refusal: ServiceError) -> ServiceError:
+    """Give a refusal without its traceback and its context: a refusal that is kept as a result would keep them too."""
+    refusal.__traceback__ = refusal.__cause__ = refusal.__context__ = None
+    return refusal
+
+
 async def enroll_rows(
     store: Store, rows: Sequence[Row], *, atomic: bool = False, dry_run: bool = False
 ) -> list[Result]:
@@ -44,7 +50,7 @@ async def enroll_rows(
         except ServiceError as error:
             if not results:
                 raise
-            results += [error] * (len(rows) - len(results))
+            results += [bare(error)] * (len(rows) - len(results))
     return results
 
 

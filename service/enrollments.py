@@ -29,12 +29,27 @@ from service.fields import Status, row_id
 from service.storage import LEFT_OUT, Outcome, Pair, backend_of, change, fetch, fetch_one
 from service.students import find_student
 
+# A position is counted row by row. Where the place in line is nearer to the last place than to the first one, it takes
+# less time to count who is behind, and to subtract that from the length of the line.
 STATE = """
     enrollments.enrolled_at,
     CASE WHEN enrollments.waiting IS NULL THEN 'enrolled' ELSE 'waitlisted' END,
-    CASE WHEN enrollments.waiting IS NOT NULL THEN (
-        SELECT count(*) FROM enrollments AS ahead
-        WHERE ahead.course_id = enrollments.course_id AND ahead.waiting <= enrollments.waiting) END"""
+    CASE WHEN enrollments.waiting IS NOT NULL THEN
+        CASE WHEN enrollments.waiting * 2 <= (
+            SELECT max(line.waiting) FROM enrollments AS line WHERE line.course_id = enrollments.course_id
+        ) + (
+            SELECT min(line.waiting) FROM enrollments AS line
+            WHERE line.course_id = enrollments.course_id AND line.waiting IS NOT NULL
+        ) THEN (
+            SELECT count(*) FROM enrollments AS ahead
+            WHERE ahead.course_id = enrollments.course_id AND ahead.waiting <= enrollments.waiting
+        ) ELSE (
+            SELECT courses.waitlisted FROM courses WHERE courses.id = enrollments.course_id
+        ) - (
+            SELECT count(*) FROM enrollments AS behind
+            WHERE behind.course_id = enrollments.course_id AND behind.waiting > enrollments.waiting
+        ) END
+    END"""
 FIND_ENROLLMENT = f"""
     SELECT student_id, course_id, {STATE}
     FROM enrollments
@@ -74,7 +89,7 @@ LIST_WAITLIST = """
 COUNT_AHEAD = "SELECT count(*) FROM enrollments WHERE course_id = ? AND waiting <= ?"
 
 
-class EnrollmentRecord(msgspec.Struct, frozen=True):
+class EnrollmentRecord(msgspec.Struct, frozen=True, gc=False):
     """A student's seat in a course, or place on the course's waitlist.
 
     `enrolled_at` (RFC 3339 in UTC) is None while the student waits; `position`, from 1, is None once the student has a

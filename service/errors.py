@@ -19,20 +19,25 @@ ServiceError                      while serving: a code, and a sentence as `deta
 ├── Invalid                       with every fault at once
 │   ├── InvalidPayload            invalid_payload
 │   └── InvalidQuery              invalid_query
-├── Edge                          what HTTP itself refuses, before any rule is asked
+├── Edge                          what HTTP itself refuses, before any rule is asked: `http/edge.py` has these
+│   ├── MisdirectedRequest        misdirected_request
+│   ├── ForeignOrigin             foreign_origin
 │   ├── MalformedJson             malformed_json
 │   ├── NothingThere              not_found
 │   ├── MethodNotAllowed          method_not_allowed
 │   ├── PayloadTooLarge           payload_too_large
-│   └── UnsupportedMediaType      unsupported_media_type
+│   ├── UnsupportedMediaType      unsupported_media_type
+│   ├── BadRequest                bad_request
+│   ├── RequestTimeout            request_timeout
+│   ├── UriTooLong                uri_too_long
+│   └── HeadersTooLarge           headers_too_large
 ├── Busy                          busy
 ├── StorageUnavailable            storage_unavailable
 └── Failed                        internal_error: a defect
     └── AsyncioOnly               internal_error
 
 SetupError                        before serving: a sentence that says how to mend it
-├── SchemaMismatch
-└── MigrationFailed
+└── SchemaMismatch, MigrationFailed
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,10 +45,8 @@ from typing import ClassVar
 
 import attrs
 
-_with_data = attrs.define(eq=False, slots=False)
+with_data = attrs.define(eq=False, slots=False)
 """The fields of a refusal are its arguments, so that it can be copied and pickled."""
-
-Headers = tuple[tuple[bytes, bytes], ...]  # As ASGI has them: names in small letters.
 
 
 class ServiceError(Exception):
@@ -65,7 +68,7 @@ class NotFound(ServiceError):
     """Something that the request names does not exist."""
 
 
-@_with_data
+@with_data
 class StudentNotFound(NotFound):
     """No student has the id."""
 
@@ -73,7 +76,7 @@ class StudentNotFound(NotFound):
     student_id: int
 
 
-@_with_data
+@with_data
 class CourseNotFound(NotFound):
     """No course has the id."""
 
@@ -81,7 +84,7 @@ class CourseNotFound(NotFound):
     course_id: int
 
 
-@_with_data
+@with_data
 class EnrollmentNotFound(NotFound):
     """The student is not enrolled in the course, or one of the two does not exist."""
 
@@ -94,7 +97,7 @@ class Conflict(ServiceError):
     """The request is valid, but the rows in the database do not allow it."""
 
 
-@_with_data
+@with_data
 class AlreadyEnrolled(Conflict):
     """The student is enrolled in the course already."""
 
@@ -103,7 +106,7 @@ class AlreadyEnrolled(Conflict):
     course_id: int
 
 
-@_with_data
+@with_data
 class AlreadyWaitlisted(Conflict):
     """The student waits for a seat in the course already."""
 
@@ -112,7 +115,7 @@ class AlreadyWaitlisted(Conflict):
     course_id: int
 
 
-@_with_data
+@with_data
 class CourseFull(Conflict):
     """The course has neither a seat nor a place on its waitlist."""
 
@@ -120,7 +123,7 @@ class CourseFull(Conflict):
     course_id: int
 
 
-@_with_data
+@with_data
 class CapacityBelowEnrolled(Conflict):
     """Nobody loses a seat to a smaller capacity."""
 
@@ -128,7 +131,7 @@ class CapacityBelowEnrolled(Conflict):
     course_id: int
 
 
-@_with_data
+@with_data
 class WaitlistCapacityBelowWaitlisted(Conflict):
     """Nobody loses a place in line to a shorter waitlist."""
 
@@ -137,7 +140,7 @@ class WaitlistCapacityBelowWaitlisted(Conflict):
     course_id: int
 
 
-@_with_data
+@with_data
 class BulkRefused(Conflict):
     """An atomic bulk enrolled no row, because some were refused; `refusals` has each by its row's index."""
 
@@ -151,7 +154,7 @@ class BulkRefused(Conflict):
         return f"{len(self.refusals)} of {self.count} rows were refused, so none was kept."
 
 
-@_with_data
+@with_data
 class StudentHasEnrollments(Conflict):
     """A student with enrollments is not deleted."""
 
@@ -160,7 +163,7 @@ class StudentHasEnrollments(Conflict):
     student_id: int
 
 
-@_with_data
+@with_data
 class CourseHasEnrollments(Conflict):
     """A course with enrollments is not deleted."""
 
@@ -168,7 +171,7 @@ class CourseHasEnrollments(Conflict):
     course_id: int
 
 
-@_with_data
+@with_data
 class FeedRewound(Conflict):
     """The client's last event is not in the feed, so it would miss the next ones; `newest_id` is the newest there."""
 
@@ -177,7 +180,7 @@ class FeedRewound(Conflict):
     newest_id: int
 
 
-@_with_data
+@with_data
 class ConstraintViolated(Conflict):
     """A constraint or a trigger of another program, on the same database, refuses the write; `rule` is what it says."""
 
@@ -185,34 +188,36 @@ class ConstraintViolated(Conflict):
     rule: str
 
 
-@_with_data
+@with_data
 class Invalid(ServiceError):
-    """A payload or a query breaks its rules; `faults` are all of its faults, as (where, what), in order."""
+    """A payload or a query breaks its rules; `faults` are the first ones, as (where, what), of `left_out` more."""
 
-    noun: ClassVar[str]
     faults: Sequence[tuple[str, str]]
+    left_out: int = 0
 
     @property
     def detail(self) -> str:
-        """Count the faults."""
-        return f"The {self.noun} has {len(self.faults)} fault{'s'[: len(self.faults) != 1]}."
+        """Count the faults, and say where not all of them are listed."""
+        noun, count = self.code.removeprefix("invalid_"), len(self.faults) + self.left_out
+        told = f"The {noun} has {count} fault{'s'[: count != 1]}."
+        return f"{told} The answer lists {len(self.faults) or 'none'} of them." if self.left_out else told
 
 
-@_with_data
+@with_data
 class InvalidPayload(Invalid):
     """The body's JSON does not fit; where: an RFC 6901 pointer as a URI fragment."""
 
-    code, noun = "invalid_payload", "payload"
+    code = "invalid_payload"
 
 
-@_with_data
+@with_data
 class InvalidQuery(Invalid):
     """The query string does not fit; where: the parameter's name."""
 
-    code, noun = "invalid_query", "query"
+    code = "invalid_query"
 
 
-@_with_data
+@with_data
 class Busy(ServiceError):
     """Too many writes are waiting, or another process holds a lock on the database; nothing was kept."""
 
@@ -220,7 +225,7 @@ class Busy(ServiceError):
     reason: str
 
 
-@_with_data
+@with_data
 class StorageUnavailable(ServiceError):
     """The database file cannot be read or written; the sentence says what failed, and whether anything was kept."""
 
@@ -228,64 +233,18 @@ class StorageUnavailable(ServiceError):
     reason: str
 
 
-@_with_data
+@with_data
 class Failed(ServiceError):
     """The service has a defect, which its log describes."""
 
     code, sentence = "internal_error", "The service failed; its log says why."
 
 
-@_with_data
+@with_data
 class AsyncioOnly(Failed):
     """The host program runs an event loop that the service cannot run on, such as trio's."""
 
     sentence = "The service runs on asyncio only, and not on another event loop such as trio's: run it on asyncio."
-
-
-class Edge(ServiceError):
-    """A request that HTTP itself refuses, before any rule is run; `headers` are those that the status calls for."""
-
-    headers: Headers = ()
-
-
-@_with_data
-class MalformedJson(Edge):
-    """The body is not JSON; `reason` is what the parser says."""
-
-    code, sentence = "malformed_json", "The body is not JSON: {reason}."
-    reason: str
-
-
-@_with_data
-class NothingThere(Edge):
-    """The path is not one of the API's."""
-
-    code, sentence = "not_found", "There is nothing at this path."
-
-
-@_with_data
-class MethodNotAllowed(Edge):
-    """The path has other methods, which the header Allow lists."""
-
-    code, sentence = "method_not_allowed", "This path does not have that method."
-    headers: Headers = ()
-
-
-@_with_data
-class PayloadTooLarge(Edge):
-    """The body has more than `limit` bytes."""
-
-    code, sentence = "payload_too_large", "The body is over {limit:,} bytes."
-    limit: int
-
-
-@_with_data
-class UnsupportedMediaType(Edge):
-    """The body is of a type, a charset or a coding that is not accepted; `reason` says what came, and what is."""
-
-    code, sentence = "unsupported_media_type", "{reason}"
-    reason: str
-    headers: Headers = ()
 
 
 class SetupError(Exception):

@@ -21,11 +21,28 @@ class Settings:
     root_path: str = attrs.field(default="")
     """The beginning of the path, such as /enrollment, that a proxy in front of the service removes from each request.
     The headers Location and Link, and the type of a problem, begin with it, as clients need it."""
+    allowed_hosts: str = attrs.field(default="")
+    """The names, with a comma between two, that `serve` answers to, as a request has one in its header Host; with
+    *.example.org all names below example.org. IP addresses, localhost and the names below localhost need not be
+    listed."""
+    public_url: str = attrs.field(default="")
+    """The absolute URL, such as https://school.example.org/enrollment, by which browsers reach the service behind a
+    proxy that sends another Host: pages from there may write."""
     busy_timeout: float = attrs.field(default=5.0, converter=float, validator=[ge(0), le(3600)])
     """Seconds that a write waits for another process's lock on the file."""
     keep_alive: float = attrs.field(default=75, converter=float, validator=[ge(0), le(86_400)])
     """Seconds that a connection without a request stays open. It must be longer than a proxy keeps its connections to
     the service: else the proxy sends a request on a connection that is being closed, and gets a reset."""
+    head_timeout: float = attrs.field(default=10, converter=float, validator=[ge(1), le(3600)])
+    """Seconds within which the head of a request must be there, and the first one of a connection must begin."""
+    body_timeout: float = attrs.field(default=30, converter=float, validator=[ge(1), le(3600)])
+    """Seconds that a body may bring nothing; after so many it must have brought 1,024 bytes a second on the whole."""
+    answer_timeout: float = attrs.field(default=60, converter=float, validator=[ge(1), le(3600)])
+    """Seconds that a client may read nothing of its answer."""
+    max_connections: int = attrs.field(default=4000, converter=int, validator=ge(1))
+    """Connections at once; one more closes the one that waits longest for a request, or else gets 503 busy."""
+    max_held_bytes: int = attrs.field(default=2**26, converter=int, validator=ge(2**22))
+    """Bytes of request bodies in memory at once; a request that brings more gets 503 busy."""
     max_pending_writes: int = attrs.field(default=1000, converter=int, validator=ge(1))
     """How many writes may wait for the writer thread at once; one more is refused with 503 busy."""
 
@@ -33,6 +50,20 @@ class Settings:
     def _check_root_path(self, _: object, value: str) -> None:
         if not re.fullmatch(r"(/[\w.~-]+)*", value, re.ASCII):  # Only characters that a URL need not escape.
             raise ValueError("'root_path' must begin with / and not end so, and have only letters, digits and . _ ~ -")
+
+    @allowed_hosts.validator
+    def _check_allowed_hosts(self, _: object, value: str) -> None:
+        name = re.compile(r"((\*\.)?[\w-]+(\.[\w-]+)*\.?)?", re.ASCII)
+        if not all(name.fullmatch(each.strip()) for each in value.split(",")):
+            raise ValueError(
+                "'allowed_hosts' must be names with a comma between two, such as school.example.org,*.example.net, "
+                "without a scheme, a port or a path, and with xn-- for letters that are not ASCII"
+            )
+
+    @public_url.validator
+    def _check_public_url(self, _: object, value: str) -> None:
+        if value and not re.fullmatch(r"https?://([\w.-]+|\[[\da-fA-F:.]+\])(:\d+)?(/[\w.~-]+)*/?", value, re.ASCII):
+            raise ValueError("'public_url' must be an absolute URL, such as https://school.example.org/enrollment")
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:

@@ -12,11 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import peewee as pw
 import pytest
+from answers import faults
 from conftest import Server
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -27,7 +28,12 @@ from service import Settings, create_app
 from service.bulk import MAX_ROWS, MAX_WHOLE, enroll_all, enroll_many
 from service.courses import insert_course
 from service.enrollments import Result, Row
-from service.errors import BulkRefused
+from service.errors import BulkRefused, InvalidPayload
+from service.http.body import elements
+from service.http.calls import MAX_BULK_FAULTS, Call
+from service.http.edge import MalformedJson
+from service.http.payloads import MAX_FAULTS
+from service.storage.event_loop import in_pieces
 from service.storage.sqlite.store import Store
 
 JSON, NDJSON = "application/json", "application/x-ndjson"
@@ -135,6 +141,139 @@ def test_a_line_that_is_not_json(client: TestClient) -> None:
     assert codes == [None, *["malformed_json"] * 5, None]
     assert answer.json()["totals"] == {"enrolled": 2, "waitlisted": 0, "refused": 5}
     assert standing(client) == ([1, 2], [])
+
+
+@pytest.mark.parametrize("media_type", [JSON, NDJSON])
+def test_not_every_fault_is_listed(client: TestClient, media_type: str) -> None:
+    """A row lists 20 faults at most and a bulk 1,000, the first rows first; each row says what it leaves out."""
+    assert (MAX_FAULTS, MAX_BULK_FAULTS) == (20, 1_000)
+    fat = {**pair(1, 1), **{f"key {n:02}": n for n in reversed(range(46))}}
+    rows = [fat, *[{}] * 489, {"student_id": "1", "a": 1, "b": 1}, {}, None, {}, fat]
+    results = post_bulk(client, rows, media_type=media_type).json()["results"]
+    assert {(result["status"], result["problem"]["code"]) for result in results} == {(422, "invalid_payload")}
+    problems = [result["problem"] for result in results]
+    assert [error["pointer"] for error in problems[0]["errors"]] == [f"#/key%20{n:02}" for n in range(20)]
+    assert problems[0] == client.post("/students/1/courses", json={"course_id": 1, **fat}).json() | {
+        "detail": "The payload has 46 faults. The answer lists 20 of them.",
+        "errors": problems[0]["errors"],
+    }
+    assert {(problem["detail"], len(problem["errors"])) for problem in problems[1:490]} == {
+        ("The payload has 2 faults.", 2)
+    }
+    assert [(problem["detail"], len(problem["errors"])) for problem in problems[490:]] == [
+        ("The payload has 4 faults. The answer lists 2 of them.", 2),
+        ("The payload has 2 faults. The answer lists none of them.", 0),
+        ("The payload has 1 fault. The answer lists none of them.", 0),
+        ("The payload has 2 faults. The answer lists none of them.", 0),
+        ("The payload has 46 faults. The answer lists none of them.", 0),
+    ]
+    assert sum(len(problem["errors"]) for problem in problems) == MAX_BULK_FAULTS
+
+
+def rows_of(body: bytes, media_type: str = JSON) -> list[Any]:
+    """Read a body as the rows of a bulk."""
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body}
+
+    scope = {"headers": [(b"content-type", media_type.encode())], "query_string": b""}
+    return [*asyncio.run(Call(scope, receive, cast("Store", None)).rows())]
+
+
+def test_refusals_of_rows_are_light() -> None:
+    """A refused row holds no traceback and no other error, and rows with the same faults share one refusal."""
+    rows = rows_of(b"{}\n{\n" * 1_000, NDJSON)
+    assert [type(row) for row in rows] == [InvalidPayload, MalformedJson] * 1_000
+    assert {(row.__traceback__, row.__context__, row.__cause__) for row in rows} == {(None, None, None)}
+    assert len({id(row) for row in rows}) == 3  # With its faults listed, without, and no JSON.
+
+
+ARRAYS = st.lists(st.recursive(st.none() | st.integers(-(2**63), 2**63) | st.text(), st.lists, max_leaves=5))
+
+
+@given(ARRAYS, st.sampled_from([None, 1]), st.sampled_from(["", " ", "\r\n\t"]))
+def test_an_array_is_read_value_by_value(values: list[object], indent: int | None, space: str) -> None:
+    """The values in a body are those that the standard library reads, whatever white space is around them."""
+    text = space + json.dumps(values, indent=indent).replace("[", f"[{space}", 1) + space
+    assert [*elements(text.encode())] == values
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["", " ", "[", "[1", "[1,", "[1,]", "[,1]", "[1 2]", "[1}", "[1]]", "[1] x", "x", "[NaN]", "NaN", "[" * 100_000],
+)
+def test_an_array_that_is_not_json(client: TestClient, body: str) -> None:
+    """An array that is broken anywhere is refused whole."""
+    assert refusal(post_bulk(client, body.encode())) == (400, "malformed_json")
+    assert refusal(post_bulk(client, b"\xff" + body.encode())) == (400, "malformed_json")
+
+
+@pytest.mark.parametrize("body", ["{}", "1", "-1", '"x"', "true", "false", "null", ' {"a": [1]} '])
+def test_another_value_than_an_array(client: TestClient, body: str) -> None:
+    """A JSON value that is no array is no bulk."""
+    answer = post_bulk(client, body.encode())
+    assert faults(answer) == ["#"]
+
+
+@pytest.mark.anyio
+async def test_long_work_lets_others_go_on() -> None:
+    """Work in pieces holds the event loop for one piece, and the next work begins once the work before is done."""
+    turns, order = 0, []
+
+    def items(name: str) -> Iterator[str]:
+        for _ in range(20):
+            time.sleep(0.001)
+            order.append(name)
+            yield name
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    watching = asyncio.ensure_future(others())
+    taken = await asyncio.gather(*(in_pieces(items(name)) for name in "abc"))
+    watching.cancel()
+    assert taken == [["a"] * 20, ["b"] * 20, ["c"] * 20]
+    assert order == ["a"] * 20 + ["b"] * 20 + ["c"] * 20
+    assert turns > 15
+
+
+def test_long_work_on_several_event_loops() -> None:
+    """Each event loop has its own order, one after the other and in several threads."""
+
+    async def work(_: int) -> int:
+        return sum(len(each) for each in await asyncio.gather(*(in_pieces(range(100_000)) for _ in range(3))))
+
+    with ThreadPoolExecutor(2) as pool:
+        assert [*pool.map(lambda n: asyncio.run(work(n)), range(4))] == [300_000] * 4
+
+
+def test_bulks_of_faults_cost_others_little(serve: Callable[..., Server], capsys: pytest.CaptureFixture[str]) -> None:
+    """While a real server refuses many large bulks at once, its memory stays small and others are answered."""
+    server = serve()
+    status = Path(f"/proc/{server.process.pid}/status")
+    if not status.exists():
+        pytest.skip("How much memory a process has is told on Linux.")
+    row = json.dumps({f"key {n:02}": 0 for n in range(32)}).encode()
+    body = (b"\n".join([row] * MAX_ROWS))[: 2**22 - 1].rpartition(b"\n")[0]
+    waits, memory = [], [0]
+    with httpx2.Client(base_url=server.url, timeout=60) as client, ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(post_bulk, client, body, "", NDJSON) for _ in range(8)]
+        while not all(answer.done() for answer in answers):
+            began = time.perf_counter()
+            assert client.get("/students/1").is_success
+            waits.append(time.perf_counter() - began)
+            memory.append(int(status.read_text().partition("VmRSS:")[2].split()[0]) // 1024)
+    assert {answer.result().status_code for answer in answers} == {200}
+    longest = max(len(answer.result().content) for answer in answers)
+    report(
+        capsys, f"others waited {median(waits):.3f} s, at most {max(waits):.3f} s; {max(memory)} MB, {longest:,} bytes"
+    )
+    assert median(waits) < 0.05
+    assert max(memory) < 200
+    assert longest < 3_000_000
 
 
 @pytest.mark.parametrize("query", ["", "atomic=true", "dry_run=true", "atomic=true&dry_run=true", "atomic=false"])

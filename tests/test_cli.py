@@ -25,7 +25,16 @@ from service.launch import main
 from service.storage.sqlite.schema import rollback
 
 ALL = sorted(path.stem for path in (ROOT / "migrations").glob("0*.py"))
-VARIABLES = ("DATABASE_URL", "HOST", "PORT", "BUSY_TIMEOUT", "KEEP_ALIVE", "MAX_PENDING_WRITES")
+VARIABLES = (
+    "DATABASE_URL",
+    "HOST",
+    "PORT",
+    "BUSY_TIMEOUT",
+    "KEEP_ALIVE",
+    "MAX_PENDING_WRITES",
+    "ALLOWED_HOSTS",
+    "PUBLIC_URL",
+)
 
 
 def run(*args: str, **environ: str) -> Result:
@@ -119,6 +128,8 @@ needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="Linux tells whi
                 "PORT",
                 "8000",
                 "--migrate",
+                "ALLOWED_HOSTS",
+                "PUBLIC_URL",
                 "BUSY_TIMEOUT",
                 "KEEP_ALIVE",
                 "MAX_PENDING_WRITES",
@@ -472,7 +483,7 @@ def test_signals_end_the_server_well(path: Path, number: signal.Signals) -> None
     assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
-HALF = b"POST /students HTTP/1.1\r\nHost: school\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n"
+HALF = b"POST /students HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n"
 WAITING = "Waiting up to 30 s for {} to end. Press Ctrl+C again to quit now.\n"
 
 
@@ -545,7 +556,7 @@ def test_a_client_that_reads_slowly_is_waited_for(path: Path) -> None:
         where = urlsplit(line_of(process).split()[-1])
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.connect((where.hostname, where.port))
-        slow.sendall(b"GET /students?limit=1000 HTTP/1.1\r\nHost: school\r\n\r\n" * 30)
+        slow.sendall(b"GET /students?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n" * 30)
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
         assert line_of(process, error=True) == WAITING.format("1 request")
@@ -608,7 +619,7 @@ def test_idle_connections_are_kept_for_a_while(path: Path) -> None:
         where = urlsplit(server.url)
         with socket.create_connection((where.hostname, where.port), timeout=10) as connection:
             for _ in range(2):
-                connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: school\r\n\r\n")
+                connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 assert connection.recv(65536).startswith(b"HTTP/1.1 200 OK")
                 began = time.monotonic()
                 time.sleep(0.5)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import attrs
 import httpx2
@@ -27,13 +28,19 @@ from service.bulk import MAX_ROWS, MAX_WHOLE
 from service.errors import CourseFull, StudentNotFound
 from service.fields import MAX_ID, MAX_NAME
 from service.http.api import API
-from service.http.calls import MAX_BODY, MAX_BULK_BODY
-from service.http.payloads import MAX_LIMIT
+from service.http.calls import MAX_BODY, MAX_BULK_BODY, MAX_BULK_FAULTS
+from service.http.payloads import MAX_FAULTS, MAX_LIMIT
 from service.http.problems import PROBLEMS
 from service.http.server import GRACE
+from service.storage.sqlite.patience import MOST_READS
 
 SHOWN = "127.0.0.1:8000"
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+LEFT_OUT = [
+    *("date", "content-type", "content-length"),
+    *("cache-control", "x-content-type-options", "cross-origin-resource-policy"),
+]
+"""The headers that the pages do not show, in the order in which the pages say so."""
 EXAMPLE = re.compile(r"^```sh\n(curl [^`]*?)\n```\n\n```http\n(HTTP(?:.*\n)*?)```", re.MULTILINE)
 
 
@@ -85,12 +92,12 @@ class Page:
 
 
 README = Page(ROOT / "README.md")
-API_PAGE, EMBEDDING, OPERATING, SQL, CHANGES = (
-    Page(ROOT / f"service/docs/{name}.md") for name in ("api", "embedding", "operating", "sql", "changes")
+API_PAGE, EMBEDDING, OPERATING, SECURITY, SQL, CHANGES = (
+    Page(ROOT / f"service/docs/{name}.md") for name in ("api", "embedding", "operating", "security", "sql", "changes")
 )
 SPEED = Page(ROOT / "tests/bench/README.md")
 CODE = Page(ROOT / ".github/CONTRIBUTING.md")
-PAGES = [README, API_PAGE, EMBEDDING, OPERATING, SQL, CHANGES, SPEED, CODE]
+PAGES = [README, API_PAGE, EMBEDDING, OPERATING, SECURITY, SQL, CHANGES, SPEED, CODE]
 
 
 def blocks(language: str, text: str) -> list[str]:
@@ -108,8 +115,8 @@ def paste(command: str) -> str:
     """Run a command in a shell; of the answer keep the lines that the pages show."""
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30, check=True)
     head, _, body = done.stdout.partition("\n\n")
-    left_out = ("date:", "content-type:", "content-length:")
-    return settled("\n".join(line for line in head.splitlines() if not line.startswith(left_out)) + f"\n\n{body}")
+    shown = [line for line in head.splitlines() if line.partition(":")[0] not in LEFT_OUT]
+    return settled("\n".join(shown) + f"\n\n{body}")
 
 
 # All pages
@@ -166,6 +173,14 @@ def test_examples(serve: Callable[[], Server], page: Page) -> None:
     shown = page.examples
     assert len(shown) >= 10
     assert [(command, paste(command.replace(SHOWN, address))) for command, _ in shown] == shown
+
+
+@pytest.mark.parametrize("page", [README, API_PAGE], ids=str)
+def test_headers_that_are_left_out(page: Page) -> None:
+    """Each page with examples says which headers its answers are shown without."""
+    said = re.search(r"The answers are shown without the headers ([^.]*)\.", " ".join(page.text.split()))
+    assert said
+    assert re.findall(r"`([\w-]+)`", said[1]) == LEFT_OUT
 
 
 def test_every_example_is_run() -> None:
@@ -227,7 +242,24 @@ def test_numbers() -> None:
     assert f"1 to {MAX_LIMIT}" in API_PAGE.words("Lists")
     assert f"at most {MAX_ROWS:,} rows" in API_PAGE.words("Bulk")
     assert f"at most {MAX_WHOLE:,} rows" in API_PAGE.words("Bulk")
+    assert f"at most {MAX_BULK_FAULTS:,} faults" in API_PAGE.words("Bulk")
+    assert f"at most {MAX_FAULTS};" in API_PAGE.words("Refusals")
+    assert f"at most {MOST_READS} may wait at once" in OPERATING.words("Limits")
     assert f"{GRACE} seconds" in OPERATING.words("Promises")
+
+
+def test_limits() -> None:
+    """The limits on the page about security are those of the code, and each setting's is its default."""
+    limits = {what: (limit.partition(";")[0], setting) for what, limit, setting in SECURITY.table("Limits")}
+    assert limits["body of a request"][0] == f"{MAX_BODY >> 20} MiB, or {MAX_BULK_BODY >> 20} MiB for a bulk"
+    assert limits["rows of a bulk"][0].startswith(f"{MAX_ROWS:,}, or {MAX_WHOLE:,} with")
+    assert limits["rows of a page"][0] == f"{MAX_LIMIT:,}"
+    defaults = {field.name.upper(): field.default for field in attrs.fields(Settings)}
+    for limit, setting in limits.values():
+        if setting:
+            default: Any = defaults[setting]
+            written = f"{default >> 20} MiB" if setting == "MAX_HELD_BYTES" else f"{default:,g}"
+            assert re.match(rf"{re.escape(written)}\b", limit), setting
 
 
 # Operating
@@ -470,7 +502,7 @@ def test_sql_names_every_table(db: pw.SqliteDatabase) -> None:
 
 def test_prefix(serve: Callable[..., Server]) -> None:
     """The prefix that nginx is shown to strip is the one that the unit is shown to put back."""
-    unit = re.search(r"`Environment=(\w+)=(\S+)`", OPERATING.section("nginx"))
+    unit = re.search(r"`Environment=(ROOT_PATH)=(\S+)`", OPERATING.section("nginx"))
     nginx = re.search(r"location (/\w+)/ \{\n +proxy_pass (\S+);", OPERATING.section("nginx"))
     assert unit
     assert nginx
@@ -479,6 +511,19 @@ def test_prefix(serve: Callable[..., Server]) -> None:
     with httpx2.Client(base_url=serve(**{unit[1]: unit[2]}).url) as client:
         added = client.post("/students", json={"name": "Ada"})
         assert added.headers["location"] == f"{nginx[1]}/students/1"
+
+
+def test_the_name_behind_nginx(serve: Callable[..., Server]) -> None:
+    """What the unit is shown to add lets the service answer to the name that nginx is shown to hand on."""
+    shown = OPERATING.section("nginx")
+    name = re.search(r"server_name (\S+);", shown)
+    added = dict(re.findall(r"`Environment=(ALLOWED_HOSTS|PUBLIC_URL)=(\S+)`", shown))
+    assert name
+    assert "proxy_set_header Host $host;" in shown
+    by_name, by_url = serve(ALLOWED_HOSTS=added["ALLOWED_HOSTS"]), serve(PUBLIC_URL=added["PUBLIC_URL"])
+    for server, host in (by_name, name[1]), (by_url, "127.0.0.1"):
+        headers = {"host": host, "origin": f"https://{name[1]}"}
+        assert httpx2.post(f"{server.url}/students", json={"name": "Ada"}, headers=headers).status_code == 201
 
 
 @pytest.mark.parametrize("tool", ["sqlite3", "python3"])

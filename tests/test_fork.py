@@ -22,6 +22,7 @@ from stores import held, names, open_store, submit, wal
 from test_work import ask
 
 from service import Settings, create_app
+from service.storage import fetch
 from service.storage.sqlite.store import Store
 from service.students import StudentRecord, insert_student, list_students
 
@@ -259,6 +260,18 @@ def test_a_fork_waits_for_a_reader_in_another_thread(path: Path) -> None:
         assert reading.result() == ["parent"]
         assert ended_well(child)
     assert names(path) == ["parent", "child"]
+
+
+def test_a_child_has_threads_of_its_own_for_reads(store: Store) -> None:
+    """A read that is too long for the event loop finds a thread in the child, as it does in the parent."""
+    numbers = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 1000000) SELECT count(*) FROM n"
+
+    def read_long() -> None:
+        assert asyncio.run(store.read(fetch, numbers)) == [(1_000_000,)]
+
+    read_long()
+    assert ended_well(fork(read_long))
+    read_long()
 
 
 def test_work_that_forks_does_not_wait_for_itself(store: Store, path: Path) -> None:

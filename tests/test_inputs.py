@@ -246,7 +246,7 @@ def test_a_client_that_hangs_up_is_no_error(capfd: pytest.CaptureFixture[str], s
     url = httpx2.URL(server.url)
     for framing, start in (("Content-Length: 100", '{"name": "Ada"}'), ("Transfer-Encoding: chunked", "10\r\n{")):
         with socket.create_connection((url.host, url.port), timeout=10) as connection:
-            head = f"POST /students HTTP/1.1\r\nHost: school\r\nContent-Type: application/json\r\n{framing}\r\n\r\n"
+            head = f"POST /students HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{framing}\r\n\r\n"
             connection.sendall((head + start).encode())
     assert httpx2.get(f"{server.url}/students").json() == []
     server.process.terminate()

@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 from service import Settings, create_app, errors, students
 from service.errors import ServiceError
 from service.http.api import API
+from service.http.edge import MethodNotAllowed
 from service.http.problems import PROBLEMS
 
 
@@ -105,7 +106,9 @@ def test_every_code_is_explained(client: TestClient) -> None:
         assert answer.json() == {"code": code, "status": row.status, "title": row.title, "advice": row.advice}
         assert row.title
         assert row.advice
-    assert PROBLEMS.keys() == REFUSALS.keys() | {"busy", "constraint_violated", "storage_unavailable", "internal_error"}
+    elsewhere = {"busy", "storage_unavailable", "internal_error", "foreign_origin", "misdirected_request"}
+    elsewhere |= {"bad_request", "request_timeout", "uri_too_long", "headers_too_large"}
+    assert PROBLEMS.keys() == REFUSALS.keys() | elsewhere
     for unknown in ("nothing", "Busy", "busy%0A", "%00"):
         assert refusal(client.get(f"/problems/{unknown}")) == (404, "not_found")
 
@@ -124,7 +127,7 @@ def test_every_refusal_of_the_rules_has_a_status() -> None:
         errors.FeedRewound(7),
         errors.InvalidPayload([("#/name", "is required")]),
         errors.Busy("Later."),
-        errors.MethodNotAllowed(((b"allow", b"GET"),)),
+        MethodNotAllowed(((b"allow", b"GET"),)),
     ],
     ids=lambda refusal: refusal.code,
 )
@@ -159,6 +162,52 @@ def test_paths_include_the_mount(path: Path) -> None:
             problem = client.get(unknown).json()
             assert problem["type"] == f"/the%20registry/problems/{problem['code']}"
             assert client.get(problem["type"]).json()["code"] == problem["code"]
+
+
+@pytest.mark.parametrize("at", ["//evil.example", "///evil.example", "/\\evil.example", "/", "//"])
+def test_no_url_leads_to_another_host(path: Path, at: str) -> None:
+    """Wherever a mount may be, Location, Link and type are paths; those of a mount of two slashes lead back to it."""
+    app = create_app(Settings(database_url=str(path)))
+    for mount in ("/{tenant:path}", at.rstrip("/")) if at.strip("/") else ("/{tenant:path}",):
+        with TestClient(app), TestClient(Starlette(routes=[Mount(mount, app)])) as client:
+
+            def send(method: str, url: str, client: TestClient = client, **options: Any) -> httpx2.Response:
+                return client.request(method, f"http://testserver{url}", **options)
+
+            added = [send("POST", f"{at}/students", json={"name": "Ada"}) for _ in range(2)][1]
+            link = send("GET", f"{at}/students?limit=1").links.get("next", {"url": "/"})["url"]
+            found = [added.headers["location"], link, send("GET", f"{at}/nothing").json()["type"]]
+            assert [url[:2] for url in found if not re.match(r"/(?![/\\])", url)] == []
+            if mount == at:
+                assert send("GET", found[0]).json() == added.json()
+                assert send("GET", found[1]).json()[0]["id"] == 2
+                assert send("GET", found[2]).json()["code"] == "not_found"
+
+
+# Headers
+
+
+def test_every_answer_has_the_headers_of_safety(live: httpx2.Client, db: pw.Database) -> None:
+    """No answer, with a body or without, is kept by a cache, taken for another type, or loaded into another's page."""
+    open_school(db)
+    for method, url, payload, status in (
+        ("GET", "/students", None, 200),
+        ("HEAD", "/students/1/courses", None, 200),
+        ("POST", "/students", {"name": "Di"}, 201),
+        ("POST", "/enrollments", [{"student_id": 1, "course_id": 1}], 200),
+        ("DELETE", "/students/3", None, 204),
+        ("OPTIONS", "/students", None, 204),
+        ("GET", "/students/9", None, 404),
+        ("GET", "/nothing", None, 404),
+        ("PUT", "/students", None, 405),
+        ("GET", "/health/ready", None, 200),
+        ("GET", "/problems/busy", None, 200),
+    ):
+        answer = live.request(method, url, json=payload)
+        assert answer.status_code == status
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["cross-origin-resource-policy"] == "same-origin"
 
 
 # Methods
@@ -257,6 +306,12 @@ def test_what_is_no_id_is_not_found(school: TestClient, word: str) -> None:
             "/students/1/courses/1/2",
             "/courses/1/students/1",
             "/courses/1/waitlist/2",
+            "/students/1%2F2",
+            "/students/%2F1",
+            "/students/1%2F",
+            "/students/1%2F..%2F2",
+            "/students%2F",
+            "/%2Fstudents",
             "/enrollments/",
             "/events/1",
             "/health",

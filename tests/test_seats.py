@@ -377,6 +377,23 @@ def test_the_waitlist_in_pages(client: TestClient) -> None:
     assert refusal(client.get(f"{url}/waitlist?limit=0&after=1")) == (422, "invalid_query")
 
 
+def test_a_position_is_the_place_in_the_waitlist(db: pw.SqliteDatabase, client: TestClient) -> None:
+    """Wherever a student stands in a line, with whatever gaps, the schedule and the enrollment tell the place."""
+    add_course(client, 0, None, *range(1, 9))
+    add_course(client, 0, None, *range(8, 0, -1))
+    for gone in (2, 3, 7, 1):
+        for course in (1, 2):
+            lines = {line: client.get(f"/courses/{line}/waitlist").json() for line in (1, 2)}
+            for line, rows in lines.items():
+                assert [row["position"] for row in rows] == [*range(1, len(rows) + 1)]
+                for row in rows:
+                    alone = client.get(f"/students/{row['id']}/courses/{line}").json()
+                    schedule = client.get(f"/students/{row['id']}/courses").json()
+                    listed = next(each for each in schedule if each["id"] == line)
+                    assert alone["position"] == listed["position"] == row["position"]
+            drop(db, gone, course)
+
+
 def test_the_schedule_shows_both_states(client: TestClient) -> None:
     """A schedule lists what a student has and waits for, or with ?status= one of the two, in pages."""
     for course, (capacity, before) in enumerate([(2, [2]), (1, [2, 3]), (None, [4]), (0, [3]), (3, [2])], 1):

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from service.errors import (
 from service.storage import fetch
 from service.storage.sqlite import router, schema
 from service.storage.sqlite.connections import open_database
+from service.storage.sqlite.patience import MOST_READS
 from service.storage.sqlite.store import Store
 from service.students import StudentRecord, insert_student, list_students
 
@@ -375,6 +376,86 @@ async def test_a_read_gives_up_on_a_lock(path: Path) -> None:
         assert await store.read(list_students) == []
 
 
+async def test_reads_wait_for_a_lock_together(path: Path, request: pytest.FixtureRequest) -> None:
+    """However many reads find the file locked, each is refused after the busy timeout, counted from its arrival."""
+    store = open_store(path, busy_timeout=0.5)
+    request.addfinalizer(store.close)
+    with held(path, "PRAGMA locking_mode = EXCLUSIVE", "BEGIN EXCLUSIVE"):
+        began = time.monotonic()
+        refusals = await asyncio.gather(*(store.read(list_students) for _ in range(48)), return_exceptions=True)
+        assert 0.5 <= time.monotonic() - began < 0.9
+    assert {type(each) for each in refusals} == {Busy}
+    assert {str(each) for each in refusals} == {
+        "Another process holds the database. Nothing was read.",
+        "Other reads took all of 0.5 s. Nothing was read.",
+    }
+    assert await store.read(list_students) == []
+
+
+async def test_one_read_too_many_is_refused_at_once(store: Store, path: Path) -> None:
+    """As many reads as there is room for wait for a lock; the next one is refused, and those before it are served."""
+    for _ in range(2):
+        with held(path, "PRAGMA locking_mode = EXCLUSIVE", "BEGIN EXCLUSIVE"):
+            waiting = await submit(*(store.read(list_students) for _ in range(MOST_READS)))
+            with pytest.raises(Busy, match=f"{MOST_READS} reads are waiting already. Nothing was read"):
+                await asyncio.wait_for(store.read(list_students), 1)
+        assert await asyncio.gather(*waiting) == [[]] * MOST_READS
+        store.close()  # The other process can have the file to itself again.
+
+
+async def test_nothing_else_takes_the_threads_of_reads(store: Store, path: Path) -> None:
+    """A read that needs a thread finds one, although the program's other work keeps all threads of asyncio's pool."""
+    go_on = threading.Event()
+    others = await submit(*(asyncio.to_thread(go_on.wait, 10) for _ in range(64)))
+    with held(path, "PRAGMA locking_mode = EXCLUSIVE", "BEGIN EXCLUSIVE"):
+        (reading,) = await submit(store.read(list_students))
+    assert await asyncio.wait_for(reading, 3) == []
+    go_on.set()
+    await asyncio.gather(*others)
+
+
+@pytest.mark.parametrize("snapshot_per_turn", [False, True])
+async def test_a_long_read_is_run_again_beside_the_event_loop(
+    path: Path, request: pytest.FixtureRequest, *, snapshot_per_turn: bool
+) -> None:
+    """A read of many steps is broken off, and has its result from a thread; a page of rows is read at once."""
+    store = open_store(path, snapshot_per_turn=snapshot_per_turn)
+    request.addfinalizer(store.close)
+    runs: list[tuple[pw.Database, bool]] = []
+
+    def count(db: pw.Database, most: int) -> Any:
+        runs.append((db, threading.current_thread() is threading.main_thread()))
+        numbers = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT ?)"
+        return fetch(db, f"{numbers} SELECT count(*) FROM n", most)
+
+    for most in (1_000, 1_000_000, 1_000):
+        assert await store.read(count, most) == [(most,)]
+    assert [beside for _, beside in runs] == [True, True, False, True]
+    assert len({id(db) for db, in_turn in runs if in_turn}) == 1  # What was broken off did no harm to its connection.
+    for _ in range(200):  # Together they take as many steps as a long one; each is judged by itself.
+        await store.read(count, 1_000)
+    assert {beside for _, beside in runs[4:]} == {True}
+
+
+async def test_a_long_read_sees_one_state(store: Store, path: Path) -> None:
+    """In a thread, too, the statements of a read share a snapshot, whatever is written between them."""
+
+    def read(db: pw.Database) -> list[int]:
+        seen = []
+        for _ in range(2):
+            seen.append(len(list_students(db)))
+            fetch(
+                db,
+                "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 1000000) SELECT max(x) FROM n",
+            )
+            with closing(sqlite3.connect(path)) as other, other:
+                other.execute("INSERT INTO students (name) VALUES ('Ada')")
+        return seen
+
+    assert await store.read(read) == [0, 0]
+    assert len(await store.read(list_students)) == 2
+
+
 # The disk and the file
 
 
@@ -558,6 +639,55 @@ async def test_a_full_queue_refuses_at_once(path: Path) -> None:
         await asyncio.gather(*accepted)
         await store.write(insert_student, "e")
     assert names(path) == [*"abce"]
+
+
+async def test_single_writes_pass_work_alone(store: Store) -> None:
+    """A single write waits for one piece of work alone at most, however many are before it in the queue."""
+    done: list[str] = []
+
+    def note(_: pw.Database, what: str) -> None:
+        done.append(what)
+
+    async with stalled(store):
+        alone = await submit(*(store.write(note, f"alone {n}", alone=True) for n in range(3)))
+        single = await submit(*(store.write(note, f"single {n}") for n in range(2)))
+    await asyncio.gather(*alone, *single)
+    # The work that stalled was a group of single writes, so work alone has the next turn.
+    assert done == ["alone 0", "single 0", "single 1", "alone 1", "alone 2"]
+
+
+async def test_single_writes_that_never_end_leave_turns_to_work_alone(store: Store) -> None:
+    """Where the next single write is there before the last one is done, work alone is done all the same."""
+    loop, done = asyncio.get_running_loop(), list[int | None]()
+    later: list[Future[None]] = []
+
+    def single(_: pw.Database, n: int) -> None:
+        done.append(n)
+        if n < 9:
+            later.append(asyncio.run_coroutine_threadsafe(store.write(single, n + 1), loop))
+            time.sleep(0.05)  # Until the next one is in the queue.
+
+    def alone(_: pw.Database) -> None:
+        done.append(None)
+
+    (first,) = await submit(store.write(single, 0))
+    await asyncio.gather(first, *(store.write(alone, alone=True) for _ in range(3)))
+    assert done.count(None) == 3
+    assert len(done) < 10
+    for each in later:  # The list grows meanwhile.
+        await asyncio.wrap_future(each)
+    assert len(done) == 13
+
+
+async def test_a_full_queue_counts_work_alone(path: Path) -> None:
+    """Work alone takes a place in the queue as any other write."""
+    with closing(open_store(path, max_pending_writes=2)) as store:
+        async with stalled(store):
+            accepted = await submit(store.write(list_students, alone=True), store.write(list_students))
+            await asyncio.sleep(0)  # They are handed over at the end of a turn.
+            with pytest.raises(Busy, match="2 writes are waiting already"):
+                await store.write(list_students)
+        await asyncio.gather(*accepted)
 
 
 async def test_close_finishes_what_was_accepted(store: Store, path: Path) -> None:

@@ -16,7 +16,7 @@ from conftest import ROOT, Server
 from starlette.testclient import TestClient
 from stores import held, open_store, wal
 
-from service import Settings, create_app
+from service import Settings, create_app, migrate
 from service.errors import SetupError, StorageUnavailable
 from service.students import StudentRecord, insert_student, list_students
 
@@ -43,6 +43,44 @@ def start(path: Path, *, migrate: bool = False) -> str:
             return "" if client.get("/health/ready").status_code == 200 else "not ready"
     except SetupError as error:
         return str(error)
+
+
+def modes(folder: Path) -> dict[str, int]:
+    """Give the mode of each file in a folder."""
+    return {file.name: file.stat().st_mode & 0o777 for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o277])
+def test_a_new_database_is_its_owners_alone(tmp_path: Path, umask: int) -> None:
+    """Whatever the umask, a new file, its -wal and its -shm may be read and written by their owner, and nobody else."""
+    path = tmp_path / "school.db"
+    before = os.umask(umask)
+    try:
+        migrate(path)
+        assert modes(tmp_path) == {"school.db": 0o600}
+        with TestClient(create_app(Settings(database_url=str(path)))) as client:
+            assert client.post("/students", json={"name": "Ada"}).status_code == 201
+            assert modes(tmp_path) == {"school.db": 0o600, "school.db-wal": 0o600, "school.db-shm": 0o600}
+    finally:
+        os.umask(before)
+
+
+def test_a_new_database_is_its_owners_alone_behind_a_link(tmp_path: Path) -> None:
+    """The file that a symbolic link leads to, and that is to be made, is its owner's alone too."""
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link.db").symlink_to("far/school.db")
+    migrate(tmp_path / "link.db")
+    assert modes(tmp_path / "far") == {"school.db": 0o600}
+
+
+def test_a_file_that_is_there_keeps_its_mode(tmp_path: Path, empty_database: Path) -> None:
+    """Whoever has let others read the database goes on to, whether the file is empty or migrated already."""
+    for name, mode in ("empty.db", 0o640), ("full.db", 0o664):
+        path = tmp_path / name
+        path.write_bytes(b"" if name == "empty.db" else empty_database.read_bytes())
+        path.chmod(mode)
+        assert start(path, migrate=True) == ""
+        assert path.stat().st_mode & 0o777 == mode
 
 
 @contextmanager

@@ -7,10 +7,12 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from service.enrollments import EnrollmentRecord, Result
-from service.errors import BulkRefused, Edge, FeedRewound, Headers, Invalid, InvalidPayload, ServiceError
+from service.errors import BulkRefused, FeedRewound, Invalid, InvalidPayload, ServiceError
 from service.http import body
 from service.http.calls import Call
+from service.http.edge import Edge, Headers
 from service.http.problems import PROBLEMS
+from service.storage.event_loop import in_pieces
 
 T = TypeVar("T")
 
@@ -21,6 +23,14 @@ IDS = ("student_id", "course_id")
 """The fields of a refusal that become extension members of its problem (RFC 9457, section 3.2)."""
 _JSON = (b"content-type", body.JSON)
 _PROBLEM_JSON = (b"content-type", b"application/problem+json")
+ALWAYS: Headers = (
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+"""The headers that every answer has. No cache keeps an answer, because nearly all of them have names or ids of people,
+and an old answer about the health of the service would be a wrong one. No browser guesses another type, and none loads
+an answer into a page of another site."""
 
 # msgspec calls the hook for a `Garbled`, a text in the database that is not UTF-8: it is sent as it is shown to people.
 _encode = msgspec.json.Encoder(enc_hook=str.__str__).encode
@@ -35,7 +45,7 @@ class Answer(msgspec.Struct, frozen=True):
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
         """Send the answer, to a HEAD request without the body."""
-        headers = [*self.headers]  # A new list, because a middleware of the host program may append to it.
+        headers = [*self.headers, *ALWAYS]  # A new list, because a middleware of the host program may append to it.
         if self.status != NO_CONTENT:
             headers.append((b"content-length", b"%d" % len(self.body)))
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
@@ -120,16 +130,17 @@ def page(call: Call, rows: Sequence[T], limit: int, cursor: Callable[[T], str]) 
     return Page(200, _encode(rows[:limit]), (_JSON, link))
 
 
-def bulk_results(call: Call, results: Sequence[Result]) -> Ok[BulkResults]:
+async def bulk_results(call: Call, results: Sequence[Result]) -> Ok[BulkResults]:
     """Answer to a bulk with one result for each row, and the totals."""
-    rows = [
-        BulkRow(PROBLEMS[result.code].status, problem=_problem(call, result))
-        if isinstance(result, ServiceError)
-        else BulkRow(Created.STATUS, enrollment=result)
-        for result in results
-    ]
+    rows: list[Any] = await in_pieces(msgspec.Raw(_encode(_bulk_row(call, result))) for result in results)
     statuses = [getattr(result, "status", "refused") for result in results]
     return ok(BulkResults(rows, Totals(*(statuses.count(status) for status in Totals.__struct_fields__))))
+
+
+def _bulk_row(call: Call, result: Result) -> BulkRow:
+    if isinstance(result, ServiceError):
+        return BulkRow(PROBLEMS[result.code].status, problem=_problem(call, result))
+    return BulkRow(Created.STATUS, enrollment=result)
 
 
 def problem(call: Call, refusal: ServiceError) -> Answer:

@@ -17,13 +17,13 @@ from service.errors import (
     CourseNotFound,
     EnrollmentNotFound,
     FeedRewound,
-    NothingThere,
     StorageUnavailable,
     StudentHasEnrollments,
     StudentNotFound,
     WaitlistCapacityBelowWaitlisted,
 )
 from service.http import handlers
+from service.http.edge import NothingThere
 from service.http.operations import Operation, operation
 
 # The paths that clients ask for most come first, because Starlette's router tries one path after the other.

@@ -1,7 +1,7 @@
 """Read one request: the words of its path, its query string and its body, in the types that a handler wants."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, quote, urlencode
 
@@ -12,14 +12,16 @@ from service.enrollments import Row
 from service.errors import InvalidPayload, InvalidQuery, ServiceError
 from service.fields import MAX_ID, Id
 from service.http import body
-from service.http.payloads import BulkRow, P, Q, read_payload, read_query, write_cursor
+from service.http.payloads import MAX_FAULTS, BulkRow, P, Q, read_payload, read_query, write_cursor
 from service.storage import Store
-from service.storage.event_loop import in_thread
+from service.storage.event_loop import in_pieces
 
 MAX_BODY = 2**20
 """The most bytes that the body of a request may have."""
 MAX_BULK_BODY = 2**22
 """The most bytes that the body of a bulk, POST /enrollments, may have."""
+MAX_BULK_FAULTS = 1_000
+"""The most faults that the answer to a bulk lists, over all of its rows."""
 TYPES = (body.JSON,)
 PATCH_TYPES = (body.JSON, body.MERGE_PATCH)
 BULK_TYPES = (body.JSON, body.NDJSON)
@@ -81,12 +83,17 @@ class Call:
     async def rows(self) -> Rows:
         """Read the body, a JSON array or NDJSON (a JSON value on each line), as rows. Raises as `payload` does."""
         media_type, content = await body.read(self._scope, self._receive, BULK_TYPES, MAX_BULK_BODY)
-        return await in_thread(_rows, content, ndjson=media_type == body.NDJSON)
+        values = body.lines(content) if media_type == body.NDJSON else body.elements(content)
+        return Rows(await in_pieces(_rows(values)))
 
     def url(self, path: str) -> str:
         """Give the path by which a client reaches a path of this application, wherever the application is mounted."""
         root = self._scope.get("root_path")
-        return quote(root) + path if root else path
+        if not root:
+            return path
+        url = quote(root) + path
+        # A URL that begins with two slashes leads to another host; with the second one escaped, the URL is a path.
+        return f"/%2F{url[2:]}" if url.startswith("//") else url
 
     def cursor(self, row_id: int, name: str | bytes = "") -> str:
         """Give the cursor that stands for a row of the requested list: the next page begins after that row."""
@@ -107,18 +114,24 @@ class Call:
         return path.removeprefix(self._scope.get("root_path", ""))
 
 
-def _rows(content: bytes, *, ndjson: bool) -> Rows:
-    values = content.splitlines() if ndjson else body.decode(content)
-    if not isinstance(values, list):
-        raise InvalidPayload([("#", "must be a JSON array of rows")])
-    lines = [value for value in values if value != b""]
-    bulk.check_size(len(lines))
-    return Rows(map(_row, lines))
+def _rows(values: Iterable[object]) -> Iterator[Row]:
+    """Read rows; those that are refused for the same reason share one refusal.
+
+    Python's garbage collector looks at all objects at once: so many refusals would hold up every other request.
+    """
+    refusals: dict[str, ServiceError] = {}
+    room = MAX_BULK_FAULTS
+    for count, value in enumerate(values, 1):
+        bulk.check_size(count)
+        row = _row(value, min(room, MAX_FAULTS))
+        if isinstance(row, InvalidPayload):
+            room -= len(row.faults)
+        yield refusals.setdefault(repr(row), row) if isinstance(row, ServiceError) else row
 
 
-def _row(line: object) -> Row:
+def _row(value: object, most_faults: int) -> Row:
     try:
-        row = read_payload(BulkRow, body.decode(line) if isinstance(line, bytes) else line)
+        row = read_payload(BulkRow, body.decode(value) if isinstance(value, bytes) else value, most_faults)
     except ServiceError as error:
-        return error
+        return bulk.bare(error)
     return row.student_id, row.course_id

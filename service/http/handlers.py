@@ -1,12 +1,10 @@
 """The handlers: each asks a rule for what one operation is about, and answers."""
 
-import asyncio
 from collections.abc import Callable
 
 from service import bulk, courses, enrollments, events, students
 from service.courses import CourseRecord
 from service.enrollments import EnrollmentRecord, RosterRow, ScheduleRow
-from service.errors import NothingThere
 from service.events import EventRecord
 from service.fields import Id
 from service.http.answers import (
@@ -23,6 +21,7 @@ from service.http.answers import (
     page,
 )
 from service.http.calls import Call, Rows
+from service.http.edge import NothingThere
 from service.http.payloads import (
     BulkQuery,
     CourseChanges,
@@ -155,7 +154,7 @@ async def show_events(call: Call, query: EventQuery) -> Page[EventRecord]:
 async def enroll_many(call: Call, query: BulkQuery, rows: Rows) -> Ok[BulkResults]:
     """Enroll many students in many courses; each row is answered as it would be alone."""
     results = await bulk.enroll_rows(call.store, rows, atomic=query.atomic, dry_run=query.dry_run)
-    return await asyncio.to_thread(bulk_results, call, results)
+    return await bulk_results(call, results)
 
 
 async def show_live(_: Call) -> Ok[Health]:

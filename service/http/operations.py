@@ -15,16 +15,13 @@ from service.errors import (
     Failed,
     InvalidPayload,
     InvalidQuery,
-    MalformedJson,
-    MethodNotAllowed,
-    PayloadTooLarge,
     ServiceError,
     StorageUnavailable,
-    UnsupportedMediaType,
 )
 from service.fields import Id
 from service.http.answers import Answer, NoContent, no_content, problem
 from service.http.calls import PATCH_TYPES, Call, Rows
+from service.http.edge import MalformedJson, MethodNotAllowed, PayloadTooLarge, UnsupportedMediaType
 from service.http.payloads import NoQuery, Payload, Query
 from service.storage import Store
 

@@ -7,7 +7,8 @@ all its faults were found, so that a client learns of all of them at once.
 import hashlib
 import re
 from base64 import b64decode, urlsafe_b64encode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
+from heapq import nsmallest
 from typing import Annotated, Any, TypeVar, get_args
 
 import attrs
@@ -19,6 +20,8 @@ from service.fields import MAX_ID, UNKNOWN, Capacity, Field, Id, Level, Name, Pr
 from service.storage.texts import readable, stored
 
 MAX_LIMIT = 1000
+MAX_FAULTS = 20
+"""The most faults of one payload or one query that an answer lists: each unknown key of a large body is a fault."""
 ABSENT: Any = msgspec.UNSET
 _OTHER_LIST = "is not a cursor of this list"
 _CURSOR = re.compile(rb"(.{8})(-?[0-9]{1,19})([ =])(.*)", re.DOTALL)
@@ -173,21 +176,25 @@ class CourseQuery(StudentQuery):
     level: Level | None = None
 
 
-def read_payload(cls: type[P], value: object) -> P:
-    """Make a payload of a decoded JSON value. Raises InvalidPayload with a pointer to each fault."""
+def read_payload(cls: type[P], value: object, most_faults: int = MAX_FAULTS) -> P:
+    """Make a payload of a decoded JSON value.
+
+    Raises InvalidPayload with a pointer to each fault, but to no more than `most_faults`.
+    """
     if not isinstance(value, dict):
-        raise InvalidPayload([("#", "must be a JSON object")])
+        raise InvalidPayload([("#", "must be a JSON object")][:most_faults], max(0, 1 - most_faults))
     try:
         return _payloads.structure(value, cls)
     except ClassValidationError as error:
-        raise InvalidPayload([(pointer(where), what) for where, what in _faults(error)]) from None
+        faults, left_out = _faults(error, most_faults)
+        raise InvalidPayload([(pointer(where), what) for where, what in faults], left_out) from None
 
 
 def read_query(cls: type[Q], values: Mapping[str, list[str]], of: str = "") -> Q:
     """Make a query of its decoded values, each parameter's values in a list.
 
     `of` names the requested list: a cursor of another list is refused. Raises InvalidQuery with the parameter of each
-    fault.
+    fault, but of no more than MAX_FAULTS.
     """
     asked: Mapping[str, Any] = values
     if issubclass(cls, PageQuery) and "after" in values:
@@ -195,7 +202,7 @@ def read_query(cls: type[Q], values: Mapping[str, list[str]], of: str = "") -> Q
     try:
         return _queries.structure(asked, cls)
     except ClassValidationError as error:
-        raise InvalidQuery(list(_faults(error))) from None
+        raise InvalidQuery(*_faults(error, MAX_FAULTS)) from None
 
 
 def given(changes: Any) -> dict[str, Any]:
@@ -216,13 +223,19 @@ def _digest(of: str) -> bytes:
     return hashlib.blake2b(of.encode(errors="surrogatepass"), digest_size=8).digest()
 
 
-def _faults(error: ClassValidationError) -> Iterator[tuple[str, str]]:
+def _faults(error: ClassValidationError, most: int) -> tuple[list[tuple[str, str]], int]:
+    """Give the first faults, at most `most`, and how many more there are."""
+    faults: list[tuple[str, str]] = []
+    unknown: Collection[str] = ()
     for fault in error.exceptions:
         if isinstance(fault, ForbiddenExtraKeysError):
-            yield from ((name, UNKNOWN) for name in sorted(fault.extra_fields))
+            unknown = fault.extra_fields
         else:
             where = next(note.name for note in fault.__notes__ if hasattr(note, "name"))
-            yield where, "is required" if isinstance(fault, KeyError) else str(fault)
+            faults.append((where, "is required" if isinstance(fault, KeyError) else str(fault)))
+    count = len(faults) + len(unknown)
+    faults += ((name, UNKNOWN) for name in nsmallest(most, unknown))
+    return faults[:most], max(0, count - most)
 
 
 def _from_json(kind: Any) -> Callable[[Any, Any], Any]:

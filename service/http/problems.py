@@ -35,10 +35,36 @@ class Explanation(msgspec.Struct, frozen=True):
 
 
 PROBLEMS = {
+    "bad_request": Problem(
+        400,
+        "The request is not HTTP/1.1",
+        "Send a request as RFC 9112 has it, with one Host, at most one Content-Type, and one length.",
+    ),
+    "request_timeout": Problem(
+        408,
+        "The request did not come in time",
+        "Send the whole head within HEAD_TIMEOUT seconds, and the body without a pause of BODY_TIMEOUT seconds.",
+    ),
+    "uri_too_long": Problem(
+        414,
+        "The target is too long",
+        "Send a path and a query of at most 65,536 bytes.",
+    ),
+    "headers_too_large": Problem(
+        431,
+        "The header fields are too large",
+        "Send at most 100 header fields and trailers, of at most 65,536 bytes.",
+    ),
     "malformed_json": Problem(
         400,
         "The body is not JSON",
         "Send one JSON value in UTF-8, as RFC 8259 has it. NaN and Infinity are not JSON.",
+    ),
+    "foreign_origin": Problem(
+        403,
+        "A page of another site may not write",
+        "A browser sent the request for a page of another site, or of a file. If the page is the service's own and a "
+        "proxy changes the Host, whoever runs the service sets PUBLIC_URL. Programs send no Origin.",
     ),
     "not_found": Problem(
         404,
@@ -134,15 +160,21 @@ PROBLEMS = {
         "Send Content-Type: application/json, in UTF-8 and without Content-Encoding. PATCH takes "
         "application/merge-patch+json too, POST /enrollments application/x-ndjson.",
     ),
+    "misdirected_request": Problem(
+        421,
+        "The service does not answer to this host",
+        "Send a Host that names the service. Whoever runs the service lists its names in ALLOWED_HOSTS; IP addresses "
+        "and localhost are always answered.",
+    ),
     "invalid_payload": Problem(
         422,
         "The payload breaks its rules",
-        "`errors` lists every fault; `pointer` (RFC 6901) says where in the body it is.",
+        "`errors` lists the faults, at most 20; `pointer` (RFC 6901) says where in the body each is.",
     ),
     "invalid_query": Problem(
         422,
         "The query breaks its rules",
-        "`errors` lists every fault and the `parameter` that has it. Take `after` only from "
+        "`errors` lists the faults, at most 20, and the `parameter` that has each. Take `after` only from "
         "the Link header of the page before it, with the same filters; in GET /events it is the last id seen.",
     ),
     "internal_error": Problem(

@@ -22,6 +22,19 @@ class Database(pw.SqliteDatabase):
     violated: ServiceError | None = None
     """The refusal of a constraint that SQLite checks at COMMIT; nothing of the transaction is kept then."""
 
+    ticks = 0
+    """How often TICK steps of SQLite have passed since the read began. SQLite counts a statement's steps on from its
+    last run, so the first tick may come early."""
+
+    def limit_reads(self) -> None:
+        """Break off each read of this connection at its second tick, with the error SQLITE_INTERRUPT."""
+        self.connect(reuse_if_open=True)
+        self.connection().set_progress_handler(self._tick, TICK)
+
+    def _tick(self) -> bool:
+        self.ticks += 1
+        return self.ticks > 1
+
     def commit(self) -> None:
         """Commit the transaction."""
         self.committing = True
@@ -40,6 +53,9 @@ class Database(pw.SqliteDatabase):
         return opened
 
 
+TICK = 100_000
+"""How many steps (instructions of SQLite's virtual machine) are one tick: 2 to 5 ms. A page of 1,000 rows takes fewer,
+and to count 25,000 students in line takes as many."""
 CHECKPOINT = 8000
 """How many pages the -wal has when a commit copies them to the database. It is eight times SQLite's default: 16 MB of
 the service's small pages. A quarter more enrollments a second, because a page that many of them change is copied less
@@ -66,10 +82,13 @@ def open_database(
 ) -> Database:
     """Make a Peewee database on a file; it connects at its first use.
 
-    `busy_timeout` is how many seconds a statement waits for another connection's lock. Without `create`, a missing file
-    is an error and never an empty new one. With `thread_safe` every thread has its own connection; without, there is
-    one connection, which one thread at a time may use. `pragmas` come before those in PRAGMAS and replace them.
+    `busy_timeout` is how many seconds a statement waits for another connection's lock. With `create`, a missing file is
+    made, for its owner alone; without, a missing file is an error and never an empty new one. With `thread_safe` every
+    thread has its own connection; without, there is one connection, which one thread at a time may use. `pragmas` come
+    before those in PRAGMAS and replace them.
     """
+    if create:
+        _make(path)
     return Database(
         f"{path.as_uri()}?mode={'rwc' if create else 'rw'}",
         uri=True,
@@ -79,6 +98,17 @@ def open_database(
         # The caller's come first: SQLite heeds locking_mode and page_size only before it has read the file.
         pragmas=pragmas | PRAGMAS | pragmas,
     )
+
+
+def _make(path: Path) -> None:
+    """Make an empty file that only its owner may read and write; a file that is there keeps its mode.
+
+    SQLite takes an empty file for a new database, and gives the -wal and the -shm the mode of the database file.
+    """
+    file = path.resolve()  # A symbolic link may lead to a file that is to be made.
+    with suppress(OSError):  # Where the file is there, or cannot be made, SQLite opens it or raises the error.
+        file.touch(0o600, exist_ok=False)
+        file.chmod(0o600)  # The umask may have taken from the mode what the owner needs.
 
 
 def enter_wal(db: pw.SqliteDatabase) -> None:

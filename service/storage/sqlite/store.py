@@ -1,9 +1,10 @@
 """Run rules on the database for async callers: reads on the event loop itself, writes in groups on one thread.
 
 A rule is a function `rule(db, *args)`. A rule that reads fetches a few indexed rows, which takes less time than handing
-the read to another thread would. A rule that writes waits for the writer thread. That thread takes all writes that are
-waiting, runs them in one transaction and commits once. So one sync to the disk serves many callers, and no caller is
-told of success before its write is on the disk.
+the read to another thread would. A read that turns out to be long is broken off, and run again in a thread. A rule that
+writes waits for the writer thread. That thread takes all writes that are waiting, runs them in one transaction and
+commits once. So one sync to the disk serves many callers, and no caller is told of success before its write is on the
+disk.
 """
 
 import asyncio
@@ -21,13 +22,14 @@ import peewee as pw
 
 from service.errors import ServiceError, SetupError, StorageUnavailable
 from service.storage import fetch
-from service.storage.event_loop import in_thread, running_loop
+from service.storage.event_loop import running_loop
 from service.storage.sqlite.connections import Database
 from service.storage.sqlite.file import File, check_writable
 from service.storage.sqlite.fork import pause_at_forks
+from service.storage.sqlite.patience import Patience
 from service.storage.sqlite.schema import Schema
 from service.storage.sqlite.urls import database_path
-from service.storage.sqlite.violations import is_locked, unavailable
+from service.storage.sqlite.violations import is_interrupted, is_locked, unavailable
 from service.storage.sqlite.writer import Job, Writer, settle
 
 T = TypeVar("T")
@@ -72,6 +74,7 @@ class Store:
         self._busy_timeout = busy_timeout
         self._snapshot_per_turn = snapshot_per_turn
         self._file = File(self._path)
+        self._patience = Patience(busy_timeout)
         self._idle_readers: deque[Database] = deque()
         self._reading: dict[object, Database | None] = {}
         """The readers that a fork waits for: each event loop with the connection of its turn, and other connections."""
@@ -105,18 +108,21 @@ class Store:
         """
         loop = running_loop()
         try:
-            return rule(self._reading.get(loop) or self._begin_turn(loop), *args)
+            db = self._reading.get(loop) or self._begin_turn(loop)
+            db.ticks = 0
+            return rule(db, *args)
         except (pw.DatabaseError, sqlite3.Error, OSError) as error:
-            if db := self._reading.get(loop):
-                db.close()
-            self._reading.pop(loop, None)
-            if not is_locked(error):
-                raise unavailable(error, "Nothing was read.") from error
+            if not is_interrupted(error):
+                if broken := self._reading.get(loop):
+                    broken.close()
+                self._reading.pop(loop, None)
+                if not is_locked(error):
+                    raise unavailable(error, "Nothing was read.") from error
         finally:
             if not self._snapshot_per_turn:
                 self._end_turn(loop)
-        # Another program holds an exclusive lock. To wait for it on the event loop would stop every other request.
-        return await in_thread(self._read_patiently, rule, *args)
+        # The read takes long, or another program holds an exclusive lock: every other request would wait meanwhile.
+        return await self._patience.run(lambda seconds: self._read_patiently(seconds, rule, *args))
 
     def _begin_turn(self, loop: asyncio.AbstractEventLoop) -> Database:
         self._reading[loop] = None  # A fork waits for each event loop and connection that is a key of `_reading`.
@@ -127,6 +133,8 @@ class Store:
             db = self._idle_readers.pop()
         except IndexError:
             db = self._file.open(0, cache_size=READER_CACHE)
+            self._reading[loop] = db
+            db.limit_reads()
         self._reading[loop] = db
         db.begin()
         if self._snapshot_per_turn:
@@ -139,11 +147,12 @@ class Store:
             self._idle_readers.append(db)
         self._reading.pop(loop, None)
 
-    def _read_patiently(self, rule: Callable[..., T], *args: Any) -> T:
-        db = self._file.open(self._busy_timeout)
+    def _read_patiently(self, seconds: float, rule: Callable[..., T], *args: Any) -> T:
+        db = self._file.open(seconds, cache_size=READER_CACHE)
         self._wait(db)
         try:
             self._file.verify()
+            db.begin()
             return rule(db, *args)
         except (pw.DatabaseError, sqlite3.Error, OSError) as error:
             raise unavailable(error, "Nothing was read.") from error
@@ -257,6 +266,7 @@ class Store:
             # reference to it.
             self._left_behind, self._reading = self._reading, {}
             self._writing.clear()
+            self._patience.forget()
         self._file.resume()
         self._writer.resume()
         self._paused = False

@@ -19,10 +19,20 @@ logger = logging.getLogger(__name__)
 
 def is_locked(error: BaseException) -> bool:
     """Tell whether a database error means that another connection holds a lock."""
+    return _code(error) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def is_interrupted(error: BaseException) -> bool:
+    """Tell whether a database error means that the statement was broken off because it took too many steps."""
+    return _code(error) == sqlite3.SQLITE_INTERRUPT
+
+
+def _code(error: BaseException) -> int:
     cause: Any = newest(error)
     while hasattr(cause, "orig"):  # Peewee wraps an error of the driver `sqlite3`, at times twice.
         cause = cause.orig
-    return getattr(cause, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    code: int = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+    return code
 
 
 def newest(error: BaseException) -> BaseException:

@@ -8,7 +8,7 @@ import math
 import sqlite3
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from itertools import groupby
@@ -78,6 +78,10 @@ class Writer:
         self._max_pending = max_pending
         self._verify_schema = verify_schema
         self._pending: list[Job] = []
+        self._alone: deque[Job] = deque()
+        """The jobs that wait and are `alone`: a bulk's slices, and bulks that are one transaction."""
+        self._alone_next = False
+        """Whether the last group was none of those jobs, so that the first of them has its turn."""
         self._look_at = math.inf
         """When to look at the size of the -wal, by the monotonic clock."""
         self._changed = threading.Condition()
@@ -88,12 +92,13 @@ class Writer:
         """Queue the jobs that there is room for; give the others back, each with its error set."""
         failure = None
         with self._changed:
-            room = max(0, self._max_pending - len(self._pending))
+            room = max(0, self._max_pending - len(self._pending) - len(self._alone))
             try:
                 self._start()
             except RuntimeError as error:
                 room, failure = 0, error
-            self._pending += jobs[:room]
+            for job in jobs[:room]:
+                (self._alone if job.alone else self._pending).append(job)
             self._changed.notify()
         for job in jobs[room:]:
             job.error = failure or Busy(f"{self._max_pending} writes are waiting already. {_NOTHING}")
@@ -153,15 +158,19 @@ class Writer:
     def _next_group(self) -> list[Job] | None:
         """Wait for jobs, and take those that may share a transaction.
 
+        A job that is `alone` is a group by itself. Such jobs take turns with groups of the others, so a single write
+        waits for one of them at most, however many there are, and neither kind waits for ever.
+
         Gives an empty list when it is time to look at the size of the -wal, and None when the writer is closed.
         """
         with self._changed:
             idle = None if self._look_at == math.inf else max(0.0, self._look_at - time.monotonic())
-            if not self._changed.wait_for(lambda: self._pending or self._closing, idle):
+            if not self._changed.wait_for(lambda: self._pending or self._alone or self._closing, idle):
                 return []
-            # A job that is `alone` is a group by itself, so the group ends before the first such job, or is that job.
-            end = next((at for at, job in enumerate(self._pending) if job.alone), len(self._pending)) or 1
-            group, self._pending = self._pending[:end], self._pending[end:]
+            if self._alone and (self._alone_next or not self._pending):
+                group, self._alone_next = [self._alone.popleft()], False
+            else:
+                group, self._pending, self._alone_next = self._pending, [], True
             if not group:
                 self._db.close()
                 self._file.close()

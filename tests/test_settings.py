@@ -213,7 +213,14 @@ def test_no_database_path(here: Path, url: str, reason: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "start", [migrate, status, connect, rollback, lambda url: create_app(Settings(database_url=url))]
+    "start",
+    [
+        migrate,
+        status,
+        rollback,
+        lambda url: connect(url).close(),
+        lambda url: create_app(Settings(database_url=url)),
+    ],
 )
 def test_a_folder_that_is_missing(here: Path, start: Callable[[str], object]) -> None:
     """Whatever is to be done, the folder is named with the command that makes it, and nothing is made."""

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from starlette.types import ASGIApp, Message
 
+from service.http.answers import ALWAYS
 from service.http.connections import Connections
 
 STATUS_LINES = {status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
@@ -99,7 +100,8 @@ class Exchange:
         elif not self.gone:
             self.keep_alive = False
             body = b"" if self.scope["method"] == "HEAD" else FAILED
-            self._write(500, [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(FAILED))], body)
+            size = (b"content-length", b"%d" % len(FAILED))
+            self._write(500, [(b"content-type", b"text/plain"), size, *ALWAYS], body)
         self._end()
 
     async def receive(self) -> Message:
@@ -135,7 +137,7 @@ class Exchange:
         if not self.started and not more:
             self._write(self._start["status"], self._start.get("headers", ()), body)
         else:
-            self._write_part(body, more=more)
+            self._write_part(self._start, body, more=more)
         if not more:
             self._end()
 
@@ -145,12 +147,11 @@ class Exchange:
         data = written(status, (*self._peer.fields, *headers), body, close=not self.keep_alive)
         self._peer.hub.send(self._peer.transport, data)
 
-    def _write_part(self, body: bytes, *, more: bool) -> None:
-        assert self._start is not None  # noqa: S101 - `send` has seen to it.
+    def _write_part(self, start: Message, body: bytes, *, more: bool) -> None:
         data = b""
         if not self.started:
             self.started = True
-            status, headers = self._start["status"], [*self._start.get("headers", ())]
+            status, headers = start["status"], [*start.get("headers", ())]
             sized = any(name.lower() == b"content-length" for name, _ in headers) or status in NO_BODY
             if not sized and self.scope["http_version"] == "1.1":
                 self._chunked = self.scope["method"] != "HEAD"

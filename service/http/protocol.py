@@ -115,9 +115,10 @@ class Protocol(asyncio.Protocol):
         except Refused as refused:
             self._refuse(refused.args[0])
             return
-        if self.hub.held > self.hub.settings.max_held_bytes:
-            self._refuse(Busy("The bodies of other requests take all the memory that there is for them now."))
-        elif (body := self._reading) is not None:
+        if (body := self._reading) is not None:
+            if self.hub.held > self.hub.settings.max_held_bytes:
+                self._refuse(Busy("The bodies of other requests take all the memory that there is for them now."))
+                return
             now, allowed = self.hub.now, self.hub.settings.body_timeout
             self._deadline = min(now + allowed, self._body_began + allowed + body.received / LEAST_RATE)
         elif not self._parser.in_head:

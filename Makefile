@@ -43,7 +43,7 @@ coverage: $(TEST_READY) ## Run all the tests; every line and branch of service m
 
 check: lint typecheck coverage ## All that CI checks
 
-lock: ## Pin requirements.txt and tests/requirements.txt anew, from the ranges in pyproject.toml
+lock: ## Pin every requirements.txt anew, with hashes, from the ranges in pyproject.toml
 	$(PYTHON) -m venv --clear .venv-lock
 	.venv-lock/bin/pip install --quiet --disable-pip-version-check pip-tools
 	.venv-lock/bin/pip-compile $(LOCK) --output-file requirements.txt pyproject.toml
@@ -51,7 +51,8 @@ lock: ## Pin requirements.txt and tests/requirements.txt anew, from the ranges i
 		--output-file tests/requirements.txt pyproject.toml
 	.venv-lock/bin/pip-compile $(LOCK) --output-file tests/bench/requirements.txt tests/bench/requirements.in
 	rm -rf .venv-lock
-LOCK := --quiet --upgrade --strip-extras --no-annotate --no-header \
+# With hashes, pip before 23.3 wants the extras of a package named where the package is pinned.
+LOCK := --quiet --upgrade --generate-hashes --no-strip-extras --no-annotate --no-header \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options
 
 bench: .venv-bench/made-$(VERSION) ## Measure against others, in half an hour; in a minute with make bench QUICK=1

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from conftest import ROOT, Server
+from test_docs import OPERATING, blocks
 
 RUNNING = ["run", "migrate", "migration", "rollback", "schema"]
 TESTING = ["test", "lint", "typecheck", "coverage", "check"]
@@ -98,8 +99,9 @@ def test_wheel(wheel: Path, tmp_path: Path) -> None:
     run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "empty", cwd=tmp_path)
     python = tmp_path / "empty" / "bin" / "python"
     pip = (sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check")
-    install = ("install", "--no-compile", "--quiet", "--constraint", ROOT / "requirements.txt")
-    run(*pip, *install, wheel, cwd=tmp_path)
+    # Without the hashes, which pip would want for the wheel too.
+    (tmp_path / "versions.txt").write_text("\n".join(pin.partition("\n")[0].rstrip("\\") for pin in pins(ROOT)))
+    run(*pip, "install", "--no-compile", "--quiet", "--constraint", "versions.txt", wheel, cwd=tmp_path)
     host = tmp_path / "host"
     (host / "migrations").mkdir(parents=True)
     (host / "migrations" / "001_host.py").write_text("Another program's migrations are none of ours.")
@@ -129,6 +131,38 @@ def metadata(wheel: Path) -> str:
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         return archive.read(name).decode()
+
+
+def pins(folder: Path) -> list[str]:
+    """Give each package in a folder's requirements.txt, with its version, its marker and its hashes."""
+    text = re.sub("^#.*", "", (folder / "requirements.txt").read_text(), flags=re.MULTILINE)
+    return re.split(r"(?<!\\)\n", text.strip())
+
+
+@pytest.mark.parametrize("folder", [".", "tests", "tests/bench"])
+def test_every_pin_has_its_hashes(folder: str) -> None:
+    """What is installed for running, testing and measuring is named by its version, and each of its files by a hash."""
+    exact = re.compile(r"[\w.-]+(\[[\w,]+\])?==[\w.]+( ; \S+ \S+ \S+)?( \\\n    --hash=sha256:[0-9a-f]{64})+")
+    assert [pin for pin in pins(ROOT / folder) if pin and not exact.fullmatch(pin)] == []
+
+
+def test_it_is_installed_as_shown(tree: Path, tmp_path: Path) -> None:
+    """The commands for a server refuse a package with another hash, and install a service that migrates and serves."""
+    commands, *_ = blocks("sh", OPERATING.section("systemd"))
+    commands = commands.replace("/opt", str(tmp_path)).replace("python3", sys.executable)
+    make, first, second = commands.splitlines()
+    run("sh", "-c", make, cwd=tree)
+    requirements = tree / "requirements.txt"
+    right = requirements.read_text()
+    requirements.write_text(re.sub(r"(?<=sha256:)\w", lambda digit: f"{int(digit[0], 16) ^ 1:x}", right))
+    with pytest.raises(AssertionError, match="THESE PACKAGES DO NOT MATCH THE HASHES"):
+        run("sh", "-c", first, cwd=tree)
+    requirements.write_text(right)
+    for command in (first, second):
+        run("sh", "-c", command, cwd=tree)
+    python = tmp_path / "enrollment" / "bin" / "python"
+    assert run(python, "-m", "pip", "check", cwd=tmp_path) == "No broken requirements found.\n"
+    assert serve(python, "-m", "service", "serve", "--migrate", "--port", "0", cwd=tmp_path) == []
 
 
 def test_make_help(tree: Path) -> None:

@@ -1,6 +1,8 @@
 """Bodies and queries that break a rule are refused, with every fault, and nothing of them is kept."""
 
+import json
 import socket
+import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +20,10 @@ from starlette.testclient import TestClient
 from service import Settings, create_app
 from service.courses import insert_course
 from service.enrollments import enroll
+from service.errors import InvalidPayload
+from service.fields import UNKNOWN
+from service.http.body import decode
+from service.http.payloads import BulkRow, read_payload
 from service.students import insert_student
 
 
@@ -88,6 +94,21 @@ def test_every_fault_of_a_payload_is_told(client: TestClient) -> None:
     assert faults(answer) == sorted(f"#/{pointer}" for pointer in [*unknown.values(), *known])
     assert answer.json()["detail"] == "The payload has 12 faults."
     assert faults(client.post("/students", **body({"name": "Ada", "\ud800": 1}))) == ["#/%3F"]
+
+
+def test_unknown_fields_are_counted_and_not_looked_at() -> None:
+    """To refuse a row of 300,000 unknown fields takes next to no time once it is decoded, and no fault is forgotten."""
+    content = json.dumps({"course_id": 0, **{f"key {n}": n for n in range(300_000)}}).encode()
+    began = time.perf_counter()
+    row = decode(content)
+    decoded = time.perf_counter()
+    with pytest.raises(InvalidPayload) as refusal:
+        read_payload(BulkRow, row)
+    assert time.perf_counter() - decoded < (decoded - began) / 10
+    missing, wrong, *unknown = refusal.value.faults
+    assert (missing, wrong[0]) == (("#/student_id", "is required"), "#/course_id")
+    assert unknown == [(f"#/key%20{n}", UNKNOWN) for n in range(18)]
+    assert refusal.value.left_out == 300_002 - 20
 
 
 def taken(method: str, url: str) -> list[str]:

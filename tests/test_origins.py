@@ -232,6 +232,27 @@ def test_serve_looks_at_host_and_origin(serve: Callable[..., Server]) -> None:
         assert len(client.get("/students").json()) == 3
 
 
+def test_a_target_that_is_a_whole_url(serve: Callable[..., Server]) -> None:
+    """The host of the target counts, and not the header Host: for who is answered, and for which page may write."""
+    url = httpx2.URL(serve().url)
+    page = "Origin: http://localhost:80\r\n"
+    for request, host, header, code in (
+        ("GET http://localhost/students", "evil.example", "", ""),
+        ("GET http://[::1]:8000/students?limit=1", "evil.example", "", ""),
+        ("GET http://evil.example/students", "localhost", "", "misdirected_request"),
+        ("GET http://evil.example", "localhost", "", "misdirected_request"),
+        ("GET http://evil.example?a=http://localhost/", "localhost", "", "misdirected_request"),
+        ("GET http://localhost@evil.example/students", "localhost", "", "misdirected_request"),
+        ("GET http://ada:secret@localhost/students", "localhost", "", "misdirected_request"),
+        ("DELETE http://localhost/students/9", "school", page, "student_not_found"),
+        ("DELETE http://school/students/9", "localhost", page, "foreign_origin"),
+    ):
+        with socket.create_connection((url.host, url.port), timeout=10) as connection:
+            connection.sendall(f"{request} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{header}\r\n".encode())
+            answer = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+            assert f'"code":"{code}"' in answer if code else answer.endswith("[]"), request
+
+
 def test_odd_heads(serve: Callable[..., Server]) -> None:
     """HTTP/1.0 needs no Host, and a monitor may send none; any Origin is foreign then. No name has other letters."""
     url = httpx2.URL(serve().url)

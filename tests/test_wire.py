@@ -129,6 +129,14 @@ def codes(found: list[tuple[int, dict[str, str], bytes]]) -> list[Any]:
         (LIVE.replace(b"1.1", b"1.0").replace(HOST, b"Expect: 100-continue\r\n"), [200]),
         (b"GET /students/1%2Fcourses HTTP/1.1\r\n" + HOST + b"\r\n", ["student_not_found"]),
         (b"GET /%68ealth/live HTTP/1.1\r\n" + HOST + b"\r\n", [200]),
+        (LIVE.replace(b"/health", b"http://school/health") + LIVE, [200, 200]),
+        (
+            LIVE.replace(b"/health", b"HTTP://school:80/%68ealth").replace(b"live", b"live?x=/a://b/c"),
+            ["invalid_query"],
+        ),
+        (LIVE.replace(b"/health/live", b"http://school") + LIVE, ["not_found", 200]),
+        (LIVE.replace(b"/health", b"http://school/health").replace(HOST, b"") + LIVE, ["bad_request", 200]),
+        (LIVE.replace(b"/health", b"http:///health"), ["bad_request"]),
     ],
 )
 def test_what_is_a_request_is_answered(connect: Callable[[], socket.socket], sent: bytes, expected: list[Any]) -> None:

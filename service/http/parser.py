@@ -17,6 +17,7 @@ PIECE = 4096
 """Bytes that are given to the parser at once, at most, so that it makes no more than some hundred requests of them."""
 
 _SLASH = re.compile("%2[fF]")
+_AUTHORITY = re.compile(rb"(?<=://)[^/?#]*")
 
 
 class Refused(Exception):
@@ -131,8 +132,12 @@ class Parser:
         self.in_head, self._in_body = False, True
         version, self._method = self._parser.get_http_version(), self._parser.get_method().decode()
         fields = dict(self._headers)
+        fault = self._fault(fields, version)
         url = httptools.parse_url(self._url)
-        path = url.path.decode("ascii")
+        if url.host:
+            self._take_host()
+        raw_path = url.path or b"/"
+        path = raw_path.decode("ascii")
         if "%" in path:
             path = unquote(_SLASH.sub("%252F", path))  # A slash that is written so does not part two words.
         scope = {
@@ -142,7 +147,7 @@ class Parser:
             "method": self._method,
             "scheme": "http",
             "path": self._root_path + path,
-            "raw_path": self._root_path.encode() + url.path,
+            "raw_path": self._root_path.encode() + raw_path,
             "query_string": url.query or b"",
             "root_path": self._root_path,
             "headers": self._headers,
@@ -150,10 +155,15 @@ class Parser:
         modern = version != "1.0"
         self._sink.begin(
             scope,
-            self._fault(fields, version),
+            fault,
             keep_alive=modern and self._parser.should_keep_alive(),
             expects=modern and fields.get(b"expect", b"").lower() == b"100-continue",
         )
+
+    def _take_host(self) -> None:
+        """Put the host of a target that is a whole URL in the place of the header Host (RFC 9112, section 3.2.2)."""
+        host = _AUTHORITY.search(self._url)[0]  # type: ignore[index]  # The target has a host.
+        self._headers = [each for each in self._headers if each[0] != b"host"] + [(b"host", host)]
 
     def _fault(self, fields: dict[bytes, bytes], version: str) -> str:
         """Tell what is wrong with a head that has a clear end; refuse one that has not, or is too large."""

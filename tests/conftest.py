@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
@@ -69,9 +69,12 @@ def client(path: Path) -> Iterator[TestClient]:
 
 
 @contextmanager
-def serving(*options: str, **environ: str) -> Iterator[Server]:
-    """Run the server on a free port until the block ends; whatever is left of it is killed."""
-    command = [sys.executable, "-m", "service", "serve", "--port", "0", *options]
+def serving(*options: str, through: Sequence[str] = (), **environ: str) -> Iterator[Server]:
+    """Run the server on a free port until the block ends; whatever is left of it is killed.
+
+    `through` is a command that runs the command behind it.
+    """
+    command = [*through, sys.executable, "-m", "service", "serve", "--port", "0", *options]
     with subprocess.Popen(
         command, cwd=ROOT, env={**os.environ, **environ}, text=True, stdout=subprocess.PIPE
     ) as process:

@@ -4,18 +4,20 @@ import asyncio
 import gc
 import json
 import re
+import resource
 import socket
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import uvicorn
-from conftest import Server
+from conftest import serving
 from starlette.types import Receive, Scope, Send
 from test_server import running
 
@@ -495,27 +497,31 @@ def test_it_agrees_with_uvicorn_s_own(tmp_path: Path, path: Path) -> None:
         assert sorted(ours.split(b"\r\n")) == sorted(theirs.split(b"\r\n")), sent
 
 
-def test_few_file_descriptors(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
-    """However few files a process may have open, some are kept for the database."""
-    import resource  # noqa: PLC0415
+def test_few_file_descriptors(path: Path) -> None:
+    """Where a process may open 100 files, 64 are kept for the database, which goes on through a flood of clients."""
+    limited = ["sh", "-c", 'ulimit -n 100; exec "$@"', "sh"]
+    with ExitStack() as stack, serving("--database-url", str(path), through=limited) as server:
+        url = httpx2.URL(server.url)
+        flood = [stack.enter_context(socket.create_connection((url.host, url.port), timeout=5)) for _ in range(300)]
+        places = 100 - http_server.SPARE_FILES
+        for gone in flood[:-places]:
+            assert gone.recv(1) == b""
+        for kept in flood[-places:]:
+            kept.sendall(LIVE)
+            assert codes(answers(kept, 1)) == [200]
+        for _ in range(3):
+            assert httpx2.post(f"{server.url}/students", json={"name": "Ada"}).status_code == 201
+            assert httpx2.get(f"{server.url}/health/ready").status_code == 200
 
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (200, 200))
-    raised: list[Any] = []
-    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: raised.append(limits))
-    assert http_server._places(Settings()) == 200 - http_server.SPARE_FILES  # noqa: SLF001
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (200, resource.RLIM_INFINITY))
-    assert http_server._places(Settings()) == 4000  # noqa: SLF001
-    assert raised == [(200, 200), (4064, resource.RLIM_INFINITY)]
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (9999, 9999))
-    assert http_server._places(Settings()) == 4000  # noqa: SLF001
-    assert serve().url
 
-
-def test_a_server_at_rest(connect: Callable[[], socket.socket]) -> None:
-    """Where there is no connection, nothing is looked after; the next one is served as the first one was."""
-    for _ in range(2):
-        connection = connect()
-        connection.sendall(LIVE)
-        assert codes(answers(connection, 1)) == [200]
-        connection.close()
-        time.sleep(1.2)
+def test_more_file_descriptors(settings: Settings) -> None:
+    """As many as all connections may need are asked for, and as many as are granted are used."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = settings.max_connections + http_server.SPARE_FILES
+    granted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+    try:
+        assert http_server._places(settings) == granted - http_server.SPARE_FILES  # noqa: SLF001
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (granted, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

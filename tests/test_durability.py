@@ -1,6 +1,7 @@
 """What a real server process promises of its answers: through kill -9, SIGTERM, locks and full disks."""
 
 import json
+import re
 import resource
 import signal
 import socket
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 import pytest
-from conftest import Server
+from conftest import Server, serving
 from invariants import check
 
 Pair = tuple[int, int]
@@ -229,3 +230,27 @@ def test_a_disk_that_is_full_for_a_while_costs_no_acknowledged_write(
         assert post(client, 1, 60).status_code == 201
     assert set(answers.values()) == ({201, 503} if room else {503})
     assert enrolled(path) == created(answers) | {(1, 1), (1, 60)}
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="Only Linux limits a process that runs.")
+def test_a_disk_that_fails_is_logged_once_a_second(path: Path, tmp_path: Path) -> None:
+    """However many writes fail, there is a line a second, with its traceback, which counts those that have none."""
+    log = tmp_path / "log"
+    into_log = ["bash", "-c", 'exec "$@" 2> >(cat > "$0")', str(log)]  # The server itself may not write to a file.
+    line = r"^The database cannot be used\.(?: \(And ([\d,]+) more since the last such line\.\))?\nTraceback"
+
+    def logged() -> list[int]:
+        """Give how many failures each line is of."""
+        found = re.findall(line, log.read_text(), re.MULTILINE)
+        return [1 + int(more.replace(",", "") or 0) for more in found]
+
+    with serving("--database-url", str(path), through=into_log) as server, httpx2.Client(base_url=server.url) as client:
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        until, failed = time.monotonic() + 2.5, 0
+        while time.monotonic() < until:
+            failed += is_refused(post(client, 1, 1), "storage_unavailable")
+        time.sleep(1)
+        assert is_refused(post(client, 1, 1), "storage_unavailable")
+        wait_until(lambda: sum(logged()) == failed + 1)
+    assert 3 <= len(logged()) <= 5
+    assert failed > 20

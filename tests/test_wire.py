@@ -26,6 +26,7 @@ from service import Settings, create_app, students
 from service.http import server as http_server
 from service.http.parser import MAX_FIELDS, MAX_HEAD
 from service.http.protocol import LINGER_SECONDS, MAX_LINGER
+from service.log import SECONDS
 
 HOST = b"Host: school\r\n"
 JSON = b"Content-Type: application/json\r\n"
@@ -439,6 +440,43 @@ def test_an_application_that_fails(settings: Settings, how: str, caplog: pytest.
         assert found.startswith(b"HTTP/1.1 500 ") == (how != "stops half way")
         assert not found.endswith(b"0\r\n\r\n")
     assert ("ZeroDivisionError" in caplog.text) == (how == "raises")
+
+
+def test_what_is_refused_is_logged_once_a_second(
+    connect: Callable[[], socket.socket], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A flood of one kind is one line a second, which counts the others; another kind has a line of its own."""
+    bytes_, host = (
+        "A client was refused: The bytes that came are no",
+        "A client was refused: A request in HTTP/1.1 names",
+    )
+    flood = {bytes_: b"nonsense\r\n\r\n", host: LIVE.replace(HOST, b"Connection: close\r\n")}
+    sent = dict.fromkeys(flood, 0)
+
+    def send(*kinds: str) -> None:
+        for kind in kinds:
+            connection = connect()
+            connection.sendall(flood[kind])
+            assert codes(answers(connection)) == ["bad_request"]
+            sent[kind] += 1
+
+    time.sleep(SECONDS)
+    send(bytes_, host)  # These tell of what other tests have sent.
+    caplog.clear()
+    until = time.monotonic() + 2 * SECONDS
+    while time.monotonic() < until:
+        send(bytes_)
+        time.sleep(0.01)
+    send(host)
+    time.sleep(SECONDS)
+    send(bytes_, host)
+    lines = [record.getMessage() for record in caplog.records]
+    for kind, most in (bytes_, 4), (host, 2):
+        ours = [line for line in lines if line.startswith(kind)]
+        told = sum(int(found[1]) for line in ours if (found := re.search(r"\(And (\d+) more since", line)))
+        assert 0 < len(ours) <= most
+        assert len(ours) + told == sent[kind] - 1
+    assert sent[bytes_] > 20
 
 
 AGREED = [

@@ -1,9 +1,15 @@
 """All connections of a server together: how many there are, what they hold, what is to be sent, and their deadlines."""
 
 import asyncio
+import logging
 from typing import Protocol
 
+from service.errors import ServiceError
+from service.log import OneASecond
 from service.settings import Settings
+
+logger = logging.getLogger(__name__)
+logger.addFilter(OneASecond())  # One client can send many requests that are none.
 
 SWEEP_SECONDS = 0.5
 """Seconds between two looks at the deadlines of all connections. The clock of the connections moves only then: a clock
@@ -71,6 +77,11 @@ class Connections:
     def idle(self, connection: Connection) -> None:
         """Note that a connection waits for its next request."""
         self._idle[connection] = None
+
+    def noted(self, refusal: ServiceError) -> ServiceError:
+        """Log why a client is refused before the application is asked, and give the refusal back."""
+        logger.warning("A client was refused: %s", refusal.detail)
+        return refusal
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()

@@ -167,7 +167,7 @@ class Protocol(asyncio.Protocol):
     def begin(self, scope: dict[str, Any], fault: str, *, keep_alive: bool, expects: bool) -> None:
         """Begin the exchange of a request, as soon as it is its turn."""
         scope["client"], scope["server"] = self._client, self._server
-        app = problem(self._call, BadRequest(fault)) if fault else self.app
+        app = problem(self._call, self.hub.noted(BadRequest(fault))) if fault else self.app
         exchange = self._reading = Exchange(self, app, scope, keep_alive=keep_alive, expects=expects)
         self._body_began = self.hub.now
         if self._active is None:
@@ -254,7 +254,7 @@ class Protocol(asyncio.Protocol):
             self._waiting.append(refusal)
 
     def _send_refusal(self, refusal: ServiceError) -> None:
-        answer = problem(self._call, refusal)
+        answer = problem(self._call, self.hub.noted(refusal))
         headers = [*self.fields, *answer.headers, *ALWAYS, (b"content-length", b"%d" % len(answer.body))]
         self.hub.send(self.transport, written(answer.status, headers, answer.body, close=True))
         self._close(linger=True)

@@ -12,9 +12,11 @@ from typing import Any
 import peewee as pw
 
 from service.errors import Busy, ConstraintViolated, ServiceError, StorageUnavailable
+from service.log import OneASecond
 from service.storage import Own, fetch, fetch_one
 
 logger = logging.getLogger(__name__)
+logger.addFilter(OneASecond())  # Where a disk is full, every write fails.
 
 
 def is_locked(error: BaseException) -> bool:
@@ -132,7 +134,8 @@ def may_leave_half(db: pw.Database) -> bool:
 def unavailable(error: Exception, kept: str) -> ServiceError:
     """Make Busy or StorageUnavailable of an error of the database; `kept` is the sentence on what was kept.
 
-    Busy means that another connection held a lock. Any other error is logged with its traceback.
+    Busy means that another connection held a lock. Any other error is logged with its traceback, once a
+    second at most.
     """
     if is_locked(error):
         return Busy(f"Another process holds the database. {kept}")

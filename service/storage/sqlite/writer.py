@@ -22,10 +22,11 @@ from service.errors import Busy, ServiceError, StorageUnavailable
 from service.storage import fetch
 from service.storage.sqlite.connections import Database
 from service.storage.sqlite.file import File
+from service.storage.sqlite.others import Others
 from service.storage.sqlite.violations import is_failure, is_locked, may_leave_half, unavailable, violation
 
 LOOK_AGAIN = 1.0
-"""Seconds from a write until the writer thread looks whether the -wal is too large, and from one look to the next."""
+"""Seconds from a write until the writer thread looks around, and from one look to the next while there is reason to."""
 
 _NOTHING = "Nothing was kept."
 _UNKNOWN = "Whether anything was kept is not known."
@@ -74,6 +75,7 @@ class Writer:
         """Whether the last commit failed."""
         self._file = file
         self._db = file.open(busy_timeout)
+        self._others = Others()
         self._busy_timeout = busy_timeout
         self._max_pending = max_pending
         self._verify_schema = verify_schema
@@ -83,7 +85,7 @@ class Writer:
         self._alone_next = False
         """Whether the last group was none of those jobs, so that the first of them has its turn."""
         self._look_at = math.inf
-        """When to look at the size of the -wal, by the monotonic clock."""
+        """When to look around, by the monotonic clock."""
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closing = False
@@ -142,7 +144,7 @@ class Writer:
         if group:
             self._serve(group)
         if time.monotonic() >= self._look_at:
-            self._shorten_log()
+            self._look_around()
         return group is not None
 
     def _serve(self, group: Sequence[Job]) -> None:
@@ -161,7 +163,7 @@ class Writer:
         A job that is `alone` is a group by itself. Such jobs take turns with groups of the others, so a single write
         waits for one of them at most, however many there are, and neither kind waits for ever.
 
-        Gives an empty list when it is time to look at the size of the -wal, and None when the writer is closed.
+        Gives an empty list when it is time to look around, and None when the writer is closed.
         """
         with self._changed:
             idle = None if self._look_at == math.inf else max(0.0, self._look_at - time.monotonic())
@@ -178,16 +180,18 @@ class Writer:
                 return None
         return group
 
-    def _shorten_log(self) -> None:
-        """Truncate the -wal if it is too large and no connection reads an old state from it any more.
+    def _look_around(self) -> None:
+        """Look whether something else writes to the file, and whether the -wal is too large.
 
         A long reader keeps SQLite from copying the -wal to the database, so the -wal grows meanwhile. Only the next
-        write would shorten it, which may come late. The thread never waits for readers here.
+        write would shorten it, which may come late. So the -wal is truncated here once no connection reads an old state
+        from it any more. The thread never waits for readers here.
         """
         self._look_at = math.inf
         with suppress(pw.DatabaseError, OSError):
             self._file.verify()
             ((limit,),) = fetch(self._db, "PRAGMA journal_size_limit")
+            self._others.look(self._db)
             if self._file.log_size() > limit:
                 self._look_at = time.monotonic() + LOOK_AGAIN
                 self._db.timeout = 0

@@ -359,6 +359,20 @@ def test_a_refusal_in_the_midst_of_an_upload_can_be_read(connect: Callable[[], s
     assert codes(answers(connection)) == ["payload_too_large"]
 
 
+def test_who_ends_in_the_midst_of_an_upload_that_is_answered_already(
+    connect: Callable[[], socket.socket], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client that gives up its body once it has read the answer is no defect, and nothing is logged of it."""
+    connection = connect()
+    connection.sendall(LIVE.replace(HOST, HOST + b"Content-Length: 9\r\n"))
+    assert codes(answers(connection)) == [200]
+    connection.shutdown(socket.SHUT_WR)
+    other = connect()
+    other.sendall(LIVE)
+    assert codes(answers(other, 1)) == [200]
+    assert caplog.text == ""
+
+
 def test_what_comes_behind_a_refusal_is_not_read_for_ever(connect: Callable[[], socket.socket]) -> None:
     """Whoever goes on sending is cut off."""
     connection = connect()

@@ -236,7 +236,7 @@ class Protocol(asyncio.Protocol):
         """Give up a request whose body will never be complete."""
         self._reading = None
         exchange.leave()
-        if exchange is not self._active:
+        if exchange in self._waiting:  # It may be answered already, although not all of its body has come.
             self._waiting.remove(exchange)
             self.hub.held -= exchange.received
 

@@ -153,6 +153,8 @@ def test_what_is_a_request_is_answered(connect: Callable[[], socket.socket], sen
     ("sent", "code"),
     [
         (b"\x16\x03\x01 hello\r\n\r\n", "bad_request"),
+        (b"GET /health/live\r\n\r\n", "bad_request"),
+        (LIVE.replace(b"1.1", b"2.0").replace(HOST, b""), "bad_request"),
         (post(ADA, b"Content-Length: 3"), "bad_request"),
         (post(ADA, b"Transfer-Encoding: chunked"), "bad_request"),
         (post(ADA, b"Connection: Upgrade", b"Upgrade: h2c", b"Content-Length: 3"), "bad_request"),

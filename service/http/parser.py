@@ -13,6 +13,8 @@ MAX_HEAD = 2**16
 """Bytes in a request's target, in its header fields, and in its trailers, at most."""
 MAX_FIELDS = 100
 """Header fields and trailers of a request, together, at most."""
+VERSIONS = ("1.1", "1.0")
+"""What is answered. The parser reads HTTP/2.0 and HTTP/0.9 as well, of which neither would have to name a Host."""
 PIECE = 4096
 """Bytes that are given to the parser at once, at most, so that it makes no more than some hundred requests of them."""
 
@@ -131,6 +133,8 @@ class Parser:
             return
         self.in_head, self._in_body = False, True
         version, self._method = self._parser.get_http_version(), self._parser.get_method().decode()
+        if version not in VERSIONS:
+            self._refuse(BadRequest("The request is neither in HTTP/1.1 nor in HTTP/1.0."))
         fields = dict(self._headers)
         fault = self._fault(fields, version)
         url = httptools.parse_url(self._url)

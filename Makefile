@@ -6,7 +6,7 @@ MADE := .venv/made-$(VERSION)
 RUN_READY := $(MADE)-run
 TEST_READY := $(MADE)-test
 
-.PHONY: help run test migrate migration rollback schema lint typecheck coverage check lock bench compare clean
+.PHONY: help run test migrate migration rollback schema lint typecheck coverage check fuzz lock bench compare clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -42,6 +42,9 @@ coverage: $(TEST_READY) ## Run all the tests; every line and branch of service m
 	$(BIN)/python -m pytest --cov
 
 check: lint typecheck coverage ## All that CI checks
+
+fuzz: $(RUN_READY) ## Send what no client should to a live server for five minutes: make fuzz SECONDS=60
+	@PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(or $(SECONDS),300) $(FUZZ)
 
 lock: ## Pin every requirements.txt anew, with hashes, from the ranges in pyproject.toml
 	$(PYTHON) -m venv --clear .venv-lock

@@ -102,7 +102,10 @@ def serve(
 def migrate(database_url: str | None) -> None:
     """Apply the pending migrations, all or nothing; make the file if there is none."""
     settings = _settings(database_url=database_url)
-    done = schema.migrate(settings.database_url)
+    try:
+        done = schema.migrate(settings.database_url, _show)
+    finally:
+        _clear()
     for name in done:
         click.echo(f"applied {name}")
     click.echo(f"{settings.database_url} is up to date.")
@@ -114,7 +117,10 @@ def migrate(database_url: str | None) -> None:
 def rollback(database_url: str | None, *, yes: bool) -> None:
     """Undo the newest migration, once it is said what goes with it; no server may run meanwhile."""
     settings = _settings(database_url=database_url)
-    name, lost = schema.try_rollback(settings.database_url)
+    try:
+        name, lost = schema.try_rollback(settings.database_url, _show)
+    finally:
+        _clear()
     click.echo(f"Rolling back {name} deletes" + (":" if lost else " no rows and no values."))
     for what, count in lost.items():
         unit = "value" if "." in what else "row"
@@ -123,7 +129,11 @@ def rollback(database_url: str | None, *, yes: bool) -> None:
         if not sys.stdin.isatty():
             raise click.ClickException("Nothing was changed. To go on where there is no terminal, add --yes.")
         click.confirm("Go on?", abort=True, err=True)
-    click.echo(f"rolled back {schema.rollback(settings.database_url, alone=True)}")
+    try:
+        name = schema.rollback(settings.database_url, alone=True, tick=_show)
+    finally:
+        _clear()
+    click.echo(f"rolled back {name}")
 
 
 @cli.command()

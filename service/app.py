@@ -70,7 +70,10 @@ def create_app(
     routes = [Route(path, Endpoint(store, operations)) for path, operations in API.items()]
     for route in routes:
         # Starlette ends the pattern of a path with $, which also matches before a newline at the end of the path.
-        route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$") + r"\Z")
+        pattern = route.path_regex.pattern.removesuffix("$") + r"\Z"
+        # An external id may hold slashes, so whatever begins with /by-external-id/ is of no other path.
+        pattern = re.sub(r"(\(\?P<(student|course|term)_id>)", r"(?!by-external-id/)\1", pattern)
+        route.path_regex = re.compile(pattern, re.DOTALL)
     app = _Service(routes=routes, lifespan=lifespan)
     app.router.redirect_slashes = False
     app.router.default = not_found

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import peewee as pw
 
-from service.enrollments import Result, Row, enroll_each
+from service.enrolling import Result, Row, enroll_each
 from service.errors import BulkRefused, InvalidPayload, ServiceError
 from service.storage import Store, backend_of
 

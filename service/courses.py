@@ -1,23 +1,44 @@
 """Add, find, list, change and delete courses."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
 import peewee as pw
 
+from service import rows
 from service.errors import (
     CapacityBelowEnrolled,
-    ConstraintViolated,
     CourseHasEnrollments,
-    CourseNotFound,
+    InvalidPayload,
     ServiceError,
     WaitlistCapacityBelowWaitlisted,
 )
-from service.fields import CAPACITY, NAME, Availability, checked, row_id, sought
-from service.storage import LEFT_OUT, backend_of, change, fetch, fetch_one
+from service.fields import (
+    CAPACITY,
+    EXTERNAL_ID_OR_NULL,
+    ID_OR_NULL,
+    MOMENT_OR_NULL,
+    NAME,
+    Availability,
+    checked,
+    pointer,
+    sought,
+)
+from service.rows import Key, external_key, find_id, not_found
+from service.storage import backend_of
 
-FIELDS = {"name": NAME, "level": NAME, "capacity": CAPACITY, "waitlist_capacity": CAPACITY}
+FIELDS = {
+    "name": NAME,
+    "level": NAME,
+    "capacity": CAPACITY,
+    "waitlist_capacity": CAPACITY,
+    "external_id": EXTERNAL_ID_OR_NULL,
+    "term_id": ID_OR_NULL,
+    "opens_at": MOMENT_OR_NULL,
+    "closes_at": MOMENT_OR_NULL,
+}
 """The fields of a course that a caller may set, each with its rule."""
 
 # This is not written as `capacity IS NULL OR enrolled < capacity`, because SQLite 3.38 to 3.40 at least take IS NULL
@@ -25,16 +46,13 @@ FIELDS = {"name": NAME, "level": NAME, "capacity": CAPACITY, "waitlist_capacity"
 # https://sqlite.work/sqlite-update-returning-clause-incorrectly-handles-is-null-condition
 COLUMNS = """
     id, name, level, capacity, waitlist_capacity, enrolled, waitlisted, capacity - enrolled AS seats_left,
-    CASE WHEN coalesce(enrolled < capacity, TRUE) THEN 'open'
+    CASE WHEN coalesce(opens_at > {now}, FALSE) THEN 'not_open'
+         WHEN coalesce(closes_at <= {now}, FALSE) THEN 'closed'
+         WHEN coalesce(enrolled < capacity, TRUE) THEN 'open'
          WHEN coalesce(waitlisted < waitlist_capacity, TRUE) THEN 'waitlist'
-         ELSE 'full' END AS availability"""
-INSERT_COURSE = f"""
-    INSERT INTO courses (name, level, capacity, waitlist_capacity)
-    VALUES (?, ?, ?, ?)
-    RETURNING {COLUMNS}"""
-FIND_COURSE = f"SELECT {COLUMNS} FROM courses WHERE id = ?"
+         ELSE 'full' END AS availability,
+    external_id, term_id, opens_at, closes_at"""
 HAS_ENROLLMENTS = "SELECT 1 FROM enrollments WHERE course_id = ? LIMIT 1"
-DELETE_COURSE = "DELETE FROM courses WHERE id = ? RETURNING id"
 
 
 class CourseRecord(msgspec.Struct, frozen=True):
@@ -51,81 +69,120 @@ class CourseRecord(msgspec.Struct, frozen=True):
     waitlisted: int
     seats_left: int | None
     availability: Availability
+    external_id: str | None = None
+    """The school's own code of the course; no two courses have the same."""
+    term_id: int | None = None
+    opens_at: str | None = None
+    """From when on students may enroll, as RFC 3339 in UTC; None for no bound."""
+    closes_at: str | None = None
+    """From when on no student may enroll any more, as RFC 3339 in UTC; None for no bound."""
+
+
+def _columns(db: pw.Database) -> str:
+    return COLUMNS.format(now=backend_of(db).NOW)
 
 
 def insert_course(
-    db: pw.Database, name: str, level: str, capacity: int | None = None, waitlist_capacity: int | None = 0
+    db: pw.Database,
+    name: str,
+    level: str,
+    capacity: int | None = None,
+    waitlist_capacity: int | None = 0,
+    **more: Any,
 ) -> CourseRecord:
-    """Add a course, with an id that was never given before. Raises InvalidPayload, ConstraintViolated."""
-    kept = checked(FIELDS, dict(zip(FIELDS, (name, level, capacity, waitlist_capacity), strict=True)))
-    row = change(db, INSERT_COURSE, *kept.values())
-    if row is None:
-        raise ConstraintViolated(LEFT_OUT)
-    return CourseRecord(*row)
+    """Add a course, with an id that was never given before.
+
+    `more` may be external_id, term_id, opens_at and closes_at. Raises InvalidPayload, TermNotFound, ExternalIdTaken,
+    ConstraintViolated.
+    """
+    values = {"name": name, "level": level, "capacity": capacity, "waitlist_capacity": waitlist_capacity}
+    return _insert(db, values | more)
 
 
-def find_course(db: pw.Database, course_id: int) -> CourseRecord:
+def _insert(db: pw.Database, values: Mapping[str, Any]) -> CourseRecord:
+    kept = checked(FIELDS, values, required=("name", "level"))
+    _check_window(kept)
+    return CourseRecord(*rows.insert(db, "courses", kept, _columns(db), lambda: _no_term(db, kept)))
+
+
+def _check_window(values: Mapping[str, Any]) -> None:
+    opens_at, closes_at = values.get("opens_at"), values.get("closes_at")
+    if opens_at and closes_at and closes_at <= opens_at:
+        raise InvalidPayload([(pointer("closes_at"), "must be after opens_at")])
+
+
+def _no_term(db: pw.Database, values: Mapping[str, Any]) -> ServiceError | None:
+    """Give the refusal of values whose term does not exist, or None."""
+    term_id = values.get("term_id")
+    return not_found("terms", term_id) if term_id and not rows.exists(db, "terms", term_id) else None
+
+
+def find_course(db: pw.Database, course_id: Key) -> CourseRecord:
     """Give one course. Raises CourseNotFound."""
-    row = fetch_one(db, FIND_COURSE, row_id(course_id))
-    if row is None:
-        raise CourseNotFound(course_id)
-    return CourseRecord(*row)
+    return CourseRecord(*rows.find(db, "courses", course_id, _columns(db)))
 
 
-def list_courses(
+def list_courses(  # noqa: PLR0913 - a list is asked for in so many ways.
     db: pw.Database,
     prefix: str | None = None,
     level: str | None = None,
     after: tuple[int] | tuple[str | bytes, int] | None = None,
     limit: int = 100,
+    *,
+    q: str | None = None,
+    external_id: str | None = None,
+    term_id: int | None = None,
 ) -> list[CourseRecord]:
-    """Give at most `limit` courses, of one level or of all, by id or, with a prefix of the name, by (name, id).
+    """Give at most `limit` courses by id or, with a prefix of the name or a search, by (name, id).
 
-    `after` is the key of the last row before this page, (id,) or (name, id). Raises InvalidQuery.
+    Every word of the search `q` begins a word of the name or the external id. They are those of one level, with one
+    external id and of one term, or all. `after` is the key of the last row before this page, (id,) or (name, id).
+    Raises InvalidQuery.
     """
-    prefix, level = sought(name=prefix, level=level)
-    equal = {} if level is None else {"level": level}
-    return [CourseRecord(*row) for row in backend_of(db).list_rows(db, "courses", COLUMNS, equal, prefix, after, limit)]
+    given = sought(name=prefix, q=q, level=level, external_id=external_id, term_id=term_id)
+    found = rows.listed(db, "courses", _columns(db), given, after, limit)
+    return [CourseRecord(*row) for row in found]
 
 
-def update_course(db: pw.Database, course_id: int, changes: Mapping[str, str | int | None]) -> CourseRecord:
+def update_course(db: pw.Database, course_id: Key, changes: Mapping[str, str | int | None]) -> CourseRecord:
     """Change the given columns of a course; if the capacity rises, students from the waitlist get the new seats.
 
-    Raises InvalidPayload, CourseNotFound, CapacityBelowEnrolled, ConstraintViolated, and
+    Raises InvalidPayload, CourseNotFound, TermNotFound, ExternalIdTaken, CapacityBelowEnrolled, ConstraintViolated, and
     WaitlistCapacityBelowWaitlisted if the students who are still waiting after that are more than the new waitlist has.
     """
     kept = checked(FIELDS, changes)
     waitlist = {name: kept.pop(name) for name in ("waitlist_capacity",) if name in kept}
-    with db.atomic():
-        for columns in (kept, waitlist):
-            if columns:
-                _update(db, course_id, columns)
-        return find_course(db, course_id)
-
-
-def _update(db: pw.Database, course_id: int, columns: Mapping[str, Any]) -> None:
-    sql = f"UPDATE courses SET {', '.join(f'{name} = ?' for name in columns)} WHERE id = ? RETURNING id"
-
-    def own() -> ServiceError | None:
+    with backend_of(db).atomic(db):
         course = find_course(db, course_id)
-        seats, places = columns.get("capacity"), columns.get("waitlist_capacity")
-        if seats is not None and seats < course.enrolled:
-            return CapacityBelowEnrolled(course_id)
-        return WaitlistCapacityBelowWaitlisted(course_id) if places is not None and places < course.waitlisted else None
-
-    row = change(db, sql, *columns.values(), row_id(course_id), own=own)
-    if row is None:
-        find_course(db, course_id)
-        raise ConstraintViolated(LEFT_OUT)
+        _check_window(msgspec.structs.asdict(course) | kept)
+        for columns in (kept, waitlist):
+            rows.update(db, "courses", course.id, columns, partial(_refused, db, course.id, columns))
+        return find_course(db, course.id)
 
 
-def delete_course(db: pw.Database, course_id: int) -> None:
+def _refused(db: pw.Database, course_id: int, columns: Mapping[str, Any]) -> ServiceError | None:
+    course = find_course(db, course_id)
+    seats, places = columns.get("capacity"), columns.get("waitlist_capacity")
+    if seats is not None and seats < course.enrolled:
+        return CapacityBelowEnrolled(course_id)
+    if places is not None and places < course.waitlisted:
+        return WaitlistCapacityBelowWaitlisted(course_id)
+    return _no_term(db, columns)
+
+
+def put_course(db: pw.Database, external_id: str, values: Mapping[str, Any]) -> tuple[CourseRecord, bool]:
+    """Add the course with an external id, or change the given columns of the one that has it; tell whether it is new.
+
+    Raises InvalidPayload, and what `update_course` raises.
+    """
+    key = external_key(external_id)
+    values = {**values, "external_id": key.text}
+    with backend_of(db).atomic(db):
+        if find_id(db, "courses", key):
+            return update_course(db, key, values), False
+        return _insert(db, values), True
+
+
+def delete_course(db: pw.Database, course_id: Key) -> None:
     """Delete a course. Raises CourseNotFound, CourseHasEnrollments, ConstraintViolated."""
-
-    def own() -> CourseHasEnrollments | None:
-        return CourseHasEnrollments(course_id) if fetch(db, HAS_ENROLLMENTS, course_id) else None
-
-    row = change(db, DELETE_COURSE, row_id(course_id), own=own, deleted=("courses", course_id))
-    if row is None:
-        find_course(db, course_id)
-        raise ConstraintViolated(LEFT_OUT)
+    rows.delete(db, "courses", course_id, HAS_ENROLLMENTS, CourseHasEnrollments)

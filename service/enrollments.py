@@ -1,59 +1,37 @@
 """Enroll students in courses, drop them, and list who has a seat and who waits.
 
-The database decides who gets what: the CHECKs of the table courses are the limits, and triggers give a seat or a place
-in line, keep the counts, promote the first student on the waitlist, and write the event. The triggers run within the
-one statement that each function here runs (see migrations 003 to 005).
+Each function here runs one statement, within which the triggers of the database do the rest: see `enrolling.py`.
 """
 
-import math
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
 
-import attrs
 import msgspec
 import peewee as pw
 
 from service.courses import find_course
-from service.errors import (
-    AlreadyEnrolled,
-    AlreadyWaitlisted,
-    ConstraintViolated,
-    CourseFull,
-    CourseNotFound,
-    EnrollmentNotFound,
-    ServiceError,
-    StudentNotFound,
-)
-from service.fields import Status, row_id
-from service.storage import LEFT_OUT, Outcome, Pair, backend_of, change, fetch, fetch_one
+from service.enrolling import STATE, Asked, EnrollmentRecord, enroll_each, find_enrollment
+from service.errors import AlreadyEnrolled, AlreadyWaitlisted, ConstraintViolated, ServiceError
+from service.events import NOBODY, newest_event, note, why
+from service.fields import Status
+from service.rows import Key, find_id
+from service.storage import LEFT_OUT, NameKey, Pair, backend_of, change, fetch
 from service.students import find_student
 
-# A position is counted row by row. Where the place in line is nearer to the last place than to the first one, it takes
-# less time to count who is behind, and to subtract that from the length of the line.
-STATE = """
-    enrollments.enrolled_at,
-    CASE WHEN enrollments.waiting IS NULL THEN 'enrolled' ELSE 'waitlisted' END,
-    CASE WHEN enrollments.waiting IS NOT NULL THEN
-        CASE WHEN enrollments.waiting * 2 <= (
-            SELECT max(line.waiting) FROM enrollments AS line WHERE line.course_id = enrollments.course_id
-        ) + (
-            SELECT min(line.waiting) FROM enrollments AS line
-            WHERE line.course_id = enrollments.course_id AND line.waiting IS NOT NULL
-        ) THEN (
-            SELECT count(*) FROM enrollments AS ahead
-            WHERE ahead.course_id = enrollments.course_id AND ahead.waiting <= enrollments.waiting
-        ) ELSE (
-            SELECT courses.waitlisted FROM courses WHERE courses.id = enrollments.course_id
-        ) - (
-            SELECT count(*) FROM enrollments AS behind
-            WHERE behind.course_id = enrollments.course_id AND behind.waiting > enrollments.waiting
-        ) END
-    END"""
-FIND_ENROLLMENT = f"""
-    SELECT student_id, course_id, {STATE}
-    FROM enrollments
-    WHERE student_id = ? AND course_id = ?"""
+__all__ = [
+    "EnrollmentRecord",
+    "RosterRow",
+    "ScheduleRow",
+    "drop",
+    "enroll",
+    "enroll_each",
+    "ensure_enrolled",
+    "find_enrollment",
+    "list_roster",
+    "list_roster_by_name",
+    "list_schedule",
+    "list_waitlist",
+]
+
 DROP = """
     DELETE FROM enrollments
     WHERE student_id = ? AND course_id = ?
@@ -72,35 +50,22 @@ LIST_SCHEDULE = {
         "waitlisted": "enrollments.waiting IS NOT NULL",
     }.items()
 }
-LIST_ROSTER = """
-    SELECT students.id, students.name, enrollments.enrolled_at
+NUMBERS = "students.external_id, students.given_name, students.family_name"
+LIST_ROSTER = f"""
+    SELECT students.id, students.name, enrollments.enrolled_at, {NUMBERS}
     FROM enrollments
     JOIN students ON students.id = enrollments.student_id
     WHERE enrollments.course_id = ? AND enrollments.waiting IS NULL AND enrollments.student_id > ?
     ORDER BY enrollments.student_id
     LIMIT ?"""
-LIST_WAITLIST = """
-    SELECT enrollments.waiting, students.id, students.name
+LIST_WAITLIST = f"""
+    SELECT enrollments.waiting, students.id, students.name, {NUMBERS}
     FROM enrollments
     JOIN students ON students.id = enrollments.student_id
     WHERE enrollments.course_id = ? AND enrollments.waiting > ?
     ORDER BY enrollments.waiting
     LIMIT ?"""
 COUNT_AHEAD = "SELECT count(*) FROM enrollments WHERE course_id = ? AND waiting <= ?"
-
-
-class EnrollmentRecord(msgspec.Struct, frozen=True, gc=False):
-    """A student's seat in a course, or place on the course's waitlist.
-
-    `enrolled_at` (RFC 3339 in UTC) is None while the student waits; `position`, from 1, is None once the student has a
-    seat.
-    """
-
-    student_id: int
-    course_id: int
-    enrolled_at: str | None
-    status: Status
-    position: int | None
 
 
 class ScheduleRow(msgspec.Struct, frozen=True):
@@ -122,139 +87,126 @@ class RosterRow(msgspec.Struct, frozen=True):
     enrolled_at: str | None
     status: Status = "enrolled"
     position: int | None = None
+    external_id: str | None = None
+    given_name: str | None = None
+    family_name: str | None = None
 
 
-REFUSALS: Mapping[str, Any] = {
-    refusal.code: refusal
-    for refusal in (StudentNotFound, CourseNotFound, AlreadyEnrolled, AlreadyWaitlisted, CourseFull)
-}
-"""The refusals of an enrollment by the triggers of the service, by the code with which the trigger's message begins."""
-
-Row = Pair | ServiceError
-"""A pair to enroll, or a refusal where the caller's input was no valid pair."""
-Result = EnrollmentRecord | ServiceError
-"""The enrollment of a row, or the row's refusal."""
-
-
-def timestamp(moment: datetime) -> str:
-    """Write a moment as RFC 3339 in UTC, to the millisecond: 24 characters that sort by time.
-
-    Raises ValueError for a moment without a time zone, because nobody can tell what it is in UTC.
-    """
-    if moment.utcoffset() is None:
-        raise ValueError(f"{moment!r} has no time zone: give one, as datetime.now(UTC) does.")
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def enroll(db: pw.Database, student_id: int, course_id: int, now: datetime | None = None) -> EnrollmentRecord:
+def enroll(  # noqa: PLR0913 - who, where, when, how and why.
+    db: pw.Database,
+    student_id: Key,
+    course_id: Key,
+    now: datetime | None = None,
+    *,
+    override: bool = False,
+    actor: str | None = None,
+    reason: str | None = None,
+) -> EnrollmentRecord:
     """Give a student a seat in a course or, where no seat is free, the last place on the course's waitlist.
 
-    The time of the enrollment is `now`, or the present moment if `now` is None. Raises StudentNotFound, CourseNotFound
-    (StudentNotFound if both are missing), AlreadyEnrolled, AlreadyWaitlisted, CourseFull, ConstraintViolated.
+    The time of the enrollment is `now`, or the present moment if `now` is None. With `override` the student gets a
+    seat in any case: the capacity grows by one if it has to, nobody else moves, and a window that is shut does not
+    matter. `actor` and `reason` say who enrolls the student, and why. Raises InvalidPayload, StudentNotFound,
+    CourseNotFound (StudentNotFound if both are missing), AlreadyEnrolled, AlreadyWaitlisted, EnrollmentNotOpen,
+    EnrollmentClosed, CourseFull, ConstraintViolated.
     """
-    with backend_of(db).transaction(db):
-        (result,) = enroll_each(db, [(student_id, course_id)], now)
+    row = Asked(student_id, course_id, override, why(actor, reason))
+    with backend_of(db).atomic(db) if row.why is not NOBODY else backend_of(db).transaction(db):
+        (result,) = enroll_each(db, [row], now)
     if isinstance(result, ServiceError):
         raise result
     return result
 
 
-def enroll_each(
-    db: pw.Database, rows: Sequence[Row], now: datetime | None = None, until: float = math.inf
-) -> list[Result]:
-    """Enroll one row after the other within the caller's transaction, and give each row's result, in order.
-
-    A row's result is the enrollment as it is after the row's own statement, or the refusal that `enroll` would raise;
-    for a row that is a refusal it is the row. After `until`, in seconds of the monotonic clock, no further row is begun
-    except the first one. Raises ConstraintViolated where a trigger of another program undid the caller's transaction.
-    """
-    moment = timestamp(now or datetime.now(UTC))
-    pairs = [(row_id(row[0]), row_id(row[1])) for row in rows if not isinstance(row, ServiceError)]
-    outcomes = iter(backend_of(db).insert_each(db, pairs, moment, until))
-    results: list[Result] = []
-    for row in rows:
-        if isinstance(row, ServiceError):
-            results.append(row)
-        elif outcome := next(outcomes, None):
-            results.append(_result(row, outcome))
-        else:
-            break
-    return results
-
-
-def _result(pair: Pair, outcome: Outcome) -> Result:
-    if isinstance(outcome, ServiceError):
-        return outcome
-    word, enrolled_at, position = outcome
-    if word in REFUSALS:
-        ids = dict(zip(("student_id", "course_id"), pair, strict=True))
-        refusal: ServiceError = REFUSALS[word](**{each.name: ids[each.name] for each in attrs.fields(REFUSALS[word])})
-        return refusal
-    return EnrollmentRecord(*pair, enrolled_at, "enrolled" if position is None else "waitlisted", position)
-
-
-def ensure_enrolled(db: pw.Database, student_id: int, course_id: int) -> tuple[EnrollmentRecord, bool]:
+def ensure_enrolled(
+    db: pw.Database, student_id: Key, course_id: Key, *, actor: str | None = None, reason: str | None = None
+) -> tuple[EnrollmentRecord, bool]:
     """Enroll a student unless that was done already; give the enrollment as it is now, and whether it is new.
 
-    Raises StudentNotFound, CourseNotFound (StudentNotFound if both are missing), CourseFull, ConstraintViolated.
+    Raises what `enroll` raises, but for AlreadyEnrolled and AlreadyWaitlisted.
     """
     with backend_of(db).transaction(db):
         try:
-            return enroll(db, student_id, course_id), True
+            return enroll(db, student_id, course_id, actor=actor, reason=reason), True
         except (AlreadyEnrolled, AlreadyWaitlisted):
             return find_enrollment(db, student_id, course_id), False
 
 
-def drop(db: pw.Database, student_id: int, course_id: int) -> None:
+def drop(
+    db: pw.Database, student_id: Key, course_id: Key, *, actor: str | None = None, reason: str | None = None
+) -> None:
     """Take a student out of a course or off its waitlist; the student who waits longest gets the free seat.
 
-    Raises EnrollmentNotFound, ConstraintViolated.
+    `actor` and `reason` say who drops the student, and why. Raises InvalidPayload, EnrollmentNotFound,
+    ConstraintViolated.
     """
-    row = change(db, DROP, row_id(student_id), row_id(course_id))
-    if row is None:
-        find_enrollment(db, student_id, course_id)
+    pair = find_id(db, "students", student_id), find_id(db, "courses", course_id)
+    if actor is None and reason is None:
+        _drop(db, pair)
+        return
+    told = why(actor, reason)
+    with backend_of(db).atomic(db):
+        since = newest_event(db)
+        _drop(db, pair)
+        note(db, since, {pair: told})
+
+
+def _drop(db: pw.Database, pair: Pair) -> None:
+    if change(db, DROP, *pair) is None:
+        find_enrollment(db, *pair)
         raise ConstraintViolated(LEFT_OUT)
 
 
-def find_enrollment(db: pw.Database, student_id: int, course_id: int) -> EnrollmentRecord:
-    """Give the enrollment of a student in a course. Raises EnrollmentNotFound."""
-    row = fetch_one(db, FIND_ENROLLMENT, row_id(student_id), row_id(course_id))
-    if row is None:
-        raise EnrollmentNotFound(student_id, course_id)
-    return EnrollmentRecord(*row)
-
-
 def list_schedule(
-    db: pw.Database, student_id: int, status: Status | None = None, after: int = 0, limit: int = 100
+    db: pw.Database, student_id: Key, status: Status | None = None, after: int = 0, limit: int = 100
 ) -> list[ScheduleRow]:
     """Give at most `limit` courses of a student with ids above `after`, by id; with one status, or with both.
 
     Raises StudentNotFound.
     """
-    rows = fetch(db, LIST_SCHEDULE[status], row_id(student_id), after, limit)
+    rows = fetch(db, LIST_SCHEDULE[status], find_id(db, "students", student_id), after, limit)
     if not rows:
         find_student(db, student_id)
     return [ScheduleRow(*row) for row in rows]
 
 
-def list_roster(db: pw.Database, course_id: int, after: int = 0, limit: int = 100) -> list[RosterRow]:
+def list_roster(db: pw.Database, course_id: Key, after: int = 0, limit: int = 100) -> list[RosterRow]:
     """Give at most `limit` students with a seat in a course and ids above `after`, by id. Raises CourseNotFound."""
-    rows = fetch(db, LIST_ROSTER, row_id(course_id), after, limit)
+    rows = fetch(db, LIST_ROSTER, find_id(db, "courses", course_id), after, limit)
     if not rows:
         find_course(db, course_id)
-    return [RosterRow(*row) for row in rows]
+    return [RosterRow(row_id, name, at, "enrolled", None, *who) for row_id, name, at, *who in rows]
 
 
-def list_waitlist(db: pw.Database, course_id: int, after: int = 0, limit: int = 100) -> list[tuple[int, RosterRow]]:
+def list_roster_by_name(
+    db: pw.Database, course_id: Key, after: NameKey | None = None, limit: int = 100
+) -> list[tuple[NameKey, RosterRow]]:
+    """Give (key, row) of at most `limit` students with a seat in a course, by family name, then by given name.
+
+    Who has no family name is sorted by the name. A key is (family name or name, given name or "", id), and the page
+    begins behind the key `after`. Raises CourseNotFound.
+    """
+    columns = f"students.id, students.name, enrollments.enrolled_at, {NUMBERS}"
+    rows = backend_of(db).list_roster_by_name(db, columns, find_id(db, "courses", course_id), after, limit)
+    if not rows:
+        find_course(db, course_id)
+    return [
+        ((family, given, row_id), RosterRow(row_id, name, at, "enrolled", None, *who))
+        for family, given, row_id, name, at, *who in rows
+    ]
+
+
+def list_waitlist(db: pw.Database, course_id: Key, after: int = 0, limit: int = 100) -> list[tuple[int, RosterRow]]:
     """Give (place, row) of at most `limit` students who wait for a course behind the place `after`, first come first.
 
     A place is the number in the column enrollments.waiting. Raises CourseNotFound.
     """
-    rows = fetch(db, LIST_WAITLIST, row_id(course_id), after, limit)
+    found = find_id(db, "courses", course_id)
+    rows = fetch(db, LIST_WAITLIST, found, after, limit)
     if not rows:
         find_course(db, course_id)
-    ((ahead,),) = fetch(db, COUNT_AHEAD, row_id(course_id), after)
+    ((ahead,),) = fetch(db, COUNT_AHEAD, found, after)
     return [
-        (place, RosterRow(student_id, name, None, "waitlisted", position))
-        for position, (place, student_id, name) in enumerate(rows, ahead + 1)
+        (place, RosterRow(row_id, name, None, "waitlisted", position, *who))
+        for position, (place, row_id, name, *who) in enumerate(rows, ahead + 1)
     ]

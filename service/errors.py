@@ -1,43 +1,22 @@
 """Every refusal, as a tree, in the field's own terms; `http/problems.py` gives each code its status.
 
+A code is the name of its class in small letters, such as student_not_found; that of Failed is internal_error.
+
 ServiceError                      while serving: a code, and a sentence as `detail`
 ├── NotFound
-│   ├── StudentNotFound           student_not_found
-│   ├── CourseNotFound            course_not_found
-│   └── EnrollmentNotFound        enrollment_not_found
+│   └── StudentNotFound, CourseNotFound, TermNotFound, EnrollmentNotFound
 ├── Conflict
-│   ├── AlreadyEnrolled           already_enrolled
-│   ├── AlreadyWaitlisted         already_waitlisted
-│   ├── CourseFull                course_full
-│   ├── CapacityBelowEnrolled     capacity_below_enrolled
-│   ├── WaitlistCapacityBelowWaitlisted   waitlist_capacity_below_waitlisted
-│   ├── BulkRefused               bulk_refused
-│   ├── StudentHasEnrollments     student_has_enrollments
-│   ├── CourseHasEnrollments      course_has_enrollments
-│   ├── FeedRewound               feed_rewound
-│   └── ConstraintViolated        constraint_violated
+│   ├── AlreadyEnrolled, AlreadyWaitlisted, EnrollmentNotOpen, EnrollmentClosed, CourseFull, and its kind SeatNeeded
+│   ├── ExternalIdTaken, CapacityBelowEnrolled, WaitlistCapacityBelowWaitlisted
+│   ├── StudentHasEnrollments, CourseHasEnrollments, TermHasCourses
+│   ├── BulkRefused, FeedRewound
+│   └── ConstraintViolated        a rule of another program
 ├── Invalid                       with every fault at once
-│   ├── InvalidPayload            invalid_payload
-│   └── InvalidQuery              invalid_query
-├── Edge                          what HTTP itself refuses, before any rule is asked: `http/edge.py` has these
-│   ├── MisdirectedRequest        misdirected_request
-│   ├── ForeignOrigin             foreign_origin
-│   ├── MalformedJson             malformed_json
-│   ├── NothingThere              not_found
-│   ├── MethodNotAllowed          method_not_allowed
-│   ├── PayloadTooLarge           payload_too_large
-│   ├── UnsupportedMediaType      unsupported_media_type
-│   ├── BadRequest                bad_request
-│   ├── RequestTimeout            request_timeout
-│   ├── UriTooLong                uri_too_long
-│   └── HeadersTooLarge           headers_too_large
-├── Busy                          busy
-├── StorageUnavailable            storage_unavailable
-└── Failed                        internal_error: a defect
-    └── AsyncioOnly               internal_error
+│   └── InvalidPayload, InvalidQuery
+├── Edge                          what HTTP itself refuses, before any rule is asked: see `http/edge.py`
+└── Busy, StorageUnavailable, Failed (a defect), and its kind AsyncioOnly
 
-SetupError                        before serving: a sentence that says how to mend it
-└── SchemaMismatch, MigrationFailed
+SetupError, SchemaMismatch, MigrationFailed           before serving: a sentence that says how to mend it
 """
 
 from collections.abc import Mapping, Sequence
@@ -67,21 +46,38 @@ class ServiceError(Exception):
 class NotFound(ServiceError):
     """Something that the request names does not exist."""
 
+    @property
+    def detail(self) -> str:
+        """Give the sentence, which names the external id where the request has one instead of an id."""
+        given = [value for name, value in vars(self).items() if name.endswith("_external_id") and value is not None]
+        return self.sentence.replace("this id", f"the external id {given[0]!r}") if given else super().detail
+
 
 @with_data
 class StudentNotFound(NotFound):
-    """No student has the id."""
+    """No student has the id, or the external id."""
 
     code, sentence = "student_not_found", "No student has this id."
     student_id: int
+    student_external_id: str | None = None
 
 
 @with_data
 class CourseNotFound(NotFound):
-    """No course has the id."""
+    """No course has the id, or the external id."""
 
     code, sentence = "course_not_found", "No course has this id."
     course_id: int
+    course_external_id: str | None = None
+
+
+@with_data
+class TermNotFound(NotFound):
+    """No term has the id, or the external id."""
+
+    code, sentence = "term_not_found", "No term has this id."
+    term_id: int
+    term_external_id: str | None = None
 
 
 @with_data
@@ -124,6 +120,40 @@ class CourseFull(Conflict):
 
 
 @with_data
+class SeatNeeded(CourseFull):
+    """The course has a place in line, which is not enough for a swap."""
+
+    sentence = "Course {course_id} has no free seat; with or_wait the student joins the line and keeps the other."
+
+
+@with_data
+class EnrollmentNotOpen(Conflict):
+    """The window of enrolling in the course opens later, at `opens_at` (RFC 3339 in UTC)."""
+
+    code, sentence = "enrollment_not_open", "Course {course_id} opens for enrolling at {opens_at}."
+    course_id: int
+    opens_at: str | None
+
+
+@with_data
+class EnrollmentClosed(Conflict):
+    """The window of enrolling in the course has closed, at `closes_at` (RFC 3339 in UTC)."""
+
+    code, sentence = "enrollment_closed", "Course {course_id} closed for enrolling at {closes_at}."
+    course_id: int
+    closes_at: str | None
+
+
+@with_data
+class ExternalIdTaken(Conflict):
+    """Another row of the same kind has the external id."""
+
+    code, sentence = "external_id_taken", "Another one of the {table} has the external id {external_id!r}."
+    table: str
+    external_id: str
+
+
+@with_data
 class CapacityBelowEnrolled(Conflict):
     """Nobody loses a seat to a smaller capacity."""
 
@@ -158,8 +188,10 @@ class BulkRefused(Conflict):
 class StudentHasEnrollments(Conflict):
     """A student with enrollments is not deleted."""
 
-    code = "student_has_enrollments"
-    sentence = "Student {student_id} is enrolled or waiting somewhere; drop that first."
+    code, sentence = (
+        "student_has_enrollments",
+        "Student {student_id} is enrolled or waiting somewhere; drop that first.",
+    )
     student_id: int
 
 
@@ -169,6 +201,14 @@ class CourseHasEnrollments(Conflict):
 
     code, sentence = "course_has_enrollments", "Course {course_id} has students enrolled or waiting; drop them first."
     course_id: int
+
+
+@with_data
+class TermHasCourses(Conflict):
+    """A term with courses is not deleted."""
+
+    code, sentence = "term_has_courses", "Term {term_id} has courses; delete them, or give them another term, first."
+    term_id: int
 
 
 @with_data
@@ -198,8 +238,8 @@ class Invalid(ServiceError):
     @property
     def detail(self) -> str:
         """Count the faults, and say where not all of them are listed."""
-        noun, count = self.code.removeprefix("invalid_"), len(self.faults) + self.left_out
-        told = f"The {noun} has {count} fault{'s'[: count != 1]}."
+        count = len(self.faults) + self.left_out
+        told = f"The {self.code.removeprefix('invalid_')} has {count} fault{'s'[: count != 1]}."
         return f"{told} The answer lists {len(self.faults) or 'none'} of them." if self.left_out else told
 
 

@@ -25,7 +25,7 @@ HOST = """
     CREATE TRIGGER [log "Added"] AFTER INSERT ON enrollments BEGIN INSERT INTO log VALUES (NEW.student_id); END;
     CREATE TRIGGER log_told AFTER INSERT ON enrollment_events BEGIN INSERT INTO log VALUES (NEW.type); END;
     CREATE TRIGGER log_logged AFTER DELETE ON log BEGIN UPDATE courses SET level = level WHERE id = OLD.what; END;
-    ALTER TABLE students ADD COLUMN email TEXT COLLATE NOCASE CHECK (email LIKE '%@%, (%');
+    ALTER TABLE students ADD COLUMN contact TEXT COLLATE NOCASE CHECK (contact LIKE '%@%, (%');
     ALTER TABLE courses ADD COLUMN "check" INTEGER NOT NULL DEFAULT 2;
     ALTER TABLE courses ADD COLUMN room INTEGER REFERENCES rooms (id) ON DELETE SET NULL;
     ALTER TABLE courses ADD COLUMN places AS (capacity + waitlist_capacity);
@@ -100,7 +100,9 @@ DRIFTED = {
         ],
     ),
     "no collation": (
-        rebuilt("students", ("VARCHAR(200)", "TEXT"), (" COLLATE NOCASE", ""), (" AUTOINCREMENT", "")),
+        rebuilt(
+            "students", ("\n    name VARCHAR(200)", "\n    name TEXT"), (" COLLATE NOCASE", ""), (" AUTOINCREMENT", "")
+        ),
         [
             "the column students.name is declared TEXT, not VARCHAR(200)",
             "the column students.name is not declared COLLATE NOCASE, and compares with regard to case",
@@ -168,7 +170,9 @@ SPOILT = {
             *(
                 f"the {each.type} {each.name} is not the service's own"
                 for each in expected().values()
-                if each.table == "students" != each.name and "name" in key(each.sql)
+                if each.name == "words_of_students"
+                or (each.table == "students" and each.type == "index" and "name" in key(each.sql))
+                or (each.table == "students" and each.type == "trigger" and "NEW.name" in each.sql)
             ),
         ],
     ),

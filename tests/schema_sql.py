@@ -24,7 +24,7 @@ def written() -> str:
         with closing(sqlite3.connect(path)) as db:
             rows = db.execute(
                 """SELECT made.type, made.name, made.sql FROM sqlite_master AS made
-                JOIN sqlite_master AS place ON place.type = 'table' AND place.name = made.tbl_name
+                JOIN sqlite_master AS place ON place.type IN ('table', 'view') AND place.name = made.tbl_name
                 WHERE made.sql IS NOT NULL AND place.name NOT IN ('sqlite_sequence', ?)
                 ORDER BY place.rowid, made.type <> 'table', made.type, made.name""",
                 (router.HISTORY,),

@@ -27,12 +27,12 @@ from test_seats import add_course, audit, post, refusal, run_script, standing
 from service import Settings, create_app
 from service.bulk import MAX_ROWS, MAX_WHOLE, enroll_all, enroll_many
 from service.courses import insert_course
-from service.enrollments import Result, Row
+from service.enrolling import Result, Row
 from service.errors import BulkRefused, InvalidPayload
 from service.http.body import elements
 from service.http.calls import MAX_BULK_FAULTS, Call
 from service.http.edge import MalformedJson
-from service.http.payloads import MAX_FAULTS
+from service.http.reading import MAX_FAULTS
 from service.storage.event_loop import in_pieces
 from service.storage.sqlite.store import Store
 

@@ -2,7 +2,7 @@
 
 import peewee as pw
 import pytest
-from answers import body, faults, pages, refusal
+from answers import COURSE, body, faults, pages, refusal
 from starlette.testclient import TestClient
 
 from service.courses import insert_course
@@ -15,8 +15,9 @@ EMPTY = {
     "waitlisted": 0,
     "seats_left": None,
     "availability": "open",
+    **COURSE,
 }
-"""What a course shows of its seats unless told."""
+"""What a course shows beside its name and level unless told."""
 
 
 def test_a_new_course_is_found_at_its_location(client: TestClient) -> None:

@@ -56,8 +56,11 @@ def differences(path: Path) -> list[str]:
 def test_schema_sql_is_what_the_migrations_make() -> None:
     """The file that databases are compared with is kept: it is what a new file's migrations leave."""
     assert SCHEMA.read_text("utf-8") == written(), "A migration has changed what is made. Write it anew: make schema"
-    assert list(tables()) == ["students", "courses", "enrollments", "enrollment_events"]
-    assert {each.type for each in expected().values()} == {"table", "index", "trigger"}
+    assert list(tables()) == [
+        *("students", "courses", "enrollments", "enrollment_events", "terms", "event_notes", "letters"),
+        *("student_words", "student_words_before", "course_words", "course_words_before"),
+    ]
+    assert {each.type for each in expected().values()} == {"table", "view", "index", "trigger"}
 
 
 # What is no difference
@@ -104,7 +107,7 @@ def respelled(path: Path) -> None:
 
     made = [re.sub(r"'[^']*'|\w+", spell, each.sql.replace("(", " ( ")) for each in expected().values()]
     with closing(sqlite3.connect(path)) as old:
-        history = [line for line in old.iterdump() if HISTORY in line]
+        history = [line for line in old.iterdump() if HISTORY in line or line.startswith('INSERT INTO "letters"')]
     path.unlink()
     run_script(path, ";\n".join([*made, *history]))
     with closing(sqlite3.connect(path)) as new:
@@ -118,6 +121,8 @@ def constraints_of_the_table(path: Path) -> None:
         lines = list(old.iterdump())
     made = []
     for name, table in tables().items():
+        if name == "letters":
+            continue  # The only rows that the search needs and does not make itself.
         columns = [f'"{column}" {" ".join(words.values())}' for column, words in table.attributes.items()]
         constraints = [constraint.sql for constraint in table.constraints.values()]
         if ("autoincrement",) in table.options:
@@ -143,7 +148,7 @@ HEALTHY: dict[str, Callable[[Path], object] | str] = {
     "with a host": HOST,
     "with a host that changes its mind": HOST
     + """ALTER TABLE log RENAME TO journal; ALTER TABLE rooms RENAME TO halls; ALTER TABLE grades RENAME student TO who;
-    ALTER TABLE students RENAME email TO mail; ALTER TABLE enrollment_events DROP COLUMN sent; DROP VIEW full;""",
+    ALTER TABLE students RENAME contact TO mail; ALTER TABLE enrollment_events DROP COLUMN sent; DROP VIEW full;""",
     "with a host's search": """CREATE VIRTUAL TABLE names USING fts5 (name, content = 'students');
         CREATE TRIGGER names_added AFTER INSERT ON students
         BEGIN INSERT INTO names (rowid, name) VALUES (NEW.id, NEW.name); END""",

@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 import peewee as pw
 import pytest
-from answers import faults, pages, refusal
+from answers import SHOWN, faults, pages, refusal
 from conftest import Server
 from starlette.testclient import TestClient
 
@@ -191,7 +191,10 @@ def test_a_roster_has_the_courses_own_students(client: TestClient) -> None:
     moment = post(client, 2, 1).json()["enrolled_at"]
     post(client, 1, 2)
     answer = client.get("/courses/1/students")
-    assert (answer.status_code, answer.json()) == (200, [{"id": 2, "name": "Bo", "enrolled_at": moment, **SEAT}])
+    assert (answer.status_code, answer.json()) == (
+        200,
+        [{"id": 2, "name": "Bo", **SHOWN, "enrolled_at": moment, **SEAT}],
+    )
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_each_change_is_told(client: TestClient) -> None:
         assert ids == sorted(set(ids))
         seen = ids[-1]
         for event in events:
-            assert event.keys() == {"id", "type", "at", "student_id", "course_id"}
+            assert event.keys() == {"id", "type", "at", "student_id", "course_id", "actor", "reason"}
             if event["type"] in ("enrolled", "promoted"):
                 enrollment = client.get(f"/students/{event['student_id']}/courses/1").json()
                 assert enrollment["enrolled_at"] == event["at"]

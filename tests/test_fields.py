@@ -7,6 +7,7 @@ from unicodedata import normalize
 
 import peewee as pw
 import pytest
+from answers import STUDENT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
@@ -24,11 +25,12 @@ from service.fields import (
     PREFIX,
     Availability,
     Change,
+    Flag,
     Status,
     checked,
     word,
 )
-from service.http.payloads import Flag, Limit, Number
+from service.http.queries import Limit, Number
 
 BLANKS = [
     *(" ", "\t", "\r\n", "\x1f", "\x85", "\xa0", "\u1680", "\u2003", "\u2028", "\u2029", "\u202f", "\u3000", "\u2800"),
@@ -101,7 +103,7 @@ def test_a_name_of_nothing_visible_is_refused(client: TestClient, db: pw.Databas
 def test_what_shapes_a_name_stays(client: TestClient, name: str) -> None:
     """What is not seen, and yet shapes the character before it, stays; emoji, flags and scripts are not broken."""
     client.post("/students", json={"name": f"\ufeff {name} \u200b"})
-    assert client.get("/students", params={"name": name}).json() == [{"id": 1, "name": name}]
+    assert client.get("/students", params={"name": name}).json() == [{"id": 1, "name": name, **STUDENT}]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import httpx2
 import peewee as pw
 import pytest
-from answers import pages, write
+from answers import STUDENT, pages, write
 from conftest import Server
 from starlette.testclient import TestClient
 
@@ -70,8 +70,9 @@ def test_a_name_that_is_not_utf_8_is_shown(path: Path, client: TestClient) -> No
         assert client.post(f"/students/{student_id}/courses", json={"course_id": 1}).status_code == 201
 
     jose, cafe = {"id": 2, "name": "Jos\ufffd"}, {"id": 1, "name": "Caf\ufffd", "level": "avanc\ufffd"}
-    assert client.get("/students").json()[1] == client.get("/students?limit=1&name=J").json()[0] == jose
-    assert client.get("/students/2").json() == jose
+    all_of_jose = {**jose, **STUDENT}
+    assert client.get("/students").json()[1] == client.get("/students?limit=1&name=J").json()[0] == all_of_jose
+    assert client.get("/students/2").json() == all_of_jose
     for url in (
         "/courses/1",
         "/courses",
@@ -96,7 +97,7 @@ def test_a_name_that_is_not_utf_8_is_shown(path: Path, client: TestClient) -> No
     assert (
         client.patch("/students/2", json={"name": "Jos\xe9"}).json()
         == client.get("/students/2").json()
-        == {"id": 2, "name": "Jos\xe9"}
+        == {"id": 2, "name": "Jos\xe9", **STUDENT}
     )
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT CAST(name AS BLOB) FROM courses").fetchall() == [(b"Caf\xe9",)]
@@ -160,7 +161,7 @@ def test_a_blob_for_a_name_is_listed_once(path: Path, client: TestClient) -> Non
     write(path, "INSERT INTO students (name) VALUES (?)", [(name,) for name in names])
     for url in ("/students?limit=1", "/students?limit=2&name="):
         assert sorted(row["id"] for page in pages(client, url) for row in page) == [1, 2, 3, 4, 5]
-    assert client.get("/students?name=A").json() == [{"id": 1, "name": "Ada"}]
+    assert client.get("/students?name=A").json() == [{"id": 1, "name": "Ada", **STUDENT}]
 
 
 def test_ids_from_below_are_listed_once(path: Path, client: TestClient) -> None:

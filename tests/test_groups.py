@@ -13,7 +13,8 @@ from starlette.testclient import TestClient
 from stores import as_one_group, fail_to_write, names, open_store
 
 from service import courses, students
-from service.enrollments import EnrollmentRecord, enroll, enroll_each
+from service.enrolling import EnrollmentRecord, enroll_each
+from service.enrollments import enroll
 from service.errors import AlreadyEnrolled, Conflict, ConstraintViolated, StorageUnavailable, StudentNotFound
 from service.storage import fetch
 from service.storage.sqlite.store import Store

@@ -12,7 +12,7 @@ from invariants import check
 from starlette.testclient import TestClient
 
 from service import bulk, courses, enrollments, students
-from service.enrollments import EnrollmentRecord
+from service.enrolling import EnrollmentRecord, find_enrollment
 from service.storage import models
 
 TIME = "2026-09-01T08:30:00.000Z"
@@ -175,7 +175,7 @@ def test_a_course_that_was_read_earlier_does_not_overwrite_the_counts(db: pw.Sql
             stale.save()
         models.Student.get_by_id(4).courses.add(models.Course.get_by_id(2))
         models.Enrollment.create(student=5, course=1)
-    assert enrollments.find_enrollment(db, 5, 1) == EnrollmentRecord(5, 1, None, "waitlisted", 2)
+    assert find_enrollment(db, 5, 1) == EnrollmentRecord(5, 1, None, "waitlisted", 2)
     assert courses.find_course(db, 2).enrolled == 2
     check(path)
 

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 )
 from invariants import check
 
-from service import bulk, courses, enrollments, students
+from service import bulk, courses, enrolling, enrollments, students
 from service.errors import BulkRefused, InvalidPayload, ServiceError
 from service.storage.sqlite.store import Store
 
@@ -112,7 +112,7 @@ class Model:
             return self.find_enrollment(student, course), False
         return answer if isinstance(answer, str) else (answer, True)
 
-    def enroll_all(self, rows: list[enrollments.Row], atomic: bool = False, dry_run: bool = False) -> object:
+    def enroll_all(self, rows: list[enrolling.Row], atomic: bool = False, dry_run: bool = False) -> object:
         """Enroll row by row; keep all, or nothing."""
         before = copy.deepcopy(self.courses)
         results = [row.code if isinstance(row, ServiceError) else self.enroll(*row) for row in rows]
@@ -172,7 +172,7 @@ def plain(answer: Any) -> Any:  # noqa: PLR0911 - a table by type.
             return {at: plain(refusal) for at, refusal in answer.refusals.items()}
         case ServiceError():
             return answer.code
-        case enrollments.EnrollmentRecord():
+        case enrolling.EnrollmentRecord():
             assert (answer.enrolled_at is None) == (answer.status == "waitlisted")
             return answer.status, answer.position
         case students.StudentRecord():
@@ -197,7 +197,7 @@ def ids(kind: str) -> st.SearchStrategy[int]:
 student_id, course_id = ids("students"), ids("courses")
 pair = st.tuples(student_id, course_id)
 NO_ROW = InvalidPayload([("#", "must be a JSON object")])
-rows: st.SearchStrategy[list[enrollments.Row]] = st.builds(
+rows: st.SearchStrategy[list[enrolling.Row]] = st.builds(
     lambda first, odd, last: [*first, *odd, *last], st.lists(pair), st.sampled_from([[], [NO_ROW]]), st.lists(pair)
 )
 capacity = st.sampled_from([1, 2, 0, 3, None])
@@ -208,7 +208,7 @@ RULES: dict[str, tuple[Any, Any, Any]] = {
     "POST": (enrollments.enroll, Model.enroll, pair),
     "PUT": (enrollments.ensure_enrolled, Model.ensure_enrolled, pair),
     "DELETE": (enrollments.drop, Model.drop, pair),
-    "GET": (enrollments.find_enrollment, Model.find_enrollment, pair),
+    "GET": (enrolling.find_enrollment, Model.find_enrollment, pair),
     "PATCH": (courses.update_course, Model.update_course, st.tuples(course_id, limits)),
     "bulk": (bulk.enroll_all, Model.enroll_all, st.tuples(rows, st.booleans(), st.booleans())),
 }
@@ -259,7 +259,7 @@ class School(RuleBasedStateMachine):
         assert self.ask(*((RULES[name][0], *params) for name, params in requests)) == expected
 
     @rule(rows=rows, seconds=st.sampled_from([0, bulk.SLICE_SECONDS]))
-    def enroll_many(self, rows: list[enrollments.Row], seconds: float) -> None:
+    def enroll_many(self, rows: list[enrolling.Row], seconds: float) -> None:
         """POST /enrollments, slice by slice."""
         results: list[object] = []
         while len(results) < len(rows):

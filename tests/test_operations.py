@@ -1,5 +1,6 @@
 """The operations: each refusal that one declares can come, and what its handler's signature says holds."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -15,15 +16,20 @@ from starlette.testclient import TestClient
 from stores import held
 
 from service import Settings, connect, create_app, events
-from service.enrollments import EnrollmentRecord
+from service.courses import insert_course, update_course
+from service.enrolling import EnrollmentRecord
+from service.enrollments import enroll
 from service.fields import Id
-from service.http import handlers
+from service.http import handlers, office
 from service.http.answers import NoContent, Ok, no_content, ok
 from service.http.api import API
 from service.http.calls import Call, Rows
 from service.http.operations import operation
-from service.http.payloads import NewEnrollment, NewStudent, PageQuery, Payload
+from service.http.payloads import NewEnrollment, NewStudent, Payload
 from service.http.problems import PROBLEMS
+from service.http.queries import PageQuery
+from service.students import update_student
+from service.terms import insert_term
 
 OPERATIONS = {(path, method): each for path, methods in API.items() for method, each in methods.items()}
 
@@ -38,6 +44,19 @@ SOUND: dict[tuple[str, str], tuple[str, Any]] = {
     ("/students/{student_id}/courses/{course_id}", "GET"): ("/students/1/courses/1", None),
     ("/students/{student_id}/courses/{course_id}", "PUT"): ("/students/3/courses/2", None),
     ("/students/{student_id}/courses/{course_id}", "DELETE"): ("/students/1/courses/1", None),
+    ("/students/{student_id}/swap", "POST"): (
+        "/students/1/swap",
+        {"drop_course_id": 1, "enroll_course_id": 2},
+    ),
+    ("/courses/by-external-id/{external_id:path}", "GET"): ("/courses/by-external-id/M-1/a", None),
+    ("/courses/by-external-id/{external_id:path}", "PUT"): ("/courses/by-external-id/M-1/a", {"capacity": 3}),
+    ("/students/by-external-id/{external_id:path}", "GET"): ("/students/by-external-id/7", None),
+    ("/students/by-external-id/{external_id:path}", "PUT"): ("/students/by-external-id/8", {"name": "Di"}),
+    ("/terms/by-external-id/{external_id:path}", "GET"): ("/terms/by-external-id/2026A", None),
+    ("/terms/by-external-id/{external_id:path}", "PUT"): ("/terms/by-external-id/2026A", {"name": "Fall"}),
+    ("/terms", "POST"): ("/terms", {"name": "Spring"}),
+    ("/terms/{term_id}", "PATCH"): ("/terms/2", {"name": "Spring"}),
+    ("/terms/{term_id}", "DELETE"): ("/terms/2", None),
     ("/enrollments", "POST"): ("/enrollments?atomic=true", [{"student_id": 3, "course_id": 2}]),
     ("/problems/{code}", "GET"): ("/problems/busy", None),
 }
@@ -50,6 +69,43 @@ REFUSED: dict[tuple[str, str, str], tuple[str, Any]] = {
     ("/students/{student_id}/courses", "POST", "course_full"): ("/students/3/courses", {"course_id": 1}),
     ("/students/{student_id}/courses/{course_id}", "PUT", "course_not_found"): ("/students/3/courses/9", None),
     ("/students/{student_id}/courses/{course_id}", "PUT", "course_full"): ("/students/3/courses/1", None),
+    ("/students/{student_id}/courses", "POST", "enrollment_not_open"): ("/students/3/courses", {"course_id": 3}),
+    ("/students/{student_id}/courses", "POST", "enrollment_closed"): ("/students/3/courses", {"course_id": 4}),
+    ("/students/{student_id}/courses/{course_id}", "PUT", "enrollment_not_open"): ("/students/3/courses/3", None),
+    ("/students/{student_id}/courses/{course_id}", "PUT", "enrollment_closed"): ("/students/3/courses/4", None),
+    **{
+        ("/students/{student_id}/swap", "POST", code): (
+            f"/students/{student_id}/swap",
+            {"drop_course_id": drop, "enroll_course_id": to},
+        )
+        for code, student_id, drop, to in (
+            ("student_not_found", 9, 1, 2),
+            ("course_not_found", 1, 1, 9),
+            ("enrollment_not_found", 3, 1, 2),
+            ("already_enrolled", 1, 5, 1),
+            ("already_waitlisted", 2, 5, 1),
+            ("enrollment_not_open", 1, 1, 3),
+            ("enrollment_closed", 1, 1, 4),
+            ("course_full", 1, 1, 6),
+        )
+    },
+    ("/students", "POST", "external_id_taken"): ("/students", {"name": "Di", "external_id": "7"}),
+    ("/students/{student_id}", "PATCH", "external_id_taken"): ("/students/1", {"external_id": "7"}),
+    ("/courses", "POST", "external_id_taken"): ("/courses", {"name": "Go", "level": "1", "external_id": "M-1/a"}),
+    ("/courses", "POST", "term_not_found"): ("/courses", {"name": "Go", "level": "1", "term_id": 9}),
+    ("/courses/{course_id}", "PATCH", "external_id_taken"): ("/courses/2", {"external_id": "M-1/a"}),
+    ("/courses/{course_id}", "PATCH", "term_not_found"): ("/courses/2", {"term_id": 9}),
+    **{
+        ("/courses/by-external-id/{external_id:path}", "PUT", code): ("/courses/by-external-id/M-1/a", changes)
+        for code, changes in {
+            "term_not_found": {"term_id": 9},
+            "capacity_below_enrolled": {"capacity": 0},
+            "waitlist_capacity_below_waitlisted": {"waitlist_capacity": 0},
+        }.items()
+    },
+    ("/terms", "POST", "external_id_taken"): ("/terms", {"name": "Fall", "external_id": "2026A"}),
+    ("/terms/{term_id}", "PATCH", "external_id_taken"): ("/terms/2", {"external_id": "2026A"}),
+    ("/terms/{term_id}", "DELETE", "term_has_courses"): ("/terms/1", None),
     ("/enrollments", "POST", "bulk_refused"): ("/enrollments?atomic=true", [{"student_id": 9, "course_id": 1}]),
     ("/events", "GET", "feed_rewound"): ("/events?after=99", None),
     ("/students/{student_id}", "DELETE", "student_has_enrollments"): ("/students/1", None),
@@ -68,9 +124,27 @@ RULE = """
 
 @pytest.fixture
 def school(db: pw.SqliteDatabase, path: Path) -> Path:
-    """Give the small school with another course, Algebra (2), that nobody is in."""
+    """Give the small school with more courses: Algebra (2) is empty, and Ada (1) and Bo (2) are in Debate (5).
+
+    Later (3) is not open yet, Over (4) has closed, and Full (6) has no seat. Music (1) and Cy (3) have external ids,
+    and so has the term (1) of Algebra.
+    """
     open_school(db)
-    db.execute_sql("INSERT INTO courses (name, level) VALUES ('Algebra', '1')")
+    insert_term(db, "Autumn", external_id="2026A")
+    insert_term(db, "Winter")
+    courses: dict[str, dict[str, Any]] = {
+        "Algebra": {"term_id": 1},
+        "Later": {"opens_at": "2999-01-01T00:00:00Z"},
+        "Over": {"closes_at": "2000-01-01T00:00:00Z"},
+        "Debate": {},
+        "Full": {"capacity": 0},
+    }
+    for name, more in courses.items():
+        insert_course(db, name, "1", **more)
+    for student_id in (1, 2):
+        enroll(db, student_id, 5)
+    update_student(db, 3, {"external_id": "7"})
+    update_course(db, 1, {"external_id": "M-1/a"})
     db.close()
     return path
 
@@ -84,7 +158,7 @@ def stack() -> Iterator[ExitStack]:
 
 def granted(template: str, method: str) -> tuple[str, Any]:
     """Give a request that an operation grants."""
-    return SOUND.get((template, method), (template.replace("{student_id}", "1").replace("{course_id}", "1"), None))
+    return SOUND.get((template, method), (re.sub(r"\{\w+_id\}", "1", template), None))
 
 
 def send(client: TestClient, method: str, url: str, value: Any, **options: Any) -> httpx2.Response:
@@ -107,7 +181,7 @@ def refused(template: str, method: str, code: str) -> tuple[str, Any]:
     """Give a request that an operation refuses, if it is not for the situation that it is made in."""
     url, value = REFUSED.get((template, method, code), granted(template, method))
     if code.endswith("_not_found") and (template, method, code) not in REFUSED:
-        url = template.replace("{student_id}", "9").replace("{course_id}", "9")
+        url = re.sub(r"\{\w+_id(:path)?\}", "9", template)
     if code == "invalid_query":
         url += ("&" if "?" in url else "?") + "nothing=1"
     return url, value
@@ -123,7 +197,7 @@ def bring_about(code: str, method: str, school: Path, stack: ExitStack) -> None:
         stack.enter_context(held(school, "BEGIN EXCLUSIVE"))
     if code == "constraint_violated":
         with connect(school) as db:
-            for table in ("students", "courses", "enrollments"):
+            for table in ("students", "courses", "terms", "enrollments"):
                 for verb in ("INSERT", "UPDATE", "DELETE"):
                     db.execute_sql(RULE.format(table=table, verb=verb))
 
@@ -184,7 +258,7 @@ def test_the_table_is_derived_from_the_signatures() -> None:
     assert API["/events"]["GET"].gives == {200: events.EventRecord}
     assert API["/enrollments"]["POST"].body is Rows
     for (path, _), each in OPERATIONS.items():
-        assert [name for name, _ in each.words] == [word.strip("{}") for word in path.split("/") if "{" in word]
+        assert [name for name, _ in each.words] == re.findall(r"\{(\w+)", path)
         assert each.summary
 
 
@@ -212,7 +286,12 @@ def test_a_handler_with_another_signature_is_refused(handler: Any) -> None:
 
 def test_every_handler_is_declared() -> None:
     """Each handler is the handler of one operation, and none is left over."""
-    public = {name for name in vars(handlers) if getattr(vars(handlers)[name], "__module__", "") == handlers.__name__}
+    public = {
+        name
+        for module in (handlers, office)
+        for name, each in vars(module).items()
+        if getattr(each, "__module__", "") == module.__name__
+    }
     assert {each.handler.__name__ for each in OPERATIONS.values()} == {
         name for name in public if not name.startswith("_")
     }

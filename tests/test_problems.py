@@ -15,16 +15,21 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from service import Settings, create_app, errors, students
+from service.courses import insert_course
 from service.errors import ServiceError
 from service.http.api import API
 from service.http.edge import MethodNotAllowed
 from service.http.problems import PROBLEMS
+from service.terms import insert_term
 
 
 @pytest.fixture
 def school(client: TestClient, db: pw.Database) -> TestClient:
-    """Give a client of the small school."""
+    """Give a client of the small school, with a course that opens later and one that has closed, both of a term."""
     open_school(db)
+    insert_term(db, "Autumn", external_id="2026A")
+    insert_course(db, "Later", "A1", term_id=1, opens_at="2999-01-01T00:00:00Z")
+    insert_course(db, "Over", "A1", term_id=1, closes_at="2000-01-01T00:00:00Z")
     db.execute_sql("""
         CREATE TRIGGER host BEFORE INSERT ON students WHEN NEW.name = 'Mallory'
         BEGIN SELECT raise(ABORT, 'fees unpaid'); END""")
@@ -38,12 +43,17 @@ REFUSALS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "malformed_json": ("POST", "/students", {"content": "{", "headers": JSON}),
     "not_found": ("GET", "/nothing", {}),
     "student_not_found": ("GET", "/students/4", {}),
-    "course_not_found": ("GET", "/courses/2", {}),
+    "course_not_found": ("GET", "/courses/9", {}),
+    "term_not_found": ("GET", "/terms/9", {}),
     "enrollment_not_found": ("GET", "/students/1/courses/2", {}),
     "method_not_allowed": ("PUT", "/students", {}),
     "already_enrolled": ("POST", "/students/1/courses", {"json": {"course_id": 1}}),
     "already_waitlisted": ("POST", "/students/2/courses", {"json": {"course_id": 1}}),
     "course_full": ("POST", "/students/3/courses", {"json": {"course_id": 1}}),
+    "enrollment_not_open": ("POST", "/students/3/courses", {"json": {"course_id": 2}}),
+    "enrollment_closed": ("POST", "/students/3/courses", {"json": {"course_id": 3}}),
+    "external_id_taken": ("POST", "/terms", {"json": {"name": "Autumn", "external_id": "2026A"}}),
+    "term_has_courses": ("DELETE", "/terms/1", {}),
     "capacity_below_enrolled": ("PATCH", "/courses/1", {"json": {"capacity": 0}}),
     "waitlist_capacity_below_waitlisted": ("PATCH", "/courses/1", {"json": {"waitlist_capacity": 0}}),
     "bulk_refused": ("POST", "/enrollments?atomic=true", {"json": [{"student_id": 3, "course_id": 1}]}),
@@ -222,6 +232,16 @@ ALLOW = {
     "/courses/{course_id}": "DELETE, GET, HEAD, OPTIONS, PATCH",
     "/courses/{course_id}/students": "GET, HEAD, OPTIONS",
     "/courses/{course_id}/waitlist": "GET, HEAD, OPTIONS",
+    "/courses/{course_id}/cancel": "OPTIONS, POST",
+    "/students/{student_id}/swap": "OPTIONS, POST",
+    "/students/{student_id}/withdraw": "OPTIONS, POST",
+    "/students/{student_id}/erase": "OPTIONS, POST",
+    "/students/{student_id}/export": "GET, HEAD, OPTIONS",
+    "/terms": "GET, HEAD, OPTIONS, POST",
+    "/terms/{term_id}": "DELETE, GET, HEAD, OPTIONS, PATCH",
+    "/students/by-external-id/{external_id:path}": "GET, HEAD, OPTIONS, PUT",
+    "/courses/by-external-id/{external_id:path}": "GET, HEAD, OPTIONS, PUT",
+    "/terms/by-external-id/{external_id:path}": "GET, HEAD, OPTIONS, PUT",
     "/enrollments": "OPTIONS, POST",
     "/events": "GET, HEAD, OPTIONS",
     "/health/live": "GET, HEAD, OPTIONS",
@@ -234,7 +254,9 @@ def test_every_path_tells_its_methods(client: TestClient) -> None:
     """OPTIONS is a 204 with the full Allow, and so is the Allow of the 405 that any other method gets."""
     assert ALLOW.keys() == API.keys()
     for template, allow in ALLOW.items():
-        url = template.format(student_id="x", course_id=9, code="busy")
+        url = template.replace(":path", "").format(
+            student_id="x", course_id=9, term_id=9, external_id="a/b", code="busy"
+        )
         answer = client.options(url)
         assert (answer.status_code, answer.content, answer.headers["allow"]) == (204, b"", allow)
         takes = "application/json, application/merge-patch+json" if "PATCH" in allow else None  # RFC 5789, section 3.1.

@@ -163,14 +163,14 @@ def test_ids_are_not_given_again(school: Path) -> None:
 
 
 def test_a_file_that_counts_no_ids(school: Path) -> None:
-    """Where both tables have lost AUTOINCREMENT, and a dump SQLite's note of the ids, they come back."""
-    for table in ("students", "courses"):
+    """Where all tables have lost AUTOINCREMENT, and a dump SQLite's note of the ids, they come back."""
+    for table in ("students", "courses", "terms"):
         run_script(school, rebuilt(table, (" AUTOINCREMENT", "")))
     script = "\n".join(line for line in dump(school) if "sqlite_sequence" not in line)
     school.unlink()
     run_script(school, script)
     assert repair(school)
-    assert rows(school, "sqlite_sequence") == {"sqlite_sequence": [("courses", 3), ("students", 6)]}
+    assert rows(school, "sqlite_sequence") == {"sqlite_sequence": [("courses", 3), ("students", 6), ("terms", 0)]}
     check(school)
 
 
@@ -178,7 +178,7 @@ def test_a_file_that_counts_no_ids(school: Path) -> None:
 def test_a_host_keeps_what_is_its_own(school: Path, table: str) -> None:
     """A rebuilt table keeps a host's columns with their values, constraints, indexes and triggers; all else stays."""
     run_script(school, HOST)
-    run_script(school, """UPDATE students SET email = id || '@, ('; UPDATE courses SET "check" = id * 7""")
+    run_script(school, """UPDATE students SET contact = id || '@, ('; UPDATE courses SET "check" = id * 7""")
     theirs = f"""
         SELECT type, name, tbl_name, CASE WHEN tbl_name NOT IN ({str(TABLES)[1:-1]}) OR type <> 'table' THEN sql END
         FROM sqlite_master
@@ -206,7 +206,7 @@ def test_a_host_keeps_what_is_its_own(school: Path, table: str) -> None:
             for sql, rule in {
                 "INSERT INTO students (name) VALUES ('Student 1')": "UNIQUE",
                 "INSERT INTO students (name) VALUES ('long, longer, longest')": "CHECK constraint failed: short",
-                "INSERT INTO students (name, email) VALUES ('x', 'x')": "CHECK constraint failed: email",
+                "INSERT INTO students (name, contact) VALUES ('x', 'x')": "CHECK constraint failed: contact",
             }.items():
                 with pytest.raises(sqlite3.IntegrityError, match=rule):
                     connection.execute(sql)

@@ -13,8 +13,8 @@ import peewee as pw
 import pytest
 from stores import as_one_group, open_store
 
-from service import connect, courses, enrollments, students
-from service.enrollments import EnrollmentRecord
+from service import connect, courses, enrolling, enrollments, students
+from service.enrolling import EnrollmentRecord
 from service.errors import AlreadyEnrolled, ConstraintViolated, CourseHasEnrollments, CourseNotFound, StudentNotFound
 from service.storage import Store, backend_of, change, fetch, fetch_one
 
@@ -170,20 +170,20 @@ def test_drop(db: pw.Database) -> None:
     enrollments.enroll(db, 1, 1)
     enrollments.enroll(db, 2, 1)
     enrollments.drop(db, 1, 1)
-    assert enrollments.find_enrollment(db, 2, 1).status == "enrolled"
+    assert enrolling.find_enrollment(db, 2, 1).status == "enrolled"
     told = fetch(db, "SELECT type, student_id FROM enrollment_events ORDER BY id")
     assert told == [("enrolled", 1), ("waitlisted", 2), ("dropped", 1), ("promoted", 2)]
 
 
 async def test_store(store: Store, database: Database) -> None:
     """What a store wrote, others find; what it refuses is raised, and what it reads is what stands."""
-    ada = await store.write_row(enrollments.enroll_each, (1, 1))
+    ada = await store.write_row(enrolling.enroll_each, (1, 1))
     assert isinstance(ada, EnrollmentRecord)
-    assert await store.read(enrollments.find_enrollment, 1, 1) == ada
+    assert await store.read(enrolling.find_enrollment, 1, 1) == ada
     with pytest.raises(AlreadyEnrolled):
-        await store.write_row(enrollments.enroll_each, (1, 1))
+        await store.write_row(enrolling.enroll_each, (1, 1))
     other = database.connect()
-    assert enrollments.find_enrollment(other, 1, 1) == ada
+    assert enrolling.find_enrollment(other, 1, 1) == ada
     enrollments.drop(other, 1, 1)
     other.close()
     assert await store.read(enrollments.list_roster, 1) == []
@@ -195,9 +195,9 @@ async def test_a_group(store: Any) -> None:
     rows = [(1, 2), (9, 2), (2, 2), (1, 9), (3, 2)]
     outcome = await as_one_group(
         store,
-        *(store.write_row(enrollments.enroll_each, row) for row in rows[:3]),
+        *(store.write_row(enrolling.enroll_each, row) for row in rows[:3]),
         store.write(students.insert_student, "Di"),
-        *(store.write_row(enrollments.enroll_each, row) for row in rows[3:]),
+        *(store.write_row(enrolling.enroll_each, row) for row in rows[3:]),
     )
     assert [type(each).__name__ for each in outcome] == [
         EnrollmentRecord.__name__,

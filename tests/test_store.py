@@ -19,7 +19,7 @@ import pytest
 from conftest import ROOT
 from stores import as_one_group, fail_to_write, held, names, open_store, stalled, submit, wal
 
-from service import courses, enrollments, students
+from service import courses, enrolling, enrollments, students
 from service.errors import (
     AlreadyEnrolled,
     Busy,
@@ -132,7 +132,7 @@ async def test_every_refusal_in_a_group_is_its_own(store: Store, path: Path) -> 
         store.write(insert_student, "Ben"),
     )
     assert [type(each) for each in outcome] == [
-        enrollments.EnrollmentRecord,
+        enrolling.EnrollmentRecord,
         AlreadyEnrolled,
         StudentNotFound,
         CourseNotFound,
@@ -168,7 +168,7 @@ async def test_calls_that_are_run_together_have_an_outcome_each(
 
     def run(db: pw.Database, rows: Any) -> Any:
         runs.append(len(rows))
-        return enrollments.enroll_each(db, rows)
+        return enrolling.enroll_each(db, rows)
 
     together = open_store(other)
     request.addfinalizer(together.close)

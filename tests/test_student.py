@@ -4,7 +4,7 @@ import re
 
 import peewee as pw
 import pytest
-from answers import body, faults, pages, refusal
+from answers import STUDENT, body, faults, pages, refusal
 from starlette.testclient import TestClient
 
 from service.students import insert_student
@@ -23,7 +23,7 @@ def add(db: pw.Database, *names: str) -> None:
 def test_a_new_student_is_found_at_its_location(client: TestClient) -> None:
     """A student who is added is trimmed, and served at the Location of the answer."""
     answer = client.post("/students", json={"name": "\t Ada Lovelace \n"})
-    assert (answer.status_code, answer.json()) == (201, {"id": 1, "name": "Ada Lovelace"})
+    assert (answer.status_code, answer.json()) == (201, {"id": 1, "name": "Ada Lovelace", **STUDENT})
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["location"] == "/students/1"
     shown = client.get("/students/1")
@@ -34,7 +34,7 @@ def test_a_new_student_is_found_at_its_location(client: TestClient) -> None:
 def test_a_name_is_kept_as_it_is(client: TestClient, name: str) -> None:
     """A name of 1 to 200 characters, whatever they are, comes back as it was, but for the space around it."""
     client.post("/students", json={"name": name})
-    assert client.get("/students/1").json() == {"id": 1, "name": name.strip()}
+    assert client.get("/students/1").json() == {"id": 1, "name": name.strip(), **STUDENT}
 
 
 @pytest.mark.parametrize("name", [None, True, 1, 1.5, [], ["Ada"], {}, "", " \t\n", "a" * 201])
@@ -43,7 +43,7 @@ def test_a_name_that_breaks_its_rules_is_refused(client: TestClient, name: objec
     client.post("/students", json={"name": "Ada"})
     for answer in (client.post("/students", json={"name": name}), client.patch("/students/1", json={"name": name})):
         assert faults(answer) == ["#/name"]
-    assert client.get("/students").json() == [{"id": 1, "name": "Ada"}]
+    assert client.get("/students").json() == [{"id": 1, "name": "Ada", **STUDENT}]
 
 
 def test_no_name_has_a_control_character_or_half_a_pair(client: TestClient) -> None:
@@ -60,7 +60,7 @@ def test_students_are_listed_by_id(client: TestClient, db: pw.Database) -> None:
     add(db, "E", "D", "C", "B", "A")
     found = pages(client, "/students?limit=2")
     assert [[row["id"] for row in page] for page in found] == [[1, 2], [3, 4], [5]]
-    assert found[0][0] == {"id": 1, "name": "E"}
+    assert found[0][0] == {"id": 1, "name": "E", **STUDENT}
 
 
 def test_a_link_is_a_path_that_keeps_the_filters(client: TestClient, db: pw.Database) -> None:
@@ -101,7 +101,7 @@ def test_a_patch_changes_what_it_names(client: TestClient, media_type: str, chan
     """A merge patch (RFC 7396) changes the keys that it has and keeps the rest."""
     client.post("/students", json={"name": "Ada"})
     answer = client.patch("/students/1", content=changes, headers={"content-type": media_type})
-    assert (answer.status_code, answer.json()) == (200, {"id": 1, "name": name})
+    assert (answer.status_code, answer.json()) == (200, {"id": 1, "name": name, **STUDENT})
     assert client.get("/students/1").json() == answer.json()
 
 
@@ -111,7 +111,7 @@ def test_a_deleted_student_is_gone(client: TestClient, db: pw.Database) -> None:
     answer = client.delete("/students/1")
     assert (answer.status_code, answer.content) == (204, b"")
     assert refusal(client.delete("/students/1")) == (404, "student_not_found")
-    assert client.get("/students").json() == [{"id": 2, "name": "Bo"}]
+    assert client.get("/students").json() == [{"id": 2, "name": "Bo", **STUDENT}]
 
 
 def test_a_deleted_students_id_is_not_given_again(client: TestClient, db: pw.Database) -> None:
@@ -119,7 +119,7 @@ def test_a_deleted_students_id_is_not_given_again(client: TestClient, db: pw.Dat
     add(db, "Ada", "Bo")
     for last in (2, 3):
         client.delete(f"/students/{last}")
-        assert client.post("/students", json={"name": "Cy"}).json() == {"id": last + 1, "name": "Cy"}
+        assert client.post("/students", json={"name": "Cy"}).json() == {"id": last + 1, "name": "Cy", **STUDENT}
     client.delete("/students/1")
     client.delete("/students/4")
     assert client.post("/students", json={"name": "Di"}).json()["id"] == 5
@@ -133,4 +133,4 @@ def test_a_student_who_does_not_exist_is_not_found(client: TestClient, student_i
     for answer in (client.get(url), client.patch(url, json={}), client.patch(url, json={"name": "Bo"})):
         assert refusal(answer) == (404, "student_not_found")
     assert refusal(client.delete(url)) == (404, "student_not_found")
-    assert client.get("/students").json() == [{"id": 1, "name": "Ada"}]
+    assert client.get("/students").json() == [{"id": 1, "name": "Ada", **STUDENT}]

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import logging
 import re
 import resource
 import socket
@@ -24,6 +25,7 @@ from test_server import running
 import service
 from service import Settings, create_app, students
 from service.http import server as http_server
+from service.http.connections import SWEEP_SECONDS, Connections
 from service.http.parser import MAX_FIELDS, MAX_HEAD
 from service.http.protocol import LINGER_SECONDS, MAX_LINGER
 from service.log import SECONDS
@@ -462,6 +464,7 @@ def test_what_is_refused_is_logged_once_a_second(
     connect: Callable[[], socket.socket], caplog: pytest.LogCaptureFixture
 ) -> None:
     """A flood of one kind is one line a second, which counts the others; another kind has a line of its own."""
+    caplog.set_level(logging.INFO)
     bytes_, host = (
         "A client was refused: The bytes that came are no",
         "A client was refused: A request in HTTP/1.1 names",
@@ -579,3 +582,32 @@ def test_more_file_descriptors(settings: Settings) -> None:
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (granted, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+class Checked:
+    """A connection that counts how often its deadlines are looked at."""
+
+    checks = 0
+
+    def check(self, _: float) -> None:
+        """Be looked at."""
+        self.checks += 1
+
+    def give_way(self) -> None:
+        """Never be asked to."""
+        raise AssertionError
+
+
+def test_nobody_is_looked_after_once_all_have_gone(settings: Settings) -> None:
+    """The deadlines are looked at while a connection is open, then no more, and anew with the next connection."""
+    connection = Checked()
+
+    async def come_and_go() -> None:
+        hub = Connections(settings, 10)
+        for _ in range(2):
+            assert hub.add(connection)
+            hub.remove(connection)
+            await asyncio.sleep(2 * SWEEP_SECONDS)
+
+    asyncio.run(come_and_go())
+    assert connection.checks == 2

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from service.enrollments import EnrollmentRecord, Result
+from service.enrolling import EnrollmentRecord, Result
 from service.errors import BulkRefused, FeedRewound, Invalid, InvalidPayload, ServiceError
 from service.http import body
 from service.http.calls import Call
@@ -19,7 +19,10 @@ T = TypeVar("T")
 NO_CONTENT, SERVICE_UNAVAILABLE = 204, 503
 RETRY_AFTER = 1
 """Seconds after which a client may try again that was answered 503."""
-IDS = ("student_id", "course_id")
+MEMBERS = (
+    *("student_id", "course_id", "term_id", "external_id", "opens_at", "closes_at"),
+    *("student_external_id", "course_external_id", "term_external_id"),
+)
 """The fields of a refusal that become extension members of its problem (RFC 9457, section 3.2)."""
 _JSON = (b"content-type", body.JSON)
 _PROBLEM_JSON = (b"content-type", b"application/problem+json")
@@ -162,7 +165,7 @@ def _problem(call: Call, refusal: ServiceError) -> dict[str, Any]:
         "code": refusal.code,
     }
     data = vars(refusal)
-    told |= {name: data[name] for name in IDS if data.get(name)}  # 0 stands for something in the path that is no id.
+    told |= {name: data[name] for name in MEMBERS if data.get(name)}  # 0 stands for what is no id.
     if isinstance(refusal, FeedRewound):
         told["newest_id"] = refusal.newest_id
     if isinstance(refusal, Invalid):

@@ -15,16 +15,24 @@ from service.errors import (
     CourseFull,
     CourseHasEnrollments,
     CourseNotFound,
+    EnrollmentClosed,
     EnrollmentNotFound,
+    EnrollmentNotOpen,
+    ExternalIdTaken,
     FeedRewound,
     StorageUnavailable,
     StudentHasEnrollments,
     StudentNotFound,
+    TermHasCourses,
+    TermNotFound,
     WaitlistCapacityBelowWaitlisted,
 )
-from service.http import handlers
+from service.http import handlers, office
 from service.http.edge import NothingThere
 from service.http.operations import Operation, operation
+
+NO_SEAT = (EnrollmentNotOpen, EnrollmentClosed, CourseFull)
+CAPACITIES = (CapacityBelowEnrolled, WaitlistCapacityBelowWaitlisted)
 
 # The paths that clients ask for most come first, because Starlette's router tries one path after the other.
 API: Mapping[str, Mapping[str, Operation]] = {
@@ -33,12 +41,12 @@ API: Mapping[str, Mapping[str, Operation]] = {
         "POST": operation(
             "enroll",
             handlers.enroll,
-            *(StudentNotFound, CourseNotFound, AlreadyEnrolled, AlreadyWaitlisted, CourseFull),
+            *(StudentNotFound, CourseNotFound, AlreadyEnrolled, AlreadyWaitlisted, *NO_SEAT),
         ),
     },
     "/students/{student_id}/courses/{course_id}": {
         "GET": operation("read", handlers.show_enrollment, EnrollmentNotFound),
-        "PUT": operation("enroll", handlers.ensure_enrolled, StudentNotFound, CourseNotFound, CourseFull),
+        "PUT": operation("enroll", handlers.ensure_enrolled, StudentNotFound, CourseNotFound, *NO_SEAT),
         "DELETE": operation("enroll", handlers.drop, EnrollmentNotFound),
     },
     "/enrollments": {
@@ -49,23 +57,23 @@ API: Mapping[str, Mapping[str, Operation]] = {
     },
     "/students": {
         "GET": operation("read", handlers.list_students),
-        "POST": operation("write", handlers.create_student),
+        "POST": operation("write", handlers.create_student, ExternalIdTaken),
     },
     "/students/{student_id}": {
         "GET": operation("read", handlers.show_student, StudentNotFound),
-        "PATCH": operation("write", handlers.update_student, StudentNotFound),
+        "PATCH": operation("write", handlers.update_student, StudentNotFound, ExternalIdTaken),
         "DELETE": operation("write", handlers.delete_student, StudentNotFound, StudentHasEnrollments),
     },
     "/courses": {
         "GET": operation("read", handlers.list_courses),
-        "POST": operation("write", handlers.create_course),
+        "POST": operation("write", handlers.create_course, TermNotFound, ExternalIdTaken),
     },
     "/courses/{course_id}": {
         "GET": operation("read", handlers.show_course, CourseNotFound),
         "PATCH": operation(
             "write",
             handlers.update_course,
-            *(CourseNotFound, CapacityBelowEnrolled, WaitlistCapacityBelowWaitlisted),
+            *(CourseNotFound, TermNotFound, ExternalIdTaken, *CAPACITIES),
         ),
         "DELETE": operation("write", handlers.delete_course, CourseNotFound, CourseHasEnrollments),
     },
@@ -74,6 +82,46 @@ API: Mapping[str, Mapping[str, Operation]] = {
     },
     "/courses/{course_id}/waitlist": {
         "GET": operation("read", handlers.show_waitlist, CourseNotFound),
+    },
+    "/students/{student_id}/swap": {
+        "POST": operation(
+            "enroll",
+            office.swap,
+            *(StudentNotFound, CourseNotFound, EnrollmentNotFound, AlreadyEnrolled, AlreadyWaitlisted, *NO_SEAT),
+        ),
+    },
+    "/students/{student_id}/withdraw": {
+        "POST": operation("enroll", office.withdraw, StudentNotFound),
+    },
+    "/students/{student_id}/erase": {
+        "POST": operation("write", office.erase, StudentNotFound),
+    },
+    "/students/{student_id}/export": {
+        "GET": operation("read", office.export, StudentNotFound),
+    },
+    "/courses/{course_id}/cancel": {
+        "POST": operation("enroll", office.cancel, CourseNotFound),
+    },
+    "/terms": {
+        "GET": operation("read", office.list_terms),
+        "POST": operation("write", office.create_term, ExternalIdTaken),
+    },
+    "/terms/{term_id}": {
+        "GET": operation("read", office.show_term, TermNotFound),
+        "PATCH": operation("write", office.update_term, TermNotFound, ExternalIdTaken),
+        "DELETE": operation("write", office.delete_term, TermNotFound, TermHasCourses),
+    },
+    "/students/by-external-id/{external_id:path}": {
+        "GET": operation("read", handlers.show_student_by_external_id, StudentNotFound),
+        "PUT": operation("write", handlers.put_student),
+    },
+    "/courses/by-external-id/{external_id:path}": {
+        "GET": operation("read", handlers.show_course_by_external_id, CourseNotFound),
+        "PUT": operation("write", handlers.put_course, TermNotFound, *CAPACITIES),
+    },
+    "/terms/by-external-id/{external_id:path}": {
+        "GET": operation("read", office.show_term_by_external_id, TermNotFound),
+        "PUT": operation("write", office.put_term),
     },
     "/health/live": {
         "GET": operation(None, handlers.show_live),

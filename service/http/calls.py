@@ -1,18 +1,23 @@
 """Read one request: the words of its path, its query string and its body, in the types that a handler wants."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
-from urllib.parse import parse_qs, quote, urlencode
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
+from urllib.parse import parse_qs, quote, unquote_to_bytes, urlencode
 
 from starlette.types import Receive, Scope
 
 from service import bulk
-from service.enrollments import Row
+from service.enrolling import Asked, Row
 from service.errors import InvalidPayload, InvalidQuery, ServiceError
+from service.events import NOBODY, Why, why
 from service.fields import MAX_ID, Id
 from service.http import body
-from service.http.payloads import MAX_FAULTS, BulkRow, P, Q, read_payload, read_query, write_cursor
+from service.http.payloads import BulkRow, NewEnrollment, P
+from service.http.queries import Q, write_cursor
+from service.http.reading import MAX_FAULTS, read_payload, read_query
+from service.rows import ExternalId, Key
 from service.storage import Store
 from service.storage.event_loop import in_pieces
 
@@ -25,6 +30,11 @@ MAX_BULK_FAULTS = 1_000
 TYPES = (body.JSON,)
 PATCH_TYPES = (body.JSON, body.MERGE_PATCH)
 BULK_TYPES = (body.JSON, body.NDJSON)
+
+BY_EXTERNAL_ID = "/by-external-id/"
+"""What comes before an external id in a path."""
+
+T = TypeVar("T")
 
 _ID = re.compile("[1-9][0-9]{0,18}")
 
@@ -49,13 +59,28 @@ class Call:
         """Give the value of a word of the path, such as student_id; `word` is (its name, its type).
 
         An Id that is no integer from 1 to 2⁶³-1 is given as 0. No row has the id 0, so the rule answers "not found".
+        Raises InvalidQuery for an external id that no row can have.
         """
         name, kind = word
+        if kind is ExternalId:
+            return self._external_id(name)
         value = self._scope["path_params"][name]
         if kind is not Id:
             return value
         number = int(value) if _ID.fullmatch(value) else 0
         return number if number <= MAX_ID else 0
+
+    def _external_id(self, name: str) -> ExternalId:
+        """Give the external id at the end of the path, in which a slash may be written as / or as %2F."""
+        text = self._scope["path_params"][name]
+        try:
+            if raw_path := self._scope.get("raw_path"):
+                before = 1 + self._scope.get("root_path", "").count(BY_EXTERNAL_ID)
+                text = unquote_to_bytes(raw_path).decode().split(BY_EXTERNAL_ID, before)[before]
+            return ExternalId(text)
+        except ValueError as error:
+            what = "must be percent-encoded UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+            raise InvalidQuery([(name, what)]) from None
 
     def query(self, cls: type[Q]) -> Q:
         """Give the values of the query string. Raises InvalidQuery."""
@@ -76,15 +101,65 @@ class Call:
 
         Raises InvalidPayload, MalformedJson, PayloadTooLarge, UnsupportedMediaType.
         """
+        if cls.OPTIONAL and not self._has_body():
+            return cls()
         accepted = PATCH_TYPES if self._scope["method"] == "PATCH" else TYPES
         _, content = await body.read(self._scope, self._receive, accepted, MAX_BODY)
         return read_payload(cls, body.decode(content))
+
+    def _has_body(self) -> bool:
+        headers = dict(self._scope["headers"])
+        return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
+
+    def why(self, reason: str | None) -> Why:
+        """Give who writes, and why; the actor is whom the host program names as `actor` in the request's state."""
+        actor = self._scope.get("state", {}).get("actor")
+        if actor is None and reason is None:
+            return NOBODY
+        try:
+            return why(actor, reason)
+        except InvalidPayload as error:  # The reason was checked before. The host is to blame, and not the client.
+            raise ValueError(f"The host program names the actor {actor!r}, which {error.faults[0][1]}.") from None
+
+    def telling(self, rule: Callable[..., T], reason: str | None) -> Callable[..., T]:
+        """Give a rule that is told who writes, and why, as its arguments `actor` and `reason`."""
+        if reason is None and "actor" not in self._scope.get("state", ()):
+            return rule
+        told = self.why(reason)
+        return partial(rule, actor=told.actor, reason=told.reason)
 
     async def rows(self) -> Rows:
         """Read the body, a JSON array or NDJSON (a JSON value on each line), as rows. Raises as `payload` does."""
         media_type, content = await body.read(self._scope, self._receive, BULK_TYPES, MAX_BULK_BODY)
         values = body.lines(content) if media_type == body.NDJSON else body.elements(content)
-        return Rows(await in_pieces(_rows(values)))
+        return Rows(await in_pieces(self._rows(values)))
+
+    def _rows(self, values: Iterable[object]) -> Iterator[Row]:
+        """Read rows; those that are refused for the same reason share one refusal.
+
+        Python's garbage collector looks at all objects at once: so many refusals would hold up every other request.
+        """
+        refusals: dict[str, ServiceError] = {}
+        room = MAX_BULK_FAULTS
+        for count, value in enumerate(values, 1):
+            bulk.check_size(count)
+            row = self._row(value, min(room, MAX_FAULTS))
+            if isinstance(row, InvalidPayload):
+                room -= len(row.faults)
+            yield refusals.setdefault(repr(row), row) if isinstance(row, ServiceError) else row
+
+    def _row(self, value: object, most_faults: int) -> Row:
+        try:
+            row = read_payload(BulkRow, body.decode(value) if isinstance(value, bytes) else value, most_faults)
+        except ServiceError as error:
+            return bulk.bare(error)
+        return self.asked(row.student, row)
+
+    def asked(self, student: Key, payload: NewEnrollment) -> Row:
+        """Give the row of a student and what the student's enrollment is asked for with."""
+        if payload.reason is None and not payload.override and "actor" not in self._scope.get("state", ()):
+            return student, payload.course
+        return Asked(student, payload.course, payload.override, self.why(payload.reason))
 
     def url(self, path: str) -> str:
         """Give the path by which a client reaches a path of this application, wherever the application is mounted."""
@@ -112,26 +187,3 @@ class Call:
     def _own_path(self) -> str:
         path: str = self._scope["path"]
         return path.removeprefix(self._scope.get("root_path", ""))
-
-
-def _rows(values: Iterable[object]) -> Iterator[Row]:
-    """Read rows; those that are refused for the same reason share one refusal.
-
-    Python's garbage collector looks at all objects at once: so many refusals would hold up every other request.
-    """
-    refusals: dict[str, ServiceError] = {}
-    room = MAX_BULK_FAULTS
-    for count, value in enumerate(values, 1):
-        bulk.check_size(count)
-        row = _row(value, min(room, MAX_FAULTS))
-        if isinstance(row, InvalidPayload):
-            room -= len(row.faults)
-        yield refusals.setdefault(repr(row), row) if isinstance(row, ServiceError) else row
-
-
-def _row(value: object, most_faults: int) -> Row:
-    try:
-        row = read_payload(BulkRow, body.decode(value) if isinstance(value, bytes) else value, most_faults)
-    except ServiceError as error:
-        return bulk.bare(error)
-    return row.student_id, row.course_id

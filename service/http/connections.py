@@ -79,8 +79,11 @@ class Connections:
         self._idle[connection] = None
 
     def noted(self, refusal: ServiceError) -> ServiceError:
-        """Log why a client is refused before the application is asked, and give the refusal back."""
-        logger.warning("A client was refused: %s", refusal.detail)
+        """Log why a client is refused before the application is asked, and give the refusal back.
+
+        The line is of the level INFO, which `serve` leaves out: what clients send must not fill the log.
+        """
+        logger.info("A client was refused: %s", refusal.detail)
         return refusal
 
     def _sweep(self) -> None:

@@ -1,10 +1,12 @@
 """The handlers: each asks a rule for what one operation is about, and answers."""
 
 from collections.abc import Callable
+from functools import partial
 
 from service import bulk, courses, enrollments, events, students
 from service.courses import CourseRecord
-from service.enrollments import EnrollmentRecord, RosterRow, ScheduleRow
+from service.enrolling import EnrollmentRecord, enroll_each, find_enrollment
+from service.enrollments import RosterRow, ScheduleRow
 from service.events import EventRecord
 from service.fields import Id
 from service.http.answers import (
@@ -23,38 +25,61 @@ from service.http.answers import (
 from service.http.calls import Call, Rows
 from service.http.edge import NothingThere
 from service.http.payloads import (
-    BulkQuery,
     CourseChanges,
-    CourseQuery,
-    EventQuery,
+    CourseValues,
     NewCourse,
     NewEnrollment,
     NewStudent,
-    PageQuery,
-    ScheduleQuery,
     StudentChanges,
-    StudentQuery,
+    StudentValues,
     given,
 )
 from service.http.problems import PROBLEMS, Explanation
+from service.http.queries import (
+    BulkQuery,
+    CourseQuery,
+    EventQuery,
+    PageQuery,
+    ReasonQuery,
+    RosterQuery,
+    ScheduleQuery,
+    StudentQuery,
+    both_names,
+    joined,
+)
+from service.rows import ExternalId
 from service.students import StudentRecord
 
 
 async def create_student(call: Call, payload: NewStudent) -> Created[StudentRecord]:
     """Add a student."""
-    student = await call.store.write(students.insert_student, payload.name)
+    student = await call.store.write(partial(students.insert_student, **given(payload)))
     return created(student, call.url(f"/students/{student.id}"))
 
 
 async def list_students(call: Call, query: StudentQuery) -> Page[StudentRecord]:
     """List students by id, or those whose name begins so, by (name, id)."""
-    rows = await call.store.read(students.list_students, query.name, _key(query), query.limit + 1)
+    asked = partial(students.list_students, q=query.q, external_id=query.external_id)
+    rows = await call.store.read(asked, query.name, _key(query), query.limit + 1)
     return page(call, rows, query.limit, _cursor(call, query))
 
 
 async def show_student(call: Call, student_id: Id) -> Ok[StudentRecord]:
     """Show one student."""
     return ok(await call.store.read(students.find_student, student_id))
+
+
+async def show_student_by_external_id(call: Call, external_id: ExternalId) -> Ok[StudentRecord]:
+    """Show the student with an external id."""
+    return ok(await call.store.read(students.find_student, external_id))
+
+
+async def put_student(
+    call: Call, external_id: ExternalId, values: StudentValues
+) -> Created[StudentRecord] | Ok[StudentRecord]:
+    """Add the student with an external id, or change the one who has it."""
+    student, new = await call.store.write(students.put_student, external_id.text, given(values))
+    return created(student, call.url(f"/students/{student.id}")) if new else ok(student)
 
 
 async def update_student(call: Call, student_id: Id, changes: StudentChanges) -> Ok[StudentRecord]:
@@ -70,21 +95,33 @@ async def delete_student(call: Call, student_id: Id) -> NoContent:
 
 async def create_course(call: Call, payload: NewCourse) -> Created[CourseRecord]:
     """Add a course."""
-    course = await call.store.write(
-        courses.insert_course, payload.name, payload.level, payload.capacity, payload.waitlist_capacity
-    )
+    course = await call.store.write(partial(courses.insert_course, **given(payload)))
     return created(course, call.url(f"/courses/{course.id}"))
 
 
 async def list_courses(call: Call, query: CourseQuery) -> Page[CourseRecord]:
     """List courses by id, or those whose name begins so, by (name, id); of one level or of all."""
-    rows = await call.store.read(courses.list_courses, query.name, query.level, _key(query), query.limit + 1)
+    asked = partial(courses.list_courses, q=query.q, external_id=query.external_id, term_id=query.term_id)
+    rows = await call.store.read(asked, query.name, query.level, _key(query), query.limit + 1)
     return page(call, rows, query.limit, _cursor(call, query))
 
 
 async def show_course(call: Call, course_id: Id) -> Ok[CourseRecord]:
     """Show one course."""
     return ok(await call.store.read(courses.find_course, course_id))
+
+
+async def show_course_by_external_id(call: Call, external_id: ExternalId) -> Ok[CourseRecord]:
+    """Show the course with an external id."""
+    return ok(await call.store.read(courses.find_course, external_id))
+
+
+async def put_course(
+    call: Call, external_id: ExternalId, values: CourseValues
+) -> Created[CourseRecord] | Ok[CourseRecord]:
+    """Add the course with an external id, or change the one that has it."""
+    course, new = await call.store.write(courses.put_course, external_id.text, given(values))
+    return created(course, call.url(f"/courses/{course.id}")) if new else ok(course)
 
 
 async def update_course(call: Call, course_id: Id, changes: CourseChanges) -> Ok[CourseRecord]:
@@ -100,26 +137,27 @@ async def delete_course(call: Call, course_id: Id) -> NoContent:
 
 async def enroll(call: Call, student_id: Id, payload: NewEnrollment) -> Created[EnrollmentRecord]:
     """Enroll a student in a course: a seat, or else the last place in line."""
-    enrollment = await call.store.write_row(enrollments.enroll_each, (student_id, payload.course_id))
+    enrollment = await call.store.write_row(enroll_each, call.asked(student_id, payload))
     return created(enrollment, _enrollment_url(call, enrollment))
 
 
 async def ensure_enrolled(
-    call: Call, student_id: Id, course_id: Id
+    call: Call, student_id: Id, course_id: Id, query: ReasonQuery
 ) -> Created[EnrollmentRecord] | Ok[EnrollmentRecord]:
     """Enroll a student in a course unless it is done already."""
-    enrollment, new = await call.store.write(enrollments.ensure_enrolled, student_id, course_id)
+    rule = call.telling(enrollments.ensure_enrolled, query.reason)
+    enrollment, new = await call.store.write(rule, student_id, course_id)
     return created(enrollment, _enrollment_url(call, enrollment)) if new else ok(enrollment)
 
 
 async def show_enrollment(call: Call, student_id: Id, course_id: Id) -> Ok[EnrollmentRecord]:
     """Show one enrollment."""
-    return ok(await call.store.read(enrollments.find_enrollment, student_id, course_id))
+    return ok(await call.store.read(find_enrollment, student_id, course_id))
 
 
-async def drop(call: Call, student_id: Id, course_id: Id) -> NoContent:
+async def drop(call: Call, student_id: Id, course_id: Id, query: ReasonQuery) -> NoContent:
     """Take a student out of a course; the seat goes to who waits longest."""
-    await call.store.write(enrollments.drop, student_id, course_id)
+    await call.store.write(call.telling(enrollments.drop, query.reason), student_id, course_id)
     return no_content()
 
 
@@ -130,11 +168,16 @@ async def show_schedule(call: Call, student_id: Id, query: ScheduleQuery) -> Pag
     return page(call, rows, query.limit, lambda row: call.cursor(row.id))
 
 
-async def show_roster(call: Call, course_id: Id, query: PageQuery) -> Page[RosterRow]:
-    """List the students of one course."""
+async def show_roster(call: Call, course_id: Id, query: RosterQuery) -> Page[RosterRow]:
+    """List the students of one course, by id or by family name and given name."""
     after = query.after[1] if query.after else 0
-    rows = await call.store.read(enrollments.list_roster, course_id, after, query.limit + 1)
-    return page(call, rows, query.limit, lambda row: call.cursor(row.id))
+    if query.order == "id":
+        rows = await call.store.read(enrollments.list_roster, course_id, after, query.limit + 1)
+        return page(call, rows, query.limit, lambda row: call.cursor(row.id))
+    behind = (*both_names(query.after[0]), after) if query.after else None
+    found = await call.store.read(enrollments.list_roster_by_name, course_id, behind, query.limit + 1)
+    names_of = {row.id: joined(*names) for (*names, _), row in found}
+    return page(call, [row for _, row in found], query.limit, lambda row: call.cursor(row.id, names_of[row.id]))
 
 
 async def show_waitlist(call: Call, course_id: Id, query: PageQuery) -> Page[RosterRow]:
@@ -176,11 +219,11 @@ async def show_problem(_: Call, code: str) -> Ok[Explanation]:
 
 
 def _key(query: StudentQuery) -> tuple[str | bytes, int] | tuple[int] | None:
-    return query.after if query.name is not None or query.after is None else query.after[1:]
+    return query.after if query.by_name or query.after is None else query.after[1:]
 
 
 def _cursor(call: Call, query: StudentQuery) -> Callable[[StudentRecord | CourseRecord], str]:
-    return lambda row: call.cursor(row.id) if query.name is None else call.cursor(row.id, row.name)
+    return lambda row: call.cursor(row.id, row.name) if query.by_name else call.cursor(row.id)
 
 
 def _enrollment_url(call: Call, enrollment: EnrollmentRecord) -> str:

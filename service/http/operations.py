@@ -22,7 +22,9 @@ from service.fields import Id
 from service.http.answers import Answer, NoContent, no_content, problem
 from service.http.calls import PATCH_TYPES, Call, Rows
 from service.http.edge import MalformedJson, MethodNotAllowed, PayloadTooLarge, UnsupportedMediaType
-from service.http.payloads import NoQuery, Payload, Query
+from service.http.payloads import Payload
+from service.http.queries import NoQuery, Query
+from service.rows import ExternalId
 from service.storage import Store
 
 P = ParamSpec("P")
@@ -76,15 +78,15 @@ def operation(
 ) -> Operation:
     """Declare an operation by its right, its handler and the refusals of the rule that the handler runs.
 
-    The handler takes the call, and then parts of the request by the types of its parameters: words of the path (Id or
-    str, by their names in the path), then the values of the query (a Query), then the body (a Payload, or Rows). The
-    refusals that every query, body, read or write may end in are added to `refuses`. Raises TypeError for a handler
-    with another signature.
+    The handler takes the call, and then parts of the request by the types of its parameters: words of the path (Id,
+    ExternalId or str, by their names in the path), then the values of the query (a Query), then the body (a Payload, or
+    Rows). The refusals that every query, body, read or write may end in are added to `refuses`. Raises TypeError for
+    a handler with another signature.
     """
     hints = get_type_hints(handler, include_extras=True)
     gives = hints.pop("return")
     (_, call), *takes = hints.items()
-    words = [(name, kind) for name, kind in takes if kind in (Id, str)]
+    words = [(name, kind) for name, kind in takes if kind in (Id, str, ExternalId)]
     queries = [kind for _, kind in takes if isinstance(kind, type) and issubclass(kind, Query)]
     bodies = [kind for _, kind in takes if isinstance(kind, type) and issubclass(kind, (Payload, Rows))]
     if call is not Call or [kind for _, kind in takes] != [*(kind for _, kind in words), *queries[:1], *bodies[:1]]:

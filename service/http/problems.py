@@ -74,14 +74,21 @@ PROBLEMS = {
     "student_not_found": Problem(
         404,
         "There is no such student",
-        "Check the id: an integer from 1 to 9223372036854775807. GET /students lists them all. "
+        "Check the id: an integer from 1 to 9223372036854775807. GET /students lists them all, "
+        "and GET /students?external_id= finds one by the school's own number. "
         "Ids are not used again, so a deleted student's id stays empty.",
     ),
     "course_not_found": Problem(
         404,
         "There is no such course",
-        "Check the id: an integer from 1 to 9223372036854775807. GET /courses lists them all. "
+        "Check the id: an integer from 1 to 9223372036854775807. GET /courses lists them all, "
+        "and GET /courses?external_id= finds one by the school's own number. "
         "Ids are not used again, so a deleted course's id stays empty.",
+    ),
+    "term_not_found": Problem(
+        404,
+        "There is no such term",
+        "Check the id, or the external id. GET /terms lists them all.",
     ),
     "enrollment_not_found": Problem(
         404,
@@ -110,6 +117,22 @@ PROBLEMS = {
         "The course is full",
         "Try later or choose another course: GET /courses shows `availability` for each.",
     ),
+    "enrollment_not_open": Problem(
+        409,
+        "The course is not open for enrolling yet",
+        "Send the request again at `opens_at`, or later.",
+    ),
+    "enrollment_closed": Problem(
+        409,
+        "The course is closed for enrolling",
+        "Dropping is still possible. Whoever runs the course can change `closes_at`, or override it for one student.",
+    ),
+    "external_id_taken": Problem(
+        409,
+        "Another row has this external id",
+        "GET the path …/by-external-id/{external_id} to see which one. To add a row or to change the one that has the "
+        "external id, whichever it is, use PUT on the same path.",
+    ),
     "capacity_below_enrolled": Problem(
         409,
         "The capacity is below the number of students enrolled",
@@ -136,6 +159,11 @@ PROBLEMS = {
         409,
         "The course has students enrolled or waiting",
         "Drop each first, waiting or enrolled: DELETE /students/{student_id}/courses/{course_id}.",
+    ),
+    "term_has_courses": Problem(
+        409,
+        "The term has courses",
+        "GET /courses?term_id= lists them. Delete them, or give them another term_id, first.",
     ),
     "constraint_violated": Problem(
         409,

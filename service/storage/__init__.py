@@ -29,6 +29,8 @@ LEFT_OUT = "a trigger left the row as it was, and said nothing"
 
 Pair = tuple[int, int]
 """(student_id, course_id)"""
+NameKey = tuple[str, str, int]
+"""The place of a student in a list by name: (family name or else name, given name or "", id)."""
 Outcome = tuple[str, str | None, int | None] | ServiceError
 """What came of enrolling a pair: ("enrolled", time, None), ("waitlisted", None, position), (code, None, None) where the
 service's own rules refuse with that code, or the refusal by a rule of another program."""
@@ -39,6 +41,9 @@ None if they have none."""
 
 class Backend(Protocol):
     """What each kind of database does in its own way."""
+
+    NOW: str
+    """The SQL for the present moment, by the database's clock: RFC 3339 in UTC, to the millisecond."""
 
     def transaction(self, db: pw.Database) -> AbstractContextManager[Any]:
         """Open a write transaction, or go on in the caller's.
@@ -85,12 +90,38 @@ class Backend(Protocol):
         and the name in it may be any text or BLOB. Where names are compared, the letters A to Z are equal to a to z.
         """
 
+    def search_rows(  # noqa: PLR0913, PLR0917 - as `list_rows`, and for one thing more.
+        self,
+        db: pw.Database,
+        table: str,
+        columns: str,
+        equal: Mapping[str, Any],
+        prefix: str | None,
+        q: str,
+        after: tuple[Any, ...] | None,
+        limit: int,
+    ) -> list[tuple[Any, ...]]:
+        """Give at most `limit` students or courses by (name, id) in which every word of `q` begins a word.
+
+        Their words are those of the name, of the external id, and of the email up to the @; case and accents do not
+        count, nor does punctuation, behind which another word begins. Where no word of `q` has three letters, its first
+        word begins the name. A `q` without a word finds every row. All else is as in `list_rows`.
+        """
+
     def events_of_student(
         self, db: pw.Database, student_id: int, course_id: int | None, since: int, limit: int
     ) -> list[tuple[Any, ...]]:
-        """Give (id, type, at, student_id, course_id) of at most `limit` events of a student, by id.
+        """Give (id, type, at, student_id, course_id, actor, reason) of at most `limit` events of a student, by id.
 
         They have ids above `since`, and are of one course, or of all courses if `course_id` is None.
+        """
+
+    def list_roster_by_name(
+        self, db: pw.Database, columns: str, course_id: int, after: NameKey | None, limit: int
+    ) -> list[tuple[Any, ...]]:
+        """Give (family name or else name, given name or "", *columns) of at most `limit` students of a course.
+
+        They have a seat, are in the order of their `NameKey`, with A to Z as a to z, and come behind the key `after`.
         """
 
     def fetch_anyway(self, db: pw.Database, error: Exception, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:

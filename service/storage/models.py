@@ -7,7 +7,22 @@ database raises an error.
 import peewee as pw
 from playhouse.sqlite_ext import AutoIncrementField
 
-from service.fields import MAX_NAME
+from service.fields import MAX_EMAIL, MAX_NAME
+
+
+class Term(pw.Model):
+    """A term, which courses are held in; both days belong to the term."""
+
+    id = AutoIncrementField()
+    external_id = pw.CharField(max_length=MAX_NAME, null=True)
+    name = pw.CharField(max_length=MAX_NAME)
+    starts_on = pw.CharField(max_length=10, null=True)
+    ends_on = pw.CharField(max_length=10, null=True)
+
+    class Meta:
+        """The table; the index of external ids is added below."""
+
+        table_name = "terms"
 
 
 class Course(pw.Model):
@@ -25,6 +40,11 @@ class Course(pw.Model):
     event_id = pw.IntegerField(null=True)
     """The id of the event for which the triggers last changed `enrolled` and `waitlisted`, which are the triggers' own:
     an UPDATE of the counts that does not name the newest event is refused."""
+    external_id = pw.CharField(max_length=MAX_NAME, null=True)
+    term = pw.ForeignKeyField(Term, null=True, on_delete="RESTRICT", index=False)
+    opens_at = pw.CharField(max_length=24, null=True)
+    closes_at = pw.CharField(max_length=24, null=True)
+    """Students may enroll from `opens_at` on, until before `closes_at`; null for no bound."""
 
     class Meta:
         """The indexes: a page of courses by name, by level, or by both is one range of one index."""
@@ -45,6 +65,10 @@ class Student(pw.Model):
 
     id = AutoIncrementField()
     name = pw.CharField(max_length=MAX_NAME, collation="NOCASE")
+    external_id = pw.CharField(max_length=MAX_NAME, null=True)
+    given_name = pw.CharField(max_length=MAX_NAME, null=True)
+    family_name = pw.CharField(max_length=MAX_NAME, null=True)
+    email = pw.CharField(max_length=MAX_EMAIL, null=True)
     courses = pw.ManyToManyField(Course, backref="students", through_model=_enrollment)
 
     class Meta:
@@ -67,7 +91,7 @@ class Enrollment(pw.Model):
     """The id of the event that began the enrollment. While the enrollment is there, this column leads from the student
     to that event, which is not in the index of events by student. It is null, or the id of another event, where the
     event is in that index after all: the event is older than migration 004, or a trigger of another program wrote an
-    event of its own first."""
+    event of its own first. An INSERT with 0 asks for an override."""
 
     class Meta:
         """The table is stored in its primary key, WITHOUT ROWID, so that a student's schedule is one range of it.
@@ -104,6 +128,105 @@ class Event(pw.Model):
 
         table_name = "enrollment_events"
         indexes = ((("course_id", "id"), False),)
+
+
+class EventNote(pw.Model):
+    """Who made an event, and why, and whether the seat was given past the rules; most events have no note.
+
+    The database refuses to change or delete a note, but for its reason, which may be made null.
+    """
+
+    event_id = pw.IntegerField(primary_key=True)
+    actor = pw.CharField(max_length=MAX_NAME, null=True)
+    reason = pw.CharField(max_length=MAX_NAME, null=True)
+    override = pw.BooleanField(constraints=[pw.Default(0)])
+
+    class Meta:
+        """The table has a row only for an event that there is something to note about."""
+
+        table_name = "event_notes"
+
+
+for _model in (Term, Course, Student):
+    _model.add_index(_model.index(_model.external_id, unique=True, where=pw.SQL("external_id IS NOT NULL")))
+for _columns in ((Course.term, Course.id), (Course.term, Course.name, Course.id)):
+    Course.add_index(Course.index(*_columns, where=pw.SQL("term_id IS NOT NULL")))
+
+
+class Letter(pw.Model):
+    """A letter, and what stands for it where the search compares words: no case, no accent."""
+
+    letter = pw.TextField(primary_key=True)
+    plain = pw.TextField()
+
+    class Meta:
+        """The table is stored in its primary key."""
+
+        table_name = "letters"
+        without_rowid = True
+
+
+class StudentWord(pw.Model):
+    """A beginning by which the search finds a student; the triggers of the table students keep these rows."""
+
+    beginning = pw.TextField()
+    name = pw.CharField(max_length=MAX_NAME, collation="NOCASE")
+    student_id = pw.IntegerField()
+    words = pw.TextField()
+    """All words of the student, each behind a comma."""
+
+    class Meta:
+        """A page of a search is one range of the primary key, in which the table is stored."""
+
+        table_name = "student_words"
+        primary_key = pw.CompositeKey("beginning", "name", "student_id")
+        without_rowid = True
+
+
+class StudentWordBefore(pw.Model):
+    """The beginnings of a student whose row a statement is changing just now."""
+
+    student_id = pw.IntegerField()
+    beginning = pw.TextField()
+    name = pw.CharField(max_length=MAX_NAME, collation="NOCASE")
+
+    class Meta:
+        """The table is stored in its primary key."""
+
+        table_name = "student_words_before"
+        primary_key = pw.CompositeKey("student_id", "beginning", "name")
+        without_rowid = True
+
+
+class CourseWord(pw.Model):
+    """A beginning by which the search finds a course, as with `StudentWord`."""
+
+    beginning = pw.TextField()
+    name = pw.CharField(max_length=MAX_NAME, collation="NOCASE")
+    course_id = pw.IntegerField()
+    words = pw.TextField()
+
+    class Meta:
+        """A page of a search is one range of the primary key, in which the table is stored."""
+
+        table_name = "course_words"
+        primary_key = pw.CompositeKey("beginning", "name", "course_id")
+        without_rowid = True
+
+
+class CourseWordBefore(pw.Model):
+    """The beginnings of a course whose row a statement is changing just now."""
+
+    course_id = pw.IntegerField()
+    beginning = pw.TextField()
+    name = pw.CharField(max_length=MAX_NAME, collation="NOCASE")
+
+    class Meta:
+        """The table is stored in its primary key."""
+
+        table_name = "course_words_before"
+        primary_key = pw.CompositeKey("course_id", "beginning", "name")
+        without_rowid = True
 
 
 Event.add_index(Event.index(Event.student_id, Event.id, where=pw.SQL("filed")))

@@ -12,8 +12,9 @@ from service.http.api import API
 from service.http.body import JSON, NDJSON
 from service.http.calls import PATCH_TYPES, Rows
 from service.http.operations import Operation
-from service.http.payloads import BulkRow, Payload, write_cursor
+from service.http.payloads import BulkRow, Payload, Swap
 from service.http.problems import PROBLEMS
+from service.http.queries import write_cursor
 
 STUDENTS, COURSES = 1000, 300
 """How many of each the school has at first. A case takes its ids from these, because its bytes must not depend on what
@@ -61,6 +62,21 @@ KEYS = sorted({name for *_, each in OPERATIONS for kind in (each.query, each.bod
 """Every name that a body or a query of the API has."""
 
 
+LIMITS, FLAGS = ("null", "0", "1", "5", "30", "1000"), ("true", "false")
+TIMES = ("null", '"2020-01-01T00:00:00Z"', '"2999-01-01T00:00:00.5+02:00"')
+PLAUSIBLE = {
+    **dict.fromkeys(("capacity", "waitlist_capacity", "limit"), LIMITS),
+    **dict.fromkeys(("atomic", "dry_run", "override", "or_wait"), FLAGS),
+    **dict.fromkeys(("opens_at", "closes_at"), TIMES),
+    **dict.fromkeys(("starts_on", "ends_on"), ("null", '"2026-09-01"', '"2026-12-31"')),
+    "email": ("null", '"ada@example.org"'),
+    "order": ('"id"', '"name"'),
+}
+"""The JSON of values that a key may have, where that depends on the key."""
+ONE_OF = [*BulkRow.EITHER, *Swap.EITHER]
+"""Pairs of keys of which a body has one."""
+
+
 @attrs.frozen
 class Asked:
     """What a request asks for; `operation` is None where the path does not have the method."""
@@ -76,12 +92,12 @@ def one_in(dice: Random, count: int) -> bool:
 
 def plausible(dice: Random, key: str) -> str:
     """Give the JSON of a value that a key of the API may have."""
+    if key.endswith("external_id"):
+        return json.dumps(dice.choice(("S-1", "S-2", "BIO/101", "Ł 7", "courses")))
     if key.endswith("_id"):
-        return str(dice.randint(1, COURSES if key == "course_id" else STUDENTS))
-    if key in {"capacity", "waitlist_capacity", "limit"}:
-        return dice.choice(("null", "0", "1", "5", "30", "1000"))
-    if key in {"atomic", "dry_run"}:
-        return dice.choice(("true", "false"))
+        return str(dice.randint(1, COURSES if key.endswith("course_id") else STUDENTS))
+    if key in PLAUSIBLE:
+        return dice.choice(PLAUSIBLE[key])
     return json.dumps(dice.choice(("Ada", "Bo", "Algebra", "A1", "1", "enrolled", "waitlisted", "İstanbul")))
 
 
@@ -101,6 +117,8 @@ def value(dice: Random, key: str, depth: int = 0) -> str:
 
 def thing(dice: Random, keys: list[str], depth: int = 0) -> str:
     """Give a JSON object with these keys: a sound one, or one with keys that are missing, there twice, or not known."""
+    side = dice.randrange(2)
+    keys = [key for key in keys if one_in(dice, 30) or not any(key == pair[side] for pair in ONE_OF)]
     if one_in(dice, 3):
         members = ",".join(f"{json.dumps(key)}:{plausible(dice, key)}" for key in keys)
         return f"{{{members}}}"
@@ -153,7 +171,7 @@ def word(dice: Random, name: str) -> str:
     """Give a word of a path that the API calls so."""
     if one_in(dice, 8):
         return quoted(dice.choice((*TEXTS, *NUMBERS)))
-    return dice.choice([*PROBLEMS]) if name == "code" else plausible(dice, name)
+    return dice.choice([*PROBLEMS]) if name == "code" else quoted(plausible(dice, name).strip('"'))
 
 
 def request(dice: Random) -> tuple[bytes, Asked]:
@@ -163,7 +181,7 @@ def request(dice: Random) -> tuple[bytes, Asked]:
     if one_in(dice, 10):
         method = dice.choice(("HEAD", "OPTIONS", "PUT", "PATCH", "POST", "DELETE", "TRACE", "MKCOL", "QUERY"))
         operation = API[template].get("GET" if method == "HEAD" else method)
-    path = re.sub(r"\{(\w+)\}", lambda part: word(dice, part[1]), template)
+    path = re.sub(r"\{(\w+)(?::path)?\}", lambda part: word(dice, part[1]), template)
     target = path + query(dice, path, operation)
     content, fields = b"", b"Host: school\r\n"
     if (operation and operation.body) or one_in(dice, 10):

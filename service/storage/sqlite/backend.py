@@ -1,26 +1,42 @@
 """Do on SQLite what the rules ask of any database: the functions of `service.storage.Backend`."""
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import peewee as pw
 
-from service.storage import fetch
+from service.storage import NameKey, fetch
 from service.storage.sqlite.inserting import insert_each
 from service.storage.sqlite.violations import violation
+from service.storage.sqlite.words import Conditions, search
 from service.storage.texts import Garbled, readable
 
-__all__ = ["atomic", "events_of_student", "fetch_anyway", "insert_each", "list_rows", "transaction", "violation"]
+__all__ = [
+    "NOW",
+    "atomic",
+    "events_of_student",
+    "fetch_anyway",
+    "insert_each",
+    "list_roster_by_name",
+    "list_rows",
+    "search_rows",
+    "transaction",
+    "violation",
+]
+
+NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
+"""What `Backend.NOW` in `service.storage` says."""
 
 # The index of events by student has only the events with `filed`. The event that began an enrollment is filed there
 # when the enrollment is dropped; until then enrollments.event_id leads to it. So the ids of a student's events come
 # from both. Where a trigger of another program wrote an event of its own first, enrollments.event_id may be the id of
 # another student's event: so the outer WHERE compares the student once more.
 LIST_OF_STUDENT = """
-    SELECT id, type, at, student_id, course_id
+    SELECT id, type, at, student_id, course_id, actor, reason
     FROM enrollment_events
+    LEFT JOIN event_notes ON event_notes.event_id = enrollment_events.id
     WHERE id IN (
         SELECT id FROM (
             SELECT id FROM enrollment_events
@@ -32,6 +48,18 @@ LIST_OF_STUDENT = """
         WHERE student_id = ? AND course_id = coalesce(?, course_id) AND event_id > ?)
       AND student_id = ? AND course_id = coalesce(?, course_id)
     ORDER BY id
+    LIMIT ?"""
+
+
+# The whole roster is sorted for each page: no index has the students of one course by name.
+FAMILY = "coalesce(students.family_name, students.name) COLLATE NOCASE"
+GIVEN = "CASE WHEN students.family_name IS NULL THEN '' ELSE coalesce(students.given_name, '') END COLLATE NOCASE"
+LIST_ROSTER_BY_NAME = f"""
+    SELECT {FAMILY}, {GIVEN}, {{columns}}
+    FROM enrollments
+    JOIN students ON students.id = enrollments.student_id
+    WHERE enrollments.course_id = ? AND enrollments.waiting IS NULL AND {{behind}}
+    ORDER BY 1, 2, students.id
     LIMIT ?"""
 
 
@@ -51,10 +79,14 @@ def fetch_anyway(db: pw.Database, error: Exception, sql: str, params: Sequence[A
     The driver `sqlite3` fails to make a `str` of such a text. A function of Python can read it, but would make every
     read slower, so it is used in the second run only. A statement that writes is never run twice.
     """
-    if not isinstance(error, sqlite3.OperationalError) or "Could not decode to UTF-8" not in str(error):
-        raise error
-    if not sql.lstrip().startswith("SELECT"):
-        raise error
+    unreadable = isinstance(error, sqlite3.OperationalError) and "Could not decode to UTF-8" in str(error)
+    if not unreadable or not sql.lstrip().startswith("SELECT"):
+        try:
+            raise error
+        finally:
+            # The error's traceback has this frame. In a circle with the error the statement would live until Python
+            # collects garbage, maybe in another thread, which would then wait for whatever the connection waits for.
+            del error
     connection = db.connection()
     connection.text_factory = readable
     try:
@@ -83,18 +115,76 @@ def list_rows(  # noqa: PLR0913, PLR0917 - as `Backend.list_rows`.
 ) -> list[tuple[Any, ...]]:
     """Do what `Backend.list_rows` says; the column `name` has the collation NOCASE, for which A to Z are a to z."""
     key = "id" if prefix is None else "name, id"
-    conditions = {f"{column} = ?": (value,) for column, value in equal.items()}
+    where, values = _where([*_equal(equal), *_behind_and_begun(key, prefix, after)])
+    return fetch(db, f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {key} LIMIT ?", *values, limit)
+
+
+def search_rows(  # noqa: PLR0913, PLR0917 - as `Backend.search_rows`.
+    db: pw.Database,
+    table: str,
+    columns: str,
+    equal: Mapping[str, Any],
+    prefix: str | None,
+    q: str,
+    after: tuple[Any, ...] | None,
+    limit: int,
+) -> list[tuple[Any, ...]]:
+    """Do what `Backend.search_rows` says."""
+    noun = table.removesuffix("s")
+    found = search(db, f"{noun}_words", q)
+    if found is None:
+        return list_rows(db, table, columns, equal, prefix or "", after, limit)
+    key = f"name, {noun}_id"
+    where, values = _where([*found.conditions, *_behind_and_begun(key, prefix, after)])
+    condition, more = _where(_equal(equal))
+    distinct, end = (
+        ("", "") if found.in_order else ("DISTINCT ", f" ORDER BY {key}{'' if equal else f' LIMIT {limit:d}'}")
+    )
+    sql = f"""
+        SELECT {columns} FROM (
+            SELECT {distinct}name AS place, {noun}_id AS number FROM {noun}_words WHERE {where}{end})
+        CROSS JOIN {table} ON id = number
+        WHERE {condition}
+        ORDER BY place, number
+        LIMIT ?"""
+    return fetch(db, sql, *values, *more, limit)
+
+
+def _where(conditions: Conditions) -> tuple[str, list[Any]]:
+    """Give all conditions as one, and their values."""
+    return (
+        " AND ".join(condition for condition, _ in conditions) or "TRUE",
+        [value for _, values in conditions for value in values],
+    )
+
+
+def _equal(values: Mapping[str, Any]) -> Conditions:
+    return [(f"{column} = ?", (value,)) for column, value in values.items()]
+
+
+def _behind_and_begun(
+    key: str, prefix: str | None, after: tuple[Any, ...] | None
+) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Give the conditions that a row is behind the last page, and that its name begins with a prefix."""
     if after is not None:
         places = ", ".join(_place(value) for value in after)
-        conditions[f"({key}) > ({places})"] = tuple(_bound(value) for value in after)
+        yield f"({key}) > ({places})", tuple(_bound(value) for value in after)
     elif prefix is not None:
-        conditions["name >= ?"] = (prefix,)
+        yield "name >= ?", (prefix,)
     if prefix:
         end = _behind(prefix)
-        conditions[f"name < {_place(end)}"] = (_bound(end),)
-    where = " AND ".join(conditions) or "TRUE"
-    sql = f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {key} LIMIT ?"
-    return fetch(db, sql, *(value for values in conditions.values() for value in values), limit)
+        yield f"name < {_place(end)}", (_bound(end),)
+
+
+def list_roster_by_name(
+    db: pw.Database, columns: str, course_id: int, after: NameKey | None, limit: int
+) -> list[tuple[Any, ...]]:
+    """Do what `Backend.list_roster_by_name` says."""
+    behind = "TRUE"
+    if after is not None:
+        behind = f"({FAMILY}, {GIVEN}, students.id) > ({', '.join(_place(value) for value in after)})"
+    sql = LIST_ROSTER_BY_NAME.format(columns=columns, behind=behind)
+    return fetch(db, sql, course_id, *(_bound(value) for value in after or ()), limit)
 
 
 def _behind(prefix: str) -> str:

@@ -16,6 +16,7 @@ import attrs
 import peewee as pw
 
 from service.storage import fetch
+from service.storage.sqlite.words import FILLED
 
 SCHEMA = Path(__file__).parent / "schema.sql"
 """The schema as the migrations leave it."""
@@ -26,7 +27,6 @@ Key = tuple[str, ...]
 """SQL in a form to compare: its tokens, with names unquoted and all but strings in lower case."""
 
 AUTOINCREMENT: Key = ("autoincrement",)
-
 BACKUP = "Restore a backup."
 
 _TOKEN = re.compile(
@@ -47,7 +47,7 @@ _GO_ON = {("not", "null"), ("default", "null"), ("set", "null"), ("set", "defaul
 
 @attrs.frozen
 class Object:
-    """A table, index or trigger in the schema; `table` is the table that it is on, or itself."""
+    """A table, view, index or trigger in the schema; `table` is the table that it is on, or itself."""
 
     type: str
     name: str
@@ -92,7 +92,7 @@ def expected() -> Mapping[str, Object]:
     found = {}
     for sql in re.split(r";\n\n(?=CREATE )", SCHEMA.read_text("utf-8").removesuffix(";\n").partition("\n\n")[2]):
         ((kind, name, place),) = _MADE.findall(sql)
-        found[name] = Object(kind.lower(), name, name if kind == "TABLE" else place, sql)
+        found[name] = Object(kind.lower(), name, name if kind in {"TABLE", "VIEW"} else place, sql)
     return found
 
 
@@ -130,7 +130,8 @@ def compare(db: pw.Database) -> list[Difference]:
 def _differences(ours: Object, found: Object | None) -> Iterator[Difference]:
     what = f"the {ours.type} {ours.name}"
     if found is None:
-        yield Difference(ours.type, ours.name, f"{what} is missing", BACKUP if ours.type == "table" else "")
+        lost = ours.type == "table" and ours.name not in FILLED
+        yield Difference(ours.type, ours.name, f"{what} is missing", BACKUP if lost else "")
     elif found.sql == ours.sql or key(found.sql) == key(ours.sql):
         return
     elif ours.type != "table":
@@ -156,7 +157,8 @@ DERIVED = {
 def _of_columns(name: str, ours: Table, other: Table) -> Iterator[tuple[str, str]]:
     for column, attributes in ours.attributes.items():
         if column not in other.attributes:
-            yield f"{column} is missing", "" if (name, column) in DERIVED else _give_back(name, ours, column)
+            mended = name in FILLED or (name, column) in DERIVED
+            yield f"{column} is missing", "" if mended else _give_back(name, ours, column)
             continue
         for text in _declared(attributes, other.attributes[column]):
             yield f"{column} is {text}", ""
@@ -187,9 +189,8 @@ def _give_back(name: str, table: Table, column: str) -> str:
     renamed = f"If it was renamed: ALTER TABLE {name} RENAME COLUMN its_other_name TO {column}"
     if "not" in table.attributes[column] and "default" not in table.attributes[column]:
         return f"{renamed}. If it is gone, restore a backup."
-    return (
-        f"{renamed}. If it is gone, add it with its values: ALTER TABLE {name} ADD COLUMN {table.definitions[column]}"
-    )
+    added = f"ALTER TABLE {name} ADD COLUMN {table.definitions[column]}"
+    return f"{renamed}. If it is gone, add it with its values: {added}"
 
 
 def _declared(ours: Mapping[str, str], other: Mapping[str, str]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import peewee as pw
 
-from service.errors import ConstraintViolated
+from service.errors import ConstraintViolated, CourseFull, EnrollmentNotOpen
 from service.storage import LEFT_OUT, Outcome, Pair, fetch
 from service.storage.sqlite.violations import may_leave_half, violation
 
@@ -32,10 +32,14 @@ WHY_REFUSED = """
         WHEN EXISTS (SELECT 1 FROM enrollments WHERE student_id = student AND course_id = course)
         THEN (SELECT CASE WHEN waiting IS NULL THEN 'already_enrolled' ELSE 'already_waitlisted' END
               FROM enrollments WHERE student_id = student AND course_id = course)
-        WHEN EXISTS (SELECT 1 FROM courses
-                     WHERE id = course AND enrolled >= capacity AND waitlisted >= waitlist_capacity)
-        THEN 'course_full' END
+        ELSE (SELECT CASE WHEN opens_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now', ?) THEN 'enrollment_not_open'
+                          WHEN closes_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now', ?) THEN 'enrollment_closed'
+                          WHEN enrolled >= capacity AND waitlisted >= waitlist_capacity THEN 'course_full' END
+              FROM courses WHERE id = course) END
     FROM pair"""
+JUST_NOW = "-1 seconds"
+"""The window of enrolling may open between the statement that was refused for that and WHY_REFUSED; and it may close
+in between, where the statement was refused because the course is full."""
 LAST_EVENT = "SELECT coalesce(max(id), 0) FROM enrollment_events"
 EVENTS_SINCE = "SELECT id, student_id, course_id, type, at FROM enrollment_events WHERE id > ? ORDER BY id LIMIT ?"
 LAST_POSITION = "SELECT waitlisted FROM courses WHERE id = ?"
@@ -111,8 +115,12 @@ class _Inserting:
         """
         self._running = False
         _, (student_id, course_id) = self._unread.popitem()
-        ((code,),) = fetch(self._db, WHY_REFUSED, student_id, course_id)
-        own = code is not None and str(error).startswith(f"{code}: ")
+        told = str(error)
+        opens, closes = (
+            JUST_NOW if told.startswith(kind.code) else "0 seconds" for kind in (EnrollmentNotOpen, CourseFull)
+        )
+        ((code,),) = fetch(self._db, WHY_REFUSED, student_id, course_id, opens, closes)
+        own = code is not None and told.startswith(f"{code}: ")
         self._outcomes[-1] = (code, None, None) if own else violation(self._db, error)
         return own
 

@@ -14,20 +14,22 @@ import peewee as pw
 from service.errors import SetupError
 from service.storage import fetch
 from service.storage.sqlite import drift
-from service.storage.sqlite.check import Names, Result, Tick, run, watched
-from service.storage.sqlite.drift import Object, quoted
-from service.storage.sqlite.invariants import (
+from service.storage.sqlite.breaches import (
     AGREES,
     COUNTED,
     FORM,
     LATEST,
     MISTOLD,
+    NO_EVENT,
     PAIR,
     PLACES,
     SIDES,
     UNFILED,
     in_form,
 )
+from service.storage.sqlite.check import Names, Result, Tick, run, watched
+from service.storage.sqlite.drift import Object, quoted
+from service.storage.sqlite.words import FILLED, fill
 
 NOT_OURS = {"turns", "times"}
 """Invariants that a repair leaves broken: they are about what happened in the past, which a repair must not rewrite."""
@@ -108,6 +110,7 @@ COUNT = f"""
 # counts that does not name a newer event.
 MARK = """
     UPDATE courses SET event_id = (SELECT max(id) FROM enrollment_events WHERE course_id = courses.id)"""
+FORGET = f"DELETE FROM event_notes WHERE {NO_EVENT}"
 FILE = f"UPDATE enrollment_events SET filed = 1 WHERE id IN ({UNFILED})"
 
 
@@ -153,13 +156,21 @@ def _mend(db: pw.Database, tick: Tick, broken: Mapping[str, Result]) -> list[str
     wrong = {each.name: each.type for each in differences}
     with _triggers_at_rest(db, [each for each in there if each.type == "trigger"], wrong):
         for each in there:
-            if wrong.get(each.name) == each.type == "table":
+            if wrong.get(each.name) == each.type == "table" and each.name not in FILLED:
                 with watched(db, f"table {each.name}", tick):
                     _rebuild(db, each)
+        for name, kind in wrong.items():
+            if kind == "view" or name in FILLED:
+                db.execute_sql(f"DROP {kind.upper()} IF EXISTS {name}")
+                db.execute_sql(ours[name].sql)
         with watched(db, "indexes", tick):
             _put_indexes_back(db, [each for each in there if each.type == "index"], wrong)
         with watched(db, "rows", tick):
             done = _mend_rows(db, broken)
+        if {"letters", "words"} & broken.keys():
+            with watched(db, "words", tick):
+                fill(db)
+            done.append("the words of the search were not those of the names: put in anew.")
     return [f"{each.text}: {'rebuilt' if each.type == 'table' else 'put back'}." for each in differences] + done
 
 
@@ -245,6 +256,7 @@ def _mend_rows(db: pw.Database, broken: Mapping[str, Result]) -> list[str]:
     db.execute_sql(COUNT)
     db.execute_sql(MARK)
     filed = db.execute_sql(FILE).rowcount
+    forgotten = db.execute_sql(FORGET).rowcount
     for table in ("untold", "next"):
         db.execute_sql(f"DROP TABLE temp.{table}")
     given = [table for table, last in fetch(db, LATEST) if _give_no_id_again(db, table, last)]
@@ -253,6 +265,7 @@ def _mend_rows(db: pw.Database, broken: Mapping[str, Result]) -> list[str]:
         f"places in line were not as the feed tells: put right {lined_up:,}.": lined_up,
         f"a seat was free while others waited: promoted {promoted}.": promoted,
         f"the feeds of students left events out: filed {filed:,}.": filed,
+        f"notes were of no event: deleted {forgotten:,}.": forgotten,
         **{f"the next id in {table} may have been given before: it goes on after that.": True for table in given},
     }
     if "counts" in broken:

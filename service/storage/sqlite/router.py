@@ -10,11 +10,18 @@ import peewee as pw
 
 from service.errors import MigrationFailed
 from service.storage import fetch
+from service.storage.sqlite.check import Tick, watched
 
 HISTORY = "enrollment_migrations"
 """The table that lists the migrations that were applied.
 
 Another program that has tables in the same file may use peewee-migrate too, with a table of another name."""
+
+HINTS = {
+    "already exists": " A table of another program is never taken over: give the service a file of its own.",
+    "duplicate column name": " A column of another program is never taken over: give that column another name.",
+}
+"""What to do about an error of SQLite, by words of its message."""
 
 _PACKAGE = Path(__file__).parents[2]
 MIGRATIONS = next(path for path in (_PACKAGE / "migrations", _PACKAGE.parent / "migrations") if path.is_dir())
@@ -32,10 +39,11 @@ def _broken_references(db: pw.Database) -> Counter[tuple[Any, ...]]:
     return found
 
 
-def router(db: pw.SqliteDatabase) -> Any:
+def router(db: pw.SqliteDatabase, tick: Tick) -> Any:
     """Give peewee-migrate's router for a database, with the service's own history table and without shared state.
 
-    Running a migration with it raises MigrationFailed, and the database is as it was.
+    `tick` is called now and then with the name of the migration that is at work. Running a migration with the router
+    raises MigrationFailed, and the database is as it was.
     """
     # Imported here, because peewee-migrate takes longer to import than all the rest that a server needs.
     from peewee_migrate import Migrator, Router  # noqa: PLC0415
@@ -61,17 +69,15 @@ def router(db: pw.SqliteDatabase) -> Any:
 
         def run_one(self, name: str, migrator: Migrator, **options: Any) -> str:
             try:
-                before = _broken_references(db)
-                super().run_one(name, migrator, **options)
-                if broken := _broken_references(db) - before:
+                with watched(db, name, tick):
+                    before = _broken_references(db)
+                    super().run_one(name, migrator, **options)
+                    after = _broken_references(db)
+                if broken := after - before:
                     what = f"{broken.total()} references would be broken, the first in {min(broken)[0]}"
                     raise ValueError(what)
             except Exception as error:
-                hint = (
-                    " A table of another program is never taken over: give the service a file of its own."
-                    if "already exists" in str(error)
-                    else ""
-                )
+                hint = next((hint for words, hint in HINTS.items() if words in str(error)), "")
                 what = f"Rolling back {name}" if options.get("downgrade") else f"Migration {name}"
                 raise MigrationFailed(f"{what} failed: {error}.{hint} The database is as it was.") from error
             return name

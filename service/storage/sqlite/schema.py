@@ -19,6 +19,7 @@ from service.storage.sqlite.repair import mend
 from service.storage.sqlite.router import HISTORY, MIGRATIONS, router
 from service.storage.sqlite.urls import database_path
 from service.storage.sqlite.violations import is_locked
+from service.storage.sqlite.words import FILLED
 
 _MIGRATING = {"busy_timeout": 60.0, "foreign_keys": False}
 """A second process that migrates waits for the first one. With foreign keys off, a migration can rebuild a table
@@ -35,7 +36,7 @@ An enrollment changes a few bytes in several pages that lie far apart, and SQLit
 whole. Smaller pages gave 1.06 times as many enrollments a second, for 0.98 times as many schedules and roster pages."""
 
 _LOOKING = {"temp_store": "FILE"}
-"""`prove` and `repair` sort whole tables, which may be more than fits in memory."""
+"""`prove`, `repair` and `migrate` sort whole tables, which may be more than fits in memory."""
 
 SCHEMA_VERSION = "PRAGMA schema_version"
 """Asks SQLite for a number that every change of the schema raises."""
@@ -137,8 +138,7 @@ def status(url: str | os.PathLike[str]) -> tuple[Versions, dict[str, int], list[
     """
     with _setting_up(_existing(url)) as db:
         found = versions(db)
-        tables = [table for table in drift.tables() if found.applied and db.table_exists(table)]
-        counts = {table: fetch(db, f"SELECT count(*) FROM {table}")[0][0] for table in tables}
+        counts = {table: rows for table, (rows, _) in _sizes(db).items()} if found.applied else {}
         current = not (found.pending or found.unknown)
         return found, counts, [each.text for each in drift.compare(db)] if current else []
 
@@ -177,31 +177,32 @@ def versions(db: pw.Database) -> Versions:
     )
 
 
-def migrate(url: str | os.PathLike[str]) -> list[str]:
+def migrate(url: str | os.PathLike[str], tick: Tick = silent) -> list[str]:
     """Apply the pending migrations, all or nothing, and give their names; make the file if it is missing.
 
-    Raises MigrationFailed, which names the migration, and SchemaMismatch if migrations were applied that this code does
-    not know; the database is then as it was.
+    `tick` is called now and then with the name of the migration that is at work. Raises MigrationFailed, which names
+    the migration, and SchemaMismatch if migrations were applied that this code does not know; the database is then as
+    it was.
     """
-    with _setting_up(database_path(url), **_MIGRATING, create=True, page_size=PAGE_SIZE) as db:
+    with _setting_up(database_path(url), **_MIGRATING, **_LOOKING, create=True, page_size=PAGE_SIZE) as db:
         with db.atomic("IMMEDIATE"):  # One transaction for the whole run, so that two processes cannot interleave.
             _check_not_ahead(db, url)
-            done: list[str] = router(db).run()
+            done: list[str] = router(db, tick).run()
         enter_wal(db)  # If another process that migrates is in the way, that process will enter WAL mode instead.
     return done
 
 
-def rollback(url: str | os.PathLike[str], *, alone: bool = False) -> str:
+def rollback(url: str | os.PathLike[str], *, alone: bool = False, tick: Tick = silent) -> str:
     """Undo the newest migration, together with the rows that it brought, and give its name.
 
-    Raises SetupError if there is none or, with `alone`, if another connection is open, and MigrationFailed if the
-    migration refuses to be undone.
+    `tick` is called as by `migrate`. Raises SetupError if there is none or, with `alone`, if another connection is
+    open, and MigrationFailed if the migration refuses to be undone.
     """
     with _undoing(url, alone=alone) as (db, _):
-        return _undo(db, url)
+        return _undo(db, url, tick)
 
 
-def try_rollback(url: str | os.PathLike[str]) -> tuple[str, dict[str, int]]:
+def try_rollback(url: str | os.PathLike[str], tick: Tick = silent) -> tuple[str, dict[str, int]]:
     """Give the name of the migration that `rollback` would undo, and what would be lost.
 
     What would be lost is a number of rows by "table", and of values by "table.column". The rollback is really done, and
@@ -209,7 +210,7 @@ def try_rollback(url: str | os.PathLike[str]) -> tuple[str, dict[str, int]]:
     """
     with _undoing(url, alone=True) as (db, transaction):
         before = _sizes(db)
-        name = _undo(db, url)
+        name = _undo(db, url, tick)
         after = _sizes(db)
         transaction.rollback()
         lost = {}
@@ -222,10 +223,11 @@ def try_rollback(url: str | os.PathLike[str]) -> tuple[str, dict[str, int]]:
 
 
 def _sizes(db: pw.SqliteDatabase) -> dict[str, tuple[int, set[str]]]:
+    """Give how many rows each table with rows of its own has, and its columns."""
     return {
         table: (fetch(db, f"SELECT count(*) FROM {table}")[0][0], {each.name for each in db.get_columns(table)})
         for table in drift.tables()
-        if db.table_exists(table)
+        if table not in FILLED and db.table_exists(table)
     }
 
 
@@ -236,8 +238,8 @@ def _undoing(url: str | os.PathLike[str], *, alone: bool) -> Iterator[tuple[pw.S
         yield db, transaction
 
 
-def _undo(db: pw.SqliteDatabase, url: str | os.PathLike[str]) -> str:
-    history = router(db)
+def _undo(db: pw.SqliteDatabase, url: str | os.PathLike[str], tick: Tick) -> str:
+    history = router(db, tick)
     applied: list[str] = history.done
     if not applied:
         message = f"The database {os.fspath(url)} has no migration to roll back."

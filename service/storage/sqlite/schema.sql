@@ -5,24 +5,96 @@
 
 CREATE TABLE students (
     id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
-    name VARCHAR(200) NOT NULL COLLATE NOCASE
+    name VARCHAR(200) NOT NULL COLLATE NOCASE,
+    external_id VARCHAR(200),
+    given_name VARCHAR(200),
+    family_name VARCHAR(200),
+    email VARCHAR(254)
 );
+
+CREATE UNIQUE INDEX student_external_id ON students (external_id) WHERE external_id IS NOT NULL;
 
 CREATE INDEX student_name_id ON students (name, id);
 
 CREATE TRIGGER student_added 
-        AFTER INSERT ON students WHEN typeof(NEW.name) <> 'text'
-        BEGIN SELECT raise(ABORT, 'students.name is a text'); END;
+        AFTER INSERT ON students BEGIN SELECT CASE 
+    WHEN typeof(NEW.name) <> 'text' THEN raise(ABORT, 'students.name is a text')
+    WHEN typeof(NEW.external_id) NOT IN ('text', 'null') OR NEW.external_id = ''
+    THEN raise(ABORT, 'students.external_id is a text with a character, or null')
+    WHEN typeof(NEW.given_name) NOT IN ('text', 'null') OR NEW.given_name = ''
+    THEN raise(ABORT, 'students.given_name is a text with a character, or null')
+    WHEN typeof(NEW.family_name) NOT IN ('text', 'null') OR NEW.family_name = ''
+    THEN raise(ABORT, 'students.family_name is a text with a character, or null')
+    WHEN typeof(NEW.email) NOT IN ('text', 'null') OR NEW.email = ''
+    THEN raise(ABORT, 'students.email is a text with a character, or null') END; END;
 
 CREATE TRIGGER student_changed 
-        BEFORE UPDATE OF id, name ON students WHEN NEW.id IS NOT OLD.id OR typeof(NEW.name) <> 'text' BEGIN
-            SELECT raise(ABORT, 'students.name is a text') WHERE NEW.id IS OLD.id;
-            SELECT raise(ABORT, 'the id of a student never changes');
+        BEFORE UPDATE ON students BEGIN
+            SELECT CASE WHEN NEW.id IS NOT OLD.id THEN raise(ABORT, 'the id of a student never changes')
+                WHEN NEW.external_id IS NOT OLD.external_id
+                  AND EXISTS (SELECT 1 FROM students WHERE external_id = NEW.external_id)
+                THEN raise(ABORT, 'external_id_taken: another row of students has this external_id') 
+    WHEN typeof(NEW.name) <> 'text' THEN raise(ABORT, 'students.name is a text')
+    WHEN typeof(NEW.external_id) NOT IN ('text', 'null') OR NEW.external_id = ''
+    THEN raise(ABORT, 'students.external_id is a text with a character, or null')
+    WHEN typeof(NEW.given_name) NOT IN ('text', 'null') OR NEW.given_name = ''
+    THEN raise(ABORT, 'students.given_name is a text with a character, or null')
+    WHEN typeof(NEW.family_name) NOT IN ('text', 'null') OR NEW.family_name = ''
+    THEN raise(ABORT, 'students.family_name is a text with a character, or null')
+    WHEN typeof(NEW.email) NOT IN ('text', 'null') OR NEW.email = ''
+    THEN raise(ABORT, 'students.email is a text with a character, or null') END;
         END;
 
 CREATE TRIGGER student_deleted 
         BEFORE DELETE ON students WHEN EXISTS (SELECT 1 FROM enrollments WHERE student_id = OLD.id)
         BEGIN SELECT raise(ABORT, 'student_has_enrollments: the student is enrolled or waits'); END;
+
+CREATE TRIGGER student_external_id_taken 
+        BEFORE INSERT ON students WHEN NEW.external_id IS NOT NULL
+          AND EXISTS (SELECT 1 FROM students WHERE external_id = NEW.external_id AND id IS NOT NEW.id)
+        BEGIN SELECT raise(ABORT, 'external_id_taken: another row of students has this external_id'); END;
+
+CREATE TRIGGER student_words_added 
+        AFTER INSERT ON students BEGIN
+            DELETE FROM student_words_before WHERE student_id = NEW.id;
+            INSERT INTO student_words (beginning, name, student_id, words)
+            SELECT beginning, name, student_id, words FROM words_of_students WHERE student_id = NEW.id
+            ON CONFLICT DO NOTHING;
+        END;
+
+CREATE TRIGGER student_words_changed 
+        AFTER UPDATE OF name, external_id, email ON students WHEN NEW.name IS NOT OLD.name OR NEW.external_id IS NOT OLD.external_id OR NEW.email IS NOT OLD.email BEGIN
+            DELETE FROM student_words_before WHERE student_id = NEW.id;
+            INSERT INTO student_words (beginning, name, student_id, words)
+            SELECT beginning, name, student_id, words FROM words_of_students WHERE student_id = NEW.id
+            ON CONFLICT DO NOTHING;
+        END;
+
+CREATE TRIGGER student_words_changing 
+        BEFORE UPDATE OF name, external_id, email ON students WHEN NEW.name IS NOT OLD.name OR NEW.external_id IS NOT OLD.external_id OR NEW.email IS NOT OLD.email BEGIN
+            INSERT OR IGNORE INTO student_words_before (student_id, beginning, name)
+            SELECT student_id, beginning, name FROM words_of_students WHERE student_id = OLD.id
+            ON CONFLICT DO NOTHING;
+        END;
+
+CREATE TRIGGER student_words_deleted 
+        AFTER DELETE ON students BEGIN
+            DELETE FROM student_words_before WHERE student_id = OLD.id;
+        END;
+
+CREATE TRIGGER student_words_deleting 
+        BEFORE DELETE ON students BEGIN
+            INSERT OR IGNORE INTO student_words_before (student_id, beginning, name)
+            SELECT student_id, beginning, name FROM words_of_students WHERE student_id = OLD.id
+            ON CONFLICT DO NOTHING;
+        END;
+
+CREATE TRIGGER student_words_replaced 
+        BEFORE INSERT ON students WHEN EXISTS (SELECT 1 FROM students WHERE id = NEW.id) BEGIN
+            INSERT OR IGNORE INTO student_words_before (student_id, beginning, name)
+            SELECT student_id, beginning, name FROM words_of_students WHERE student_id = NEW.id
+            ON CONFLICT DO NOTHING;
+        END;
 
 CREATE TABLE courses (
     id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
@@ -32,14 +104,24 @@ CREATE TABLE courses (
     waitlist_capacity INTEGER DEFAULT 0,
     enrolled INTEGER NOT NULL DEFAULT 0 CHECK (enrolled >= 0 AND enrolled <= capacity),
     waitlisted INTEGER NOT NULL DEFAULT 0 CHECK (waitlisted >= 0 AND waitlisted <= waitlist_capacity),
-    event_id INTEGER
+    event_id INTEGER,
+    external_id VARCHAR(200),
+    term_id INTEGER REFERENCES terms (id) ON DELETE RESTRICT,
+    opens_at VARCHAR(24),
+    closes_at VARCHAR(24)
 );
+
+CREATE UNIQUE INDEX course_external_id ON courses (external_id) WHERE external_id IS NOT NULL;
 
 CREATE INDEX course_level_id ON courses (level, id);
 
 CREATE INDEX course_level_name_id ON courses (level, name, id);
 
 CREATE INDEX course_name_id ON courses (name, id);
+
+CREATE INDEX course_term_id_id ON courses (term_id, id) WHERE term_id IS NOT NULL;
+
+CREATE INDEX course_term_id_name_id ON courses (term_id, name, id) WHERE term_id IS NOT NULL;
 
 CREATE TRIGGER course_added 
         AFTER INSERT ON courses BEGIN
@@ -55,14 +137,27 @@ CREATE TRIGGER course_added
     THEN raise(ABORT, 'capacity_below_enrolled: more students are enrolled than this capacity')
     WHEN NEW.waitlist_capacity < NEW.waitlisted
     THEN raise(ABORT, 'waitlist_capacity_below_waitlisted: more students wait than this waitlist_capacity')
+    WHEN typeof(NEW.external_id) NOT IN ('text', 'null') OR NEW.external_id = ''
+    THEN raise(ABORT, 'courses.external_id is a text with a character, or null')
+    WHEN NEW.opens_at IS NOT NULL AND (typeof(NEW.opens_at) <> 'text' OR NEW.opens_at NOT GLOB '????-??-??T??:??:??.???Z'
+      OR julianday(NEW.opens_at) IS NULL OR date(NEW.opens_at, '+0 days') IS NOT substr(NEW.opens_at, 1, 10))
+    THEN raise(ABORT, 'courses.opens_at is a time such as 2026-09-01T08:30:00.000Z, or null')
+    WHEN NEW.closes_at IS NOT NULL AND (typeof(NEW.closes_at) <> 'text' OR NEW.closes_at NOT GLOB '????-??-??T??:??:??.???Z'
+      OR julianday(NEW.closes_at) IS NULL OR date(NEW.closes_at, '+0 days') IS NOT substr(NEW.closes_at, 1, 10))
+    THEN raise(ABORT, 'courses.closes_at is a time such as 2026-09-01T08:30:00.000Z, or null')
+    WHEN NEW.closes_at <= NEW.opens_at THEN raise(ABORT, 'courses.closes_at is after opens_at')
+    WHEN NEW.term_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM terms WHERE id = NEW.term_id)
+    THEN raise(ABORT, 'term_not_found: no term has this id')
                 WHEN (NEW.enrolled, NEW.waitlisted, NEW.event_id) IS NOT (0, 0, NULL)
                   OR EXISTS (SELECT 1 FROM enrollments WHERE course_id = NEW.id)
                 THEN raise(ABORT, 'the counts of a course belong to its enrollments') END;
         END;
 
 CREATE TRIGGER course_changed 
-        BEFORE UPDATE OF id, name, level, capacity, waitlist_capacity ON courses BEGIN
-            SELECT CASE WHEN NEW.id IS NOT OLD.id THEN raise(ABORT, 'the id of a course never changes')
+        BEFORE UPDATE OF name, level, capacity, waitlist_capacity, external_id, term_id, opens_at, closes_at ON courses BEGIN
+            SELECT CASE WHEN NEW.external_id IS NOT OLD.external_id
+                  AND EXISTS (SELECT 1 FROM courses WHERE external_id = NEW.external_id)
+                THEN raise(ABORT, 'external_id_taken: another row of courses has this external_id')
                 
     WHEN typeof(NEW.name) <> 'text' THEN raise(ABORT, 'courses.name is a text')
     WHEN typeof(NEW.level) <> 'text' THEN raise(ABORT, 'courses.level is a text')
@@ -74,7 +169,18 @@ CREATE TRIGGER course_changed
     WHEN NEW.capacity < NEW.enrolled
     THEN raise(ABORT, 'capacity_below_enrolled: more students are enrolled than this capacity')
     WHEN NEW.waitlist_capacity < NEW.waitlisted
-    THEN raise(ABORT, 'waitlist_capacity_below_waitlisted: more students wait than this waitlist_capacity') END;
+    THEN raise(ABORT, 'waitlist_capacity_below_waitlisted: more students wait than this waitlist_capacity')
+    WHEN typeof(NEW.external_id) NOT IN ('text', 'null') OR NEW.external_id = ''
+    THEN raise(ABORT, 'courses.external_id is a text with a character, or null')
+    WHEN NEW.opens_at IS NOT NULL AND (typeof(NEW.opens_at) <> 'text' OR NEW.opens_at NOT GLOB '????-??-??T??:??:??.???Z'
+      OR julianday(NEW.opens_at) IS NULL OR date(NEW.opens_at, '+0 days') IS NOT substr(NEW.opens_at, 1, 10))
+    THEN raise(ABORT, 'courses.opens_at is a time such as 2026-09-01T08:30:00.000Z, or null')
+    WHEN NEW.closes_at IS NOT NULL AND (typeof(NEW.closes_at) <> 'text' OR NEW.closes_at NOT GLOB '????-??-??T??:??:??.???Z'
+      OR julianday(NEW.closes_at) IS NULL OR date(NEW.closes_at, '+0 days') IS NOT substr(NEW.closes_at, 1, 10))
+    THEN raise(ABORT, 'courses.closes_at is a time such as 2026-09-01T08:30:00.000Z, or null')
+    WHEN NEW.closes_at <= NEW.opens_at THEN raise(ABORT, 'courses.closes_at is after opens_at')
+    WHEN NEW.term_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM terms WHERE id = NEW.term_id)
+    THEN raise(ABORT, 'term_not_found: no term has this id') END;
         END;
 
 CREATE TRIGGER course_counted 
@@ -86,6 +192,57 @@ CREATE TRIGGER course_counted
 CREATE TRIGGER course_deleted 
         BEFORE DELETE ON courses WHEN EXISTS (SELECT 1 FROM enrollments WHERE course_id = OLD.id)
         BEGIN SELECT raise(ABORT, 'course_has_enrollments: students are enrolled or wait'); END;
+
+CREATE TRIGGER course_external_id_taken 
+        BEFORE INSERT ON courses WHEN NEW.external_id IS NOT NULL
+          AND EXISTS (SELECT 1 FROM courses WHERE external_id = NEW.external_id AND id IS NOT NEW.id)
+        BEGIN SELECT raise(ABORT, 'external_id_taken: another row of courses has this external_id'); END;
+
+CREATE TRIGGER course_moved 
+        BEFORE UPDATE ON courses WHEN NEW.id IS NOT OLD.id
+        BEGIN SELECT raise(ABORT, 'the id of a course never changes'); END;
+
+CREATE TRIGGER course_words_added 
+        AFTER INSERT ON courses BEGIN
+            DELETE FROM course_words_before WHERE course_id = NEW.id;
+            INSERT INTO course_words (beginning, name, course_id, words)
+            SELECT beginning, name, course_id, words FROM words_of_courses WHERE course_id = NEW.id
+            ON CONFLICT DO NOTHING;
+        END;
+
+CREATE TRIGGER course_words_changed 
+        AFTER UPDATE OF name, external_id ON courses WHEN NEW.name IS NOT OLD.name OR NEW.external_id IS NOT OLD.external_id BEGIN
+            DELETE FROM course_words_before WHERE course_id = NEW.id;
+            INSERT INTO course_words (beginning, name, course_id, words)
+            SELECT beginning, name, course_id, words FROM words_of_courses WHERE course_id = NEW.id
+            ON CONFLICT DO NOTHING;
+        END;
+
+CREATE TRIGGER course_words_changing 
+        BEFORE UPDATE OF name, external_id ON courses WHEN NEW.name IS NOT OLD.name OR NEW.external_id IS NOT OLD.external_id BEGIN
+            INSERT OR IGNORE INTO course_words_before (course_id, beginning, name)
+            SELECT course_id, beginning, name FROM words_of_courses WHERE course_id = OLD.id
+            ON CONFLICT DO NOTHING;
+        END;
+
+CREATE TRIGGER course_words_deleted 
+        AFTER DELETE ON courses BEGIN
+            DELETE FROM course_words_before WHERE course_id = OLD.id;
+        END;
+
+CREATE TRIGGER course_words_deleting 
+        BEFORE DELETE ON courses BEGIN
+            INSERT OR IGNORE INTO course_words_before (course_id, beginning, name)
+            SELECT course_id, beginning, name FROM words_of_courses WHERE course_id = OLD.id
+            ON CONFLICT DO NOTHING;
+        END;
+
+CREATE TRIGGER course_words_replaced 
+        BEFORE INSERT ON courses WHEN EXISTS (SELECT 1 FROM courses WHERE id = NEW.id) BEGIN
+            INSERT OR IGNORE INTO course_words_before (course_id, beginning, name)
+            SELECT course_id, beginning, name FROM words_of_courses WHERE course_id = NEW.id
+            ON CONFLICT DO NOTHING;
+        END;
 
 CREATE TRIGGER seats_freed 
         AFTER UPDATE OF capacity ON courses
@@ -119,7 +276,7 @@ CREATE INDEX enrollment_course_id_waiting_student_id_enrolled_at
         ON enrollments (course_id, waiting, student_id, enrolled_at);
 
 CREATE TRIGGER enrollment_added 
-        AFTER INSERT ON enrollments BEGIN
+        AFTER INSERT ON enrollments WHEN NEW.event_id IS NOT 0 OR NEW.waiting IS NOT NULL BEGIN
             INSERT INTO enrollment_events (filed, type, at, student_id, course_id) VALUES (
                 NEW.event_id IS NOT (SELECT coalesce(max(id), 0) + 1 FROM enrollment_events),
                 CASE WHEN NEW.waiting IS NULL THEN 'enrolled' ELSE 'waitlisted' END,
@@ -130,7 +287,10 @@ CREATE TRIGGER enrollment_added
                 waitlisted = CASE WHEN NEW.waiting IS NULL THEN waitlisted
                                   WHEN waitlisted >= waitlist_capacity OR enrolled < capacity OR capacity IS NULL
                                   THEN raise(ABORT, 'course_full: no seat is free, and no place on the waitlist') ELSE waitlisted + 1 END,
-                event_id = last_insert_rowid()
+                event_id = CASE
+                    WHEN opens_at IS NOT NULL AND opens_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now') THEN raise(ABORT, 'enrollment_not_open: the course is not open for enrolling yet')
+                    WHEN closes_at IS NOT NULL AND closes_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now') THEN raise(ABORT, 'enrollment_closed: the course is closed for enrolling')
+                    ELSE last_insert_rowid() END
             WHERE id = NEW.course_id;
             SELECT raise(ABORT, 'course_not_found: no course has this id') WHERE changes() = 0;
         END;
@@ -160,7 +320,7 @@ CREATE TRIGGER enrollment_asked
                              ) AND NOT EXISTS (
                                  SELECT 1 FROM enrollments
                                  WHERE student_id = NEW.student_id AND course_id = NEW.course_id
-                             ) THEN raise(ABORT, 'course_full: no seat is free, and no place on the waitlist') ELSE (SELECT coalesce(max(id), 0) + 1 FROM enrollment_events) END
+                             ) THEN CASE WHEN opens_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now') THEN raise(ABORT, 'enrollment_not_open: the course is not open for enrolling yet') WHEN closes_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now') THEN raise(ABORT, 'enrollment_closed: the course is closed for enrolling') ELSE raise(ABORT, 'course_full: no seat is free, and no place on the waitlist') END ELSE (SELECT coalesce(max(id), 0) + 1 FROM enrollment_events) END
                  FROM courses WHERE id = NEW.course_id),
                 (SELECT coalesce(max(id), 0) + 1 FROM enrollment_events));
             SELECT raise(IGNORE);
@@ -191,11 +351,21 @@ CREATE TRIGGER enrollment_dropped
             UPDATE courses SET capacity = capacity WHERE id = OLD.course_id AND waitlisted > 0;
         END;
 
+CREATE TRIGGER enrollment_overridden 
+        AFTER INSERT ON enrollments WHEN NEW.event_id = 0 AND NEW.waiting IS NULL BEGIN
+            INSERT INTO enrollment_events (type, at, student_id, course_id) VALUES ('enrolled', NEW.enrolled_at, NEW.student_id, NEW.course_id);
+            INSERT INTO event_notes (event_id, override) VALUES (last_insert_rowid(), 1);
+            UPDATE courses
+            SET capacity = capacity + (enrolled >= capacity), enrolled = enrolled + 1, event_id = last_insert_rowid()
+            WHERE id = NEW.course_id;
+            SELECT raise(ABORT, 'course_not_found: no course has this id') WHERE changes() = 0;
+        END;
+
 CREATE TRIGGER enrollment_refused 
         BEFORE INSERT ON enrollments
         WHEN EXISTS (SELECT 1 FROM enrollments WHERE student_id = NEW.student_id AND course_id = NEW.course_id)
           OR NOT EXISTS (SELECT 1 FROM students WHERE id = NEW.student_id)
-          OR NEW.event_id IS NULL AND (SELECT id > (SELECT coalesce(event_id, 0) FROM courses WHERE id = course_id)
+          OR coalesce(NEW.event_id, 0) = 0 AND (SELECT id > (SELECT coalesce(event_id, 0) FROM courses WHERE id = course_id)
               FROM enrollment_events ORDER BY id DESC LIMIT 1)
         BEGIN
             SELECT CASE
@@ -240,3 +410,203 @@ CREATE TRIGGER event_changed BEFORE UPDATE ON enrollment_events
         BEGIN SELECT raise(ABORT, 'events are never changed'); END;
 
 CREATE TRIGGER event_deleted BEFORE DELETE ON enrollment_events BEGIN SELECT raise(ABORT, 'events are never deleted'); END;
+
+CREATE TABLE terms (
+    id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    external_id VARCHAR(200),
+    name VARCHAR(200) NOT NULL,
+    starts_on VARCHAR(10),
+    ends_on VARCHAR(10)
+);
+
+CREATE UNIQUE INDEX term_external_id ON terms (external_id) WHERE external_id IS NOT NULL;
+
+CREATE TRIGGER term_added 
+        AFTER INSERT ON terms BEGIN SELECT CASE 
+    WHEN typeof(NEW.name) <> 'text' THEN raise(ABORT, 'terms.name is a text')
+    WHEN typeof(NEW.external_id) NOT IN ('text', 'null') OR NEW.external_id = ''
+    THEN raise(ABORT, 'terms.external_id is a text with a character, or null')
+    WHEN NEW.starts_on IS NOT NULL AND (typeof(NEW.starts_on) <> 'text' OR NEW.starts_on NOT GLOB '????-??-??'
+      OR FALSE OR date(NEW.starts_on, '+0 days') IS NOT substr(NEW.starts_on, 1, 10))
+    THEN raise(ABORT, 'terms.starts_on is a date such as 2026-09-01, or null')
+    WHEN NEW.ends_on IS NOT NULL AND (typeof(NEW.ends_on) <> 'text' OR NEW.ends_on NOT GLOB '????-??-??'
+      OR FALSE OR date(NEW.ends_on, '+0 days') IS NOT substr(NEW.ends_on, 1, 10))
+    THEN raise(ABORT, 'terms.ends_on is a date such as 2026-09-01, or null')
+    WHEN NEW.ends_on < NEW.starts_on THEN raise(ABORT, 'terms.ends_on is not before starts_on') END; END;
+
+CREATE TRIGGER term_changed 
+        BEFORE UPDATE ON terms BEGIN SELECT CASE WHEN NEW.id IS NOT OLD.id THEN raise(ABORT, 'the id of a term never changes')
+                WHEN NEW.external_id IS NOT OLD.external_id
+                  AND EXISTS (SELECT 1 FROM terms WHERE external_id = NEW.external_id)
+                THEN raise(ABORT, 'external_id_taken: another row of terms has this external_id') 
+    WHEN typeof(NEW.name) <> 'text' THEN raise(ABORT, 'terms.name is a text')
+    WHEN typeof(NEW.external_id) NOT IN ('text', 'null') OR NEW.external_id = ''
+    THEN raise(ABORT, 'terms.external_id is a text with a character, or null')
+    WHEN NEW.starts_on IS NOT NULL AND (typeof(NEW.starts_on) <> 'text' OR NEW.starts_on NOT GLOB '????-??-??'
+      OR FALSE OR date(NEW.starts_on, '+0 days') IS NOT substr(NEW.starts_on, 1, 10))
+    THEN raise(ABORT, 'terms.starts_on is a date such as 2026-09-01, or null')
+    WHEN NEW.ends_on IS NOT NULL AND (typeof(NEW.ends_on) <> 'text' OR NEW.ends_on NOT GLOB '????-??-??'
+      OR FALSE OR date(NEW.ends_on, '+0 days') IS NOT substr(NEW.ends_on, 1, 10))
+    THEN raise(ABORT, 'terms.ends_on is a date such as 2026-09-01, or null')
+    WHEN NEW.ends_on < NEW.starts_on THEN raise(ABORT, 'terms.ends_on is not before starts_on') END; END;
+
+CREATE TRIGGER term_deleted 
+        BEFORE DELETE ON terms WHEN EXISTS (SELECT 1 FROM courses WHERE term_id = OLD.id)
+        BEGIN SELECT raise(ABORT, 'term_has_courses: the term has courses'); END;
+
+CREATE TRIGGER term_external_id_taken 
+        BEFORE INSERT ON terms WHEN NEW.external_id IS NOT NULL
+          AND EXISTS (SELECT 1 FROM terms WHERE external_id = NEW.external_id AND id IS NOT NEW.id)
+        BEGIN SELECT raise(ABORT, 'external_id_taken: another row of terms has this external_id'); END;
+
+CREATE TABLE event_notes (
+    event_id INTEGER NOT NULL PRIMARY KEY,
+    actor VARCHAR(200),
+    reason VARCHAR(200),
+    override INTEGER NOT NULL DEFAULT 0
+);
+
+CREATE TRIGGER note_added 
+        BEFORE INSERT ON event_notes
+        WHEN EXISTS (SELECT 1 FROM event_notes WHERE event_id = NEW.event_id)
+          OR NOT EXISTS (SELECT 1 FROM enrollment_events WHERE id = NEW.event_id)
+        BEGIN
+            SELECT raise(ABORT, 'the note of an event is never changed')
+            WHERE EXISTS (SELECT 1 FROM event_notes WHERE event_id = NEW.event_id);
+            SELECT raise(ABORT, 'no event has this id');
+        END;
+
+CREATE TRIGGER note_changed 
+        BEFORE UPDATE ON event_notes
+        WHEN NEW.event_id IS NOT OLD.event_id OR NEW.override IS NOT OLD.override
+          OR (NEW.actor IS NOT OLD.actor OR NEW.reason IS NOT NULL)
+             AND (OLD.actor IS NOT NULL OR OLD.reason IS NOT NULL OR EXISTS (
+                 SELECT 1 FROM enrollment_events AS told
+                 JOIN enrollment_events AS later ON later.course_id = told.course_id AND later.id > told.id
+                 WHERE told.id = NEW.event_id AND later.student_id = told.student_id))
+        BEGIN SELECT raise(ABORT, 'the note of an event is never changed, but its reason may be made null'); END;
+
+CREATE TRIGGER note_deleted BEFORE DELETE ON event_notes BEGIN SELECT raise(ABORT, 'events are never deleted'); END;
+
+CREATE TABLE letters (
+    letter TEXT NOT NULL PRIMARY KEY,
+    plain TEXT NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE student_words (
+    beginning TEXT NOT NULL,
+    name VARCHAR(200) NOT NULL COLLATE NOCASE,
+    student_id INTEGER NOT NULL,
+    words TEXT NOT NULL,
+    PRIMARY KEY (beginning, name, student_id)
+) WITHOUT ROWID;
+
+CREATE TABLE student_words_before (
+    student_id INTEGER NOT NULL,
+    beginning TEXT NOT NULL,
+    name VARCHAR(200) NOT NULL COLLATE NOCASE,
+    PRIMARY KEY (student_id, beginning, name)
+) WITHOUT ROWID;
+
+CREATE TRIGGER student_words_forgotten 
+        AFTER DELETE ON student_words_before BEGIN
+            DELETE FROM student_words
+            WHERE beginning = OLD.beginning AND name = OLD.name AND student_id = OLD.student_id;
+        END;
+
+CREATE VIEW words_of_students AS
+        SELECT CASE WHEN size < 3 THEN '^' ELSE '' END || substr(word.value, 1, size) AS beginning,
+            searched.name AS name, searched.id AS student_id, trim(replace(word.json, '"', ''), '[]') AS words
+        FROM (SELECT texts.id AS id, texts.name AS name, (
+            WITH RECURSIVE
+            whole (text) AS (SELECT texts.text),
+            folded (text) AS (
+                SELECT replace(CASE
+                    WHEN text NOT GLOB '*[^a-zA-Z0-9 ._''' || char(9) || '-]*'
+                    THEN lower(replace(replace(replace(text, '.', '-'), '_', '-'), '''', '-'))
+                    ELSE (
+                        WITH RECURSIVE each (letter, rest) AS (
+                            SELECT substr(text, 1, 1), substr(text, 2)
+                            UNION ALL
+                            SELECT substr(rest, 1, 1), substr(rest, 2) FROM each WHERE rest <> '')
+                        SELECT group_concat(
+                            coalesce((
+                                SELECT plain FROM letters
+                                WHERE letters.letter = each.letter AND letters.letter <> char(9)), letter), '')
+                        FROM each)
+                    END, char(9), ' ^ ')
+                FROM whole),
+            piece (word, rest) AS (
+                SELECT '', text FROM folded
+                UNION ALL
+                SELECT replace(substr(rest, 1, instr(rest || ' ', ' ') - 1), '-', ''),
+                    substr(rest, min(instr(rest || ' ', ' '), instr(rest || '-', '-')) + 1)
+                FROM piece WHERE rest <> '')
+            SELECT group_concat(DISTINCT word) FROM piece WHERE word <> '') AS words
+            FROM (
+                SELECT id AS id, name AS name, substr(replace(name, char(9), ' '), 1, 200) || char(9)
+                    || substr(coalesce(external_id, ''), 1, 200) || ' ' || substr(substr(coalesce(email, ''), 1, instr(coalesce(email, '') || '@', '@') - 1), 1, 200) AS text
+                FROM students) AS texts) AS searched
+        CROSS JOIN json_each('["","' || replace(searched.words, ',', '","') || '"]') AS word
+        CROSS JOIN (SELECT 1 AS size UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 10000) AS beginnings
+        WHERE word.value NOT IN ('', '^')
+          AND CASE WHEN size < 3 THEN word.key = 1 WHEN size = 3 THEN TRUE ELSE length(word.value) > 3 END;
+
+CREATE TABLE course_words (
+    beginning TEXT NOT NULL,
+    name VARCHAR(200) NOT NULL COLLATE NOCASE,
+    course_id INTEGER NOT NULL,
+    words TEXT NOT NULL,
+    PRIMARY KEY (beginning, name, course_id)
+) WITHOUT ROWID;
+
+CREATE TABLE course_words_before (
+    course_id INTEGER NOT NULL,
+    beginning TEXT NOT NULL,
+    name VARCHAR(200) NOT NULL COLLATE NOCASE,
+    PRIMARY KEY (course_id, beginning, name)
+) WITHOUT ROWID;
+
+CREATE TRIGGER course_words_forgotten 
+        AFTER DELETE ON course_words_before BEGIN
+            DELETE FROM course_words
+            WHERE beginning = OLD.beginning AND name = OLD.name AND course_id = OLD.course_id;
+        END;
+
+CREATE VIEW words_of_courses AS
+        SELECT CASE WHEN size < 3 THEN '^' ELSE '' END || substr(word.value, 1, size) AS beginning,
+            searched.name AS name, searched.id AS course_id, trim(replace(word.json, '"', ''), '[]') AS words
+        FROM (SELECT texts.id AS id, texts.name AS name, (
+            WITH RECURSIVE
+            whole (text) AS (SELECT texts.text),
+            folded (text) AS (
+                SELECT replace(CASE
+                    WHEN text NOT GLOB '*[^a-zA-Z0-9 ._''' || char(9) || '-]*'
+                    THEN lower(replace(replace(replace(text, '.', '-'), '_', '-'), '''', '-'))
+                    ELSE (
+                        WITH RECURSIVE each (letter, rest) AS (
+                            SELECT substr(text, 1, 1), substr(text, 2)
+                            UNION ALL
+                            SELECT substr(rest, 1, 1), substr(rest, 2) FROM each WHERE rest <> '')
+                        SELECT group_concat(
+                            coalesce((
+                                SELECT plain FROM letters
+                                WHERE letters.letter = each.letter AND letters.letter <> char(9)), letter), '')
+                        FROM each)
+                    END, char(9), ' ^ ')
+                FROM whole),
+            piece (word, rest) AS (
+                SELECT '', text FROM folded
+                UNION ALL
+                SELECT replace(substr(rest, 1, instr(rest || ' ', ' ') - 1), '-', ''),
+                    substr(rest, min(instr(rest || ' ', ' '), instr(rest || '-', '-')) + 1)
+                FROM piece WHERE rest <> '')
+            SELECT group_concat(DISTINCT word) FROM piece WHERE word <> '') AS words
+            FROM (
+                SELECT id AS id, name AS name, substr(replace(name, char(9), ' '), 1, 200) || char(9)
+                    || substr(coalesce(external_id, ''), 1, 200) || ' ' || substr('', 1, 200) AS text
+                FROM courses) AS texts) AS searched
+        CROSS JOIN json_each('["","' || replace(searched.words, ',', '","') || '"]') AS word
+        CROSS JOIN (SELECT 1 AS size UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 10000) AS beginnings
+        WHERE word.value NOT IN ('', '^')
+          AND CASE WHEN size < 3 THEN word.key = 1 WHEN size = 3 THEN TRUE ELSE length(word.value) > 3 END;

@@ -6,7 +6,7 @@ MADE := .venv/made-$(VERSION)
 RUN_READY := $(MADE)-run
 TEST_READY := $(MADE)-test
 
-.PHONY: help run test migrate migration rollback schema lint typecheck coverage check fuzz lock bench compare clean
+.PHONY: help run test migrate migration rollback schema openapi lint typecheck coverage check fuzz lock bench compare clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -30,6 +30,9 @@ rollback: $(RUN_READY) ## Undo the newest migration of DATABASE_URL: it asks, or
 
 schema: $(RUN_READY) ## Write service/storage/sqlite/schema.sql anew, after a migration was added or changed
 	@$(BIN)/python -m tests.schema_sql
+
+openapi: $(RUN_READY) ## Write service/docs/openapi.json anew, after the API was changed
+	@$(BIN)/python -m tests.openapi_json
 
 lint: $(TEST_READY) ## Check style and format
 	$(BIN)/ruff check .

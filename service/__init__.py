@@ -2,6 +2,8 @@
 
 from importlib import import_module
 
+from service.version import __version__ as __version__
+
 TYPE_CHECKING = False  # Type checkers take a constant of this name for true; that of `typing` needs an import.
 if TYPE_CHECKING:
     from service.app import create_app
@@ -22,5 +24,4 @@ else:
         return getattr(import_module(f"service.{_HOMES[name]}"), name)
 
 
-__version__ = "0.2.0"
 __all__ = ["Settings", "connect", "create_app", "migrate"]

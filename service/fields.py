@@ -98,7 +98,7 @@ def word(kind: Any) -> Field:
             raise ValueError(f"must be {' or '.join(words)}")
         return str(value)
 
-    return Field(check, {"enum": list(words)})
+    return Field(check, {"type": "string", "enum": list(words)})
 
 
 def or_null(rule: Field) -> Field:

@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT, Server
 from test_docs import OPERATING, blocks
 
-RUNNING = ["run", "migrate", "migration", "rollback", "schema"]
+RUNNING = ["run", "migrate", "migration", "rollback", "schema", "openapi"]
 TESTING = ["test", "lint", "typecheck", "coverage", "check"]
 # What a `make` around these tests, or whoever runs them, has set is not for what they start.
 OURS = re.compile("MAKE.*|MFLAGS|PYTHON.*|HOST|PORT|DATABASE_URL|KEEP_ALIVE|NAME|YES")

@@ -77,7 +77,7 @@ class Page(Ok[T], Generic[T], frozen=True):
     """The answer 200 with some rows of a list; if there are more, the header Link (RFC 8288) has the next page."""
 
 
-class BulkRow(msgspec.Struct, frozen=True, omit_defaults=True):
+class BulkResult(msgspec.Struct, frozen=True, omit_defaults=True):
     """The result of one row of a bulk: the status and the body that a single call for the row would have given."""
 
     status: int
@@ -96,7 +96,7 @@ class Totals(msgspec.Struct, frozen=True):
 class BulkResults(msgspec.Struct, frozen=True):
     """The results of a bulk, one for each row, in the order of the rows."""
 
-    results: list[BulkRow]
+    results: list[BulkResult]
     totals: Totals
 
 
@@ -135,15 +135,15 @@ def page(call: Call, rows: Sequence[T], limit: int, cursor: Callable[[T], str]) 
 
 async def bulk_results(call: Call, results: Sequence[Result]) -> Ok[BulkResults]:
     """Answer to a bulk with one result for each row, and the totals."""
-    rows: list[Any] = await in_pieces(msgspec.Raw(_encode(_bulk_row(call, result))) for result in results)
+    rows: list[Any] = await in_pieces(msgspec.Raw(_encode(_bulk_result(call, result))) for result in results)
     statuses = [getattr(result, "status", "refused") for result in results]
     return ok(BulkResults(rows, Totals(*(statuses.count(status) for status in Totals.__struct_fields__))))
 
 
-def _bulk_row(call: Call, result: Result) -> BulkRow:
+def _bulk_result(call: Call, result: Result) -> BulkResult:
     if isinstance(result, ServiceError):
-        return BulkRow(PROBLEMS[result.code].status, problem=_problem(call, result))
-    return BulkRow(Created.STATUS, enrollment=result)
+        return BulkResult(PROBLEMS[result.code].status, problem=problem_members(call.url, result))
+    return BulkResult(Created.STATUS, enrollment=result)
 
 
 def problem(call: Call, refusal: ServiceError) -> Answer:
@@ -152,13 +152,14 @@ def problem(call: Call, refusal: ServiceError) -> Answer:
     headers = (_PROBLEM_JSON, *(refusal.headers if isinstance(refusal, Edge) else ()))
     if status == SERVICE_UNAVAILABLE:
         headers = (*headers, (b"retry-after", b"%d" % RETRY_AFTER))
-    return Answer(status, _encode(_problem(call, refusal)), headers)
+    return Answer(status, _encode(problem_members(call.url, refusal)), headers)
 
 
-def _problem(call: Call, refusal: ServiceError) -> dict[str, Any]:
+def problem_members(url: Callable[[str], str], refusal: ServiceError) -> dict[str, Any]:
+    """Give the members of a problem; `url` gives the path by which a client reaches a path of this application."""
     row = PROBLEMS[refusal.code]
     told: dict[str, Any] = {
-        "type": call.url(f"/problems/{refusal.code}"),
+        "type": url(f"/problems/{refusal.code}"),
         "title": row.title,
         "status": row.status,
         "detail": refusal.detail,

@@ -4,8 +4,6 @@ The signature of a handler says what its operation takes and gives. The refusals
 may end in are not listed here: `operation` adds them.
 """
 
-from collections.abc import Mapping
-
 from service.errors import (
     AlreadyEnrolled,
     AlreadyWaitlisted,
@@ -28,14 +26,16 @@ from service.errors import (
     WaitlistCapacityBelowWaitlisted,
 )
 from service.http import handlers, office
+from service.http.described import Described
 from service.http.edge import NothingThere
-from service.http.operations import Operation, operation
+from service.http.operations import Api, operation
 
 NO_SEAT = (EnrollmentNotOpen, EnrollmentClosed, CourseFull)
 CAPACITIES = (CapacityBelowEnrolled, WaitlistCapacityBelowWaitlisted)
+DESCRIBED = Described(lambda: API)
 
 # The paths that clients ask for most come first, because Starlette's router tries one path after the other.
-API: Mapping[str, Mapping[str, Operation]] = {
+API: Api = {
     "/students/{student_id}/courses": {
         "GET": operation("read", handlers.show_schedule, StudentNotFound),
         "POST": operation(
@@ -131,5 +131,8 @@ API: Mapping[str, Mapping[str, Operation]] = {
     },
     "/problems/{code}": {
         "GET": operation(None, handlers.show_problem, NothingThere),
+    },
+    "/openapi.json": {
+        "GET": operation(None, DESCRIBED.show_openapi),
     },
 }

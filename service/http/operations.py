@@ -19,7 +19,7 @@ from service.errors import (
     StorageUnavailable,
 )
 from service.fields import Id
-from service.http.answers import Answer, NoContent, no_content, problem
+from service.http.answers import Answer, NoContent, Page, no_content, problem
 from service.http.calls import PATCH_TYPES, Call, Rows
 from service.http.edge import MalformedJson, MethodNotAllowed, PayloadTooLarge, UnsupportedMediaType
 from service.http.payloads import Payload
@@ -73,6 +73,10 @@ class Operation:
         return answer
 
 
+Api = Mapping[str, Mapping[str, Operation]]
+"""The operations by path and method."""
+
+
 def operation(
     right: Right | None, handler: Callable[Concatenate[Call, P], Awaitable[Answer]], *refuses: type[ServiceError]
 ) -> Operation:
@@ -100,7 +104,7 @@ def operation(
         words=words,
         query=query,
         body=body,
-        gives={(get_origin(each) or each).STATUS: next(iter(get_args(each)), None) for each in answers},
+        gives={(get_origin(each) or each).STATUS: _value(each) for each in answers},
         refuses=(
             *refuses,
             *(_BODY if body else ()),
@@ -110,6 +114,11 @@ def operation(
         ),
         handler=handler,
     )
+
+
+def _value(answer: Any) -> Any:
+    value = next(iter(get_args(answer)), None)
+    return list[value] if get_origin(answer) is Page else value  # type: ignore[valid-type]
 
 
 class Endpoint:

@@ -37,6 +37,8 @@ class Payload:
     """Whether the request may come without a body, which then counts as an object without members."""
     EITHER: ClassVar[Sequence[tuple[str, str]]] = ()
     """Pairs of members, such as course_id and course_external_id, of which exactly one must be there."""
+    WHOLE: ClassVar[Mapping[str, Any]] = {}
+    """The part of the faults of the object as a whole, beside `EITHER`, that JSON Schema can express."""
 
     @classmethod
     def faults(cls, value: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -73,6 +75,16 @@ class StudentChanges(StudentValues):
 @attrs.frozen
 class NewStudent(StudentChanges):
     """The body of POST /students."""
+
+    WHOLE: ClassVar[Mapping[str, Any]] = {
+        "anyOf": [
+            {"required": ["name"]},
+            {
+                "required": ["given_name", "family_name"],
+                "properties": {name: {"type": "string"} for name in ("given_name", "family_name")},
+            },
+        ]
+    }
 
     @classmethod
     def faults(cls, value: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -1,0 +1,141 @@
+"""Show what is sent and what comes: an example of each record, each payload, each parameter and each refusal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+import msgspec
+
+from service import errors
+from service.courses import CourseRecord
+from service.enrolling import EnrollmentRecord
+from service.enrollments import RosterRow, ScheduleRow
+from service.errors import ServiceError
+from service.events import EventRecord
+from service.http import edge
+from service.http.answers import BulkResult, BulkResults, Health, Totals, problem_members
+from service.http.calls import MAX_BODY
+from service.http.payloads import (
+    BulkRow,
+    CourseChanges,
+    CourseValues,
+    NewCourse,
+    NewEnrollment,
+    NewStudent,
+    NewTerm,
+    Payload,
+    Reason,
+    StudentChanges,
+    StudentValues,
+    Swap,
+    TermChanges,
+    TermValues,
+    given,
+)
+from service.http.problems import Explanation
+from service.registrar import Dropped, StudentExport, Swapped
+from service.rows import ExternalId
+from service.students import StudentRecord
+from service.terms import TermRecord
+
+AT = "2026-09-01T08:30:00.000Z"
+OPENS = "2026-09-01T08:00:00.000Z"
+CLOSES = "2026-09-12T16:00:00.000Z"
+
+_ADA = StudentRecord(1, "Ada Lovelace", "20001", "Ada", "Lovelace", "ada@example.org")
+_SEAT = EnrollmentRecord(1, 1, AT, "enrolled", None)
+_SCHEDULED = ScheduleRow(1, "Logic", "advanced", AT, "enrolled", None)
+_EVENT = EventRecord(1, "enrolled", AT, 1, 1)
+_REFUSED: dict[str, Any] = problem_members(str, errors.AlreadyEnrolled(3, 1))
+
+RECORDS: Mapping[Any, Any] = {
+    type(each): each
+    for each in (
+        *(_ADA, _SEAT, _SCHEDULED, _EVENT, Dropped(3), Swapped(True, _SEAT), Health("live")),
+        CourseRecord(1, "Logic", "advanced", 30, 10, 12, 0, 18, "open", "LOG-1", 1, OPENS, CLOSES),
+        TermRecord(1, "2026A", "Autumn", "2026-09-01", "2026-12-18"),
+        RosterRow(1, "Ada Lovelace", AT, "enrolled", None, "20001", "Ada", "Lovelace"),
+        StudentExport(_ADA, [_SCHEDULED], [_EVENT], []),
+        BulkResults([BulkResult(201, _SEAT), BulkResult(409, problem=_REFUSED)], Totals(1, 0, 1)),
+        Explanation.of("already_enrolled"),
+    )
+}
+"""A record of each type that an answer has."""
+
+_STUDENT: dict[str, Any] = {"given_name": "Ada", "family_name": "Lovelace", "email": "ada@example.org"}
+_COURSE: dict[str, Any] = {"capacity": 30, "waitlist_capacity": 10, "opens_at": OPENS, "closes_at": CLOSES}
+_TERM: dict[str, Any] = {"starts_on": "2026-09-01", "ends_on": "2026-12-18"}
+
+PAYLOADS: Mapping[type[Payload], Payload] = {
+    type(each): each
+    for each in (
+        *(NewStudent(name="Ada Lovelace"), StudentChanges(email="ada@example.org"), StudentValues(**_STUDENT)),
+        NewCourse(name="Logic", level="advanced", capacity=30, waitlist_capacity=10),
+        *(CourseChanges(capacity=31), CourseValues(name="Logic", level="advanced", **_COURSE)),
+        *(NewTerm(name="Autumn", **_TERM), TermChanges(name="Autumn 2026"), TermValues(name="Autumn", **_TERM)),
+        *(NewEnrollment(course_id=1), BulkRow(student_id=1, course_id=1)),
+        *(Swap(drop_course_id=1, enroll_course_id=2), Reason("Moved away")),
+    )
+}
+"""A payload of each type that a request has."""
+
+PARAMETERS: Mapping[str, Any] = {
+    **dict.fromkeys(("student_id", "course_id", "term_id"), 1),
+    "external_id": "20001",
+    "code": "already_enrolled",
+    "name": "Ada",
+    "q": "ada love",
+    "level": "advanced",
+    "status": "waitlisted",
+    "order": "name",
+    "reason": "Moved away",
+    "limit": 20,
+    "atomic": True,
+    "dry_run": True,
+}
+"""A value of each parameter of paths and queries; `after` has none, because it comes from an answer."""
+
+REFUSALS: Mapping[str, ServiceError] = {
+    each.code: each
+    for each in (
+        edge.BadRequest("The head has no Host."),
+        edge.MalformedJson("unexpected end of data: line 1 column 2 (char 1)"),
+        edge.ForeignOrigin("https://elsewhere.example"),
+        *(edge.NothingThere(), edge.MethodNotAllowed(), edge.RequestTimeout(), edge.UriTooLong()),
+        *(edge.HeadersTooLarge(), edge.PayloadTooLarge(MAX_BODY), edge.MisdirectedRequest("elsewhere.example")),
+        edge.UnsupportedMediaType("The body came as text/plain. What is accepted here is application/json."),
+        *(errors.StudentNotFound(1), errors.CourseNotFound(1), errors.TermNotFound(1)),
+        *(errors.EnrollmentNotFound(1, 1), errors.AlreadyEnrolled(1, 1), errors.AlreadyWaitlisted(1, 1)),
+        *(errors.CourseFull(1), errors.EnrollmentNotOpen(1, OPENS), errors.EnrollmentClosed(1, CLOSES)),
+        errors.ExternalIdTaken("students", "20001"),
+        *(errors.CapacityBelowEnrolled(1), errors.WaitlistCapacityBelowWaitlisted(1)),
+        errors.BulkRefused({1: errors.AlreadyEnrolled(3, 1)}, 2),
+        *(errors.StudentHasEnrollments(1), errors.CourseHasEnrollments(1), errors.TermHasCourses(1)),
+        *(errors.ConstraintViolated("fees unpaid"), errors.FeedRewound(7), errors.Failed()),
+        errors.InvalidPayload([("#/name", "must have a character that can be seen")]),
+        errors.InvalidQuery([("limit", "must be an integer from 1 to 1000")]),
+        errors.Busy("Another process holds the database; nothing was kept."),
+        errors.StorageUnavailable("The disk is full; nothing was kept."),
+    )
+}
+"""A refusal of each code."""
+
+
+def record(kind: Any) -> Any:
+    """Give the example of a record's type, or of a list of them, as JSON has it."""
+    (inner,) = getattr(kind, "__args__", (None,))
+    return [record(inner)] if inner else msgspec.to_builtins(RECORDS[kind])
+
+
+def payload(kind: type[Payload]) -> dict[str, Any]:
+    """Give the example of a payload as a client sends it: without what it need not say."""
+    usual = {field.name: field.default for field in attrs.fields(kind)}  # type: ignore[arg-type]
+    sent = {
+        name: value.text if isinstance(value, ExternalId) else value for name, value in given(PAYLOADS[kind]).items()
+    }
+    return {name: value for name, value in sent.items() if value != usual[name]}
+
+
+def refusal(code: str) -> dict[str, Any]:
+    """Give the example of a refusal as its problem."""
+    return problem_members(str, REFUSALS[code])

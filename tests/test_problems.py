@@ -247,6 +247,8 @@ ALLOW = {
     "/health/live": "GET, HEAD, OPTIONS",
     "/health/ready": "GET, HEAD, OPTIONS",
     "/problems/{code}": "GET, HEAD, OPTIONS",
+    "/": "GET, HEAD, OPTIONS",
+    "/docs": "GET, HEAD, OPTIONS",
     "/openapi.json": "GET, HEAD, OPTIONS",
 }
 
@@ -324,7 +326,7 @@ def test_what_is_no_id_is_not_found(school: TestClient, word: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        *("/", "/%FF", "/%00", "/Students", "//students", "/students/", "/students%0A", "/students/1/"),
+        *("/%FF", "/%00", "/Students", "//students", "/students/", "/students%0A", "/students/1/"),
         *(
             "/students/1/courses/1/2",
             "/courses/1/students/1",

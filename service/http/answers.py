@@ -24,7 +24,16 @@ MEMBERS = (
     *("student_external_id", "course_external_id", "term_external_id"),
 )
 """The fields of a refusal that become extension members of its problem (RFC 9457, section 3.2)."""
+NAME = "Enrollment service"
+LINKS = {
+    "docs": "/docs",
+    "openapi": "/openapi.json",
+    **{name: f"/{name}" for name in ("students", "courses", "terms", "events")},
+    "health": "/health/ready",
+}
+"""The path of each link that the beginning shows."""
 _JSON = (b"content-type", body.JSON)
+_HTML = (b"content-type", b"text/html; charset=utf-8")
 _PROBLEM_JSON = (b"content-type", b"application/problem+json")
 ALWAYS: Headers = (
     (b"cache-control", b"no-store"),
@@ -77,6 +86,16 @@ class Page(Ok[T], Generic[T], frozen=True):
     """The answer 200 with some rows of a list; if there are more, the header Link (RFC 8288) has the next page."""
 
 
+class Html(Ok[T], Generic[T], frozen=True):
+    """The answer 200 with a page for people."""
+
+
+class SeeOther(Answer, frozen=True):
+    """The answer 303, which has no body: what was asked for is at the path in the header Location."""
+
+    STATUS: ClassVar[int] = 303
+
+
 class BulkResult(msgspec.Struct, frozen=True, omit_defaults=True):
     """The result of one row of a bulk: the status and the body that a single call for the row would have given."""
 
@@ -106,6 +125,14 @@ class Health(msgspec.Struct, frozen=True):
     status: Literal["live", "ready"]
 
 
+class Home(msgspec.Struct, frozen=True):
+    """What the service is, and where to go on: the path of each link by its name."""
+
+    name: str
+    version: str
+    links: dict[str, str]
+
+
 def ok(value: T, headers: Headers = ()) -> Ok[T]:
     """Answer 200 with a value."""
     return Ok(200, _encode(value), (_JSON, *headers))
@@ -119,6 +146,16 @@ def created(value: T, location: str) -> Created[T]:
 def no_content(headers: Headers = ()) -> NoContent:
     """Answer 204: the request was carried out, and there is nothing to show."""
     return NoContent(NO_CONTENT, headers=headers)
+
+
+def html(text: bytes, policy: str) -> Html[str]:
+    """Answer 200 with a page; `policy` (Content-Security-Policy) says what the page may load and run."""
+    return Html(200, text, (_HTML, (b"content-security-policy", policy.encode()), (b"referrer-policy", b"no-referrer")))
+
+
+def see_other(location: str) -> SeeOther:
+    """Answer 303: what the client accepts of what it asked for is at another path."""
+    return SeeOther(SeeOther.STATUS, headers=((b"location", location.encode()), (b"vary", b"accept")))
 
 
 def page(call: Call, rows: Sequence[T], limit: int, cursor: Callable[[T], str]) -> Page[T]:

@@ -132,6 +132,12 @@ API: Api = {
     "/problems/{code}": {
         "GET": operation(None, handlers.show_problem, NothingThere),
     },
+    "/": {
+        "GET": operation(None, DESCRIBED.show_home),
+    },
+    "/docs": {
+        "GET": operation(None, DESCRIBED.show_docs),
+    },
     "/openapi.json": {
         "GET": operation(None, DESCRIBED.show_openapi),
     },

@@ -37,6 +37,7 @@ BY_EXTERNAL_ID = "/by-external-id/"
 T = TypeVar("T")
 
 _ID = re.compile("[1-9][0-9]{0,18}")
+_WEIGHT = re.compile(r"[01](\.[0-9]{0,3})?")
 
 
 class Rows(tuple[Row, ...]):
@@ -95,6 +96,17 @@ class Call:
             return parse_qs(raw.decode(), keep_blank_values=True, errors="strict", max_num_fields=50)
         except ValueError as error:
             raise InvalidQuery([("", "must be percent-encoded UTF-8, with at most 50 parameters")]) from error
+
+    def weight(self, media_type: str) -> float:
+        """Give how much the client wants an answer of a media type, from 0 to 1 (RFC 9110, section 12.5.1)."""
+        accept = dict(self._scope["headers"]).get(b"accept", b"*/*").decode("latin-1").lower()
+        weights = {}
+        for each in accept.split(","):
+            name, *parameters = (part.strip() for part in each.split(";"))
+            weight = next((part[2:] for part in parameters if part.startswith("q=")), "1")
+            weights[name] = float(weight) if _WEIGHT.fullmatch(weight) else 0
+        ranges = (media_type, f"{media_type.partition('/')[0]}/*", "*/*")
+        return next((weights[each] for each in ranges if each in weights), 0)
 
     async def payload(self, cls: type[P]) -> P:
         """Read the body as a payload of a class.

@@ -1,4 +1,4 @@
-"""The operations that show what the API is: the document."""
+"""The operations that show what the API is: the document, the page for people, and the links at the beginning."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -6,9 +6,10 @@ from typing import Any
 
 import msgspec
 
-from service.http.answers import Ok, ok
+from service.http.answers import LINKS, NAME, Home, Html, Ok, SeeOther, html, ok, see_other
 from service.http.calls import Call
 from service.http.operations import Api
+from service.version import __version__
 
 
 class Described:
@@ -21,9 +22,20 @@ class Described:
         """Keep what gives the table, which is not there before its operations are."""
         self._table = table
 
+    async def show_home(self, call: Call) -> Ok[Home] | SeeOther:
+        """Show where to go on; a browser is sent to the page for people."""
+        if call.weight("text/html") > call.weight("application/json"):
+            return see_other(call.url("/docs"))
+        links = {name: call.url(path) for name, path in LINKS.items()}
+        return ok(Home(NAME, __version__, links), ((b"vary", b"accept"),))
+
     async def show_openapi(self, call: Call) -> Ok[dict[str, Any]]:
         """Describe the whole API in OpenAPI 3.1."""
         return ok({**self._document, "servers": [{"url": call.url("") or "/"}]})
+
+    async def show_docs(self, _: Call) -> Html[str]:
+        """Show the whole API as a page for people, on which each operation can be tried."""
+        return html(*self._page)
 
     @cached_property
     def _document(self) -> dict[str, Any]:
@@ -31,3 +43,9 @@ class Described:
         from service.http.openapi import document  # noqa: PLC0415 - only who asks pays for it.
 
         return {name: msgspec.Raw(msgspec.json.encode(part)) for name, part in document(self._table()).items()}
+
+    @cached_property
+    def _page(self) -> tuple[bytes, str]:
+        from service.http import openapi, page  # noqa: PLC0415 - only who asks pays for it.
+
+        return page.render(openapi.document(self._table())), page.POLICY

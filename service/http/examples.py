@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import attrs
 import msgspec
 
 from service import errors
@@ -12,8 +11,8 @@ from service.enrolling import EnrollmentRecord
 from service.enrollments import RosterRow, ScheduleRow
 from service.errors import ServiceError
 from service.events import EventRecord
-from service.http import edge
-from service.http.answers import BulkResult, BulkResults, Health, Totals, problem_members
+from service.http import edge, schemas
+from service.http.answers import LINKS, NAME, BulkResult, BulkResults, Health, Home, Totals, problem_members
 from service.http.calls import MAX_BODY
 from service.http.payloads import (
     BulkRow,
@@ -34,9 +33,9 @@ from service.http.payloads import (
 )
 from service.http.problems import Explanation
 from service.registrar import Dropped, StudentExport, Swapped
-from service.rows import ExternalId
 from service.students import StudentRecord
 from service.terms import TermRecord
+from service.version import __version__
 
 AT = "2026-09-01T08:30:00.000Z"
 OPENS = "2026-09-01T08:00:00.000Z"
@@ -58,6 +57,7 @@ RECORDS: Mapping[Any, Any] = {
         StudentExport(_ADA, [_SCHEDULED], [_EVENT], []),
         BulkResults([BulkResult(201, _SEAT), BulkResult(409, problem=_REFUSED)], Totals(1, 0, 1)),
         Explanation.of("already_enrolled"),
+        Home(NAME, __version__, LINKS),
     )
 }
 """A record of each type that an answer has."""
@@ -129,11 +129,9 @@ def record(kind: Any) -> Any:
 
 def payload(kind: type[Payload]) -> dict[str, Any]:
     """Give the example of a payload as a client sends it: without what it need not say."""
-    usual = {field.name: field.default for field in attrs.fields(kind)}  # type: ignore[arg-type]
-    sent = {
-        name: value.text if isinstance(value, ExternalId) else value for name, value in given(PAYLOADS[kind]).items()
-    }
-    return {name: value for name, value in sent.items() if value != usual[name]}
+    usual = {field.name: field.default for field in schemas.members(kind)}
+    sent = given(PAYLOADS[kind])
+    return {name: sent[name] for name in usual if sent.get(name, usual[name]) != usual[name]}
 
 
 def refusal(code: str) -> dict[str, Any]:

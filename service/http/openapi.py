@@ -11,7 +11,7 @@ from service.enrolling import EnrollmentRecord
 from service.enrollments import RosterRow, ScheduleRow
 from service.fields import EXTERNAL_ID, ID, Field, Id, word
 from service.http import body, examples, schemas
-from service.http.answers import SERVICE_UNAVAILABLE, Created
+from service.http.answers import NAME, SERVICE_UNAVAILABLE, Created, SeeOther
 from service.http.calls import MAX_BODY, MAX_BULK_BODY, Rows
 from service.http.edge import (
     BadRequest,
@@ -30,7 +30,6 @@ from service.http.schemas import Schema, reference
 from service.rows import ExternalId
 from service.version import __version__
 
-NAME = "Enrollment service"
 ABOUT = """\
 Students, courses, and the enrollments between them: who has a seat, and who waits for one.
 
@@ -183,12 +182,14 @@ def _typed(kind: type[Payload]) -> dict[str, Any]:
 
 
 def _answer(status: int, kind: Any) -> dict[str, Any]:
-    headers = ["Location"] if status == Created.STATUS else []
+    headers = ["Location"] if status in {Created.STATUS, SeeOther.STATUS} else []
     content: dict[str, Any] = {}
     if get_origin(kind) is list:
         headers.append("Link")
         listed = {**reference(kind), "maxItems": MAX_LIMIT}
         content = {"application/json": {"schema": listed, "example": examples.record(kind)}}
+    elif kind is str:
+        content = {"text/html": {"schema": {"type": "string"}}}
     elif hasattr(kind, "__struct_fields__"):
         content = {"application/json": {"schema": reference(kind), "example": examples.record(kind)}}
     elif kind:

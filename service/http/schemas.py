@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any, get_args, get_origin
 
 import attrs
@@ -125,9 +126,16 @@ def problem(codes: Iterable[str]) -> Schema:
     return {"allOf": [{"$ref": "#/components/schemas/Problem"}, told]}
 
 
+def members(kind: type[Payload]) -> list["attrs.Attribute[Any]"]:
+    """Give the fields of a payload, first those that must be there, or of which one must."""
+    fields = attrs.fields(kind)  # type: ignore[arg-type]
+    wanted = [field.name for field in fields if field.default is attrs.NOTHING] + [*chain(*kind.EITHER)]
+    return sorted(fields, key=lambda field: [*wanted, field.name].index(field.name))
+
+
 def payload(kind: type[Payload]) -> Schema:
     """Give the schema of a payload."""
-    fields = attrs.fields(kind)  # type: ignore[arg-type]
+    fields = members(kind)
     one_each = [{"oneOf": [{"required": [name]} for name in pair]} for pair in kind.EITHER]
     whole = [*one_each, *([kind.WHOLE] if kind.WHOLE else [])]
     required = [field.name for field in fields if field.default is attrs.NOTHING]

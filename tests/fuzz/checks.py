@@ -15,7 +15,11 @@ from service.http.problems import PROBLEMS
 INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
 DEFECTS = {"internal_error", "storage_unavailable"}
 """The codes that never come: nothing is wrong with the service, or with its file."""
-GOOD = {200, 201, 204}
+GOOD = {200, 201, 204, 303}
+BARE = {204, 303}
+"""The statuses of answers that have no body."""
+PAGE = b"text/html; charset=utf-8"
+TYPES = {b"application/json", PAGE}
 BAD = {row.status for code, row in PROBLEMS.items() if code not in DEFECTS}
 REFUSALS = {"bad_request", "headers_too_large", "request_timeout", "uri_too_long", "busy"}
 """The codes that may answer what is no whole request; behind one of them the connection ends."""
@@ -131,12 +135,12 @@ def check(answer: Answer) -> None:
         raise Broken("An answer has not one date.")
     if answer.status not in (GOOD if answer.status < 400 else BAD):
         raise Broken(f"An answer has the status {answer.status}.")
-    kind = [b"application/json"] if answer.status < 400 else [b"application/problem+json"]
-    if answer.values(b"content-type") != (kind if answer.status != 204 else []):
+    kinds = TYPES if answer.status < 400 else {b"application/problem+json"}
+    if {*answer.values(b"content-type")} - kinds or bool(answer.values(b"content-type")) == (answer.status in BARE):
         raise Broken("An answer has the wrong content type.")
     if (answer.status == 503) != bool(answer.values(b"retry-after")):
         raise Broken("Of all answers those with 503 have Retry-After.")
-    if not answer.bodiless and answer.status != 204:
+    if not answer.bodiless and answer.status not in BARE and answer.values(b"content-type") != [PAGE]:
         _check_body(answer)
 
 

@@ -6,7 +6,7 @@ MADE := .venv/made-$(VERSION)
 RUN_READY := $(MADE)-run
 TEST_READY := $(MADE)-test
 
-.PHONY: help run test migrate migration rollback schema openapi lint typecheck coverage check fuzz lock bench compare clean
+.PHONY: help run test migrate migration rollback schema openapi lint typecheck coverage check fuzz contract lock bench compare clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -49,12 +49,16 @@ check: lint typecheck coverage ## All that CI checks
 fuzz: $(RUN_READY) ## Send what no client should to a live server for five minutes: make fuzz SECONDS=60
 	@PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(or $(SECONDS),300) $(FUZZ)
 
+contract: $(RUN_READY) .venv-contract/made-$(VERSION) ## Hold a live server to openapi.json for a minute: make contract SECONDS=600
+	@PYTHONPATH=tests $(BIN)/python -m contract --seconds $(or $(SECONDS),60) $(CONTRACT) $(CURDIR)/.venv-contract/bin
+
 lock: ## Pin every requirements.txt anew, with hashes, from the ranges in pyproject.toml
 	$(PYTHON) -m venv --clear .venv-lock
 	.venv-lock/bin/pip install --quiet --disable-pip-version-check pip-tools
 	.venv-lock/bin/pip-compile $(LOCK) --output-file requirements.txt pyproject.toml
 	.venv-lock/bin/pip-compile $(LOCK) --allow-unsafe --extra test --constraint requirements.txt \
 		--output-file tests/requirements.txt pyproject.toml
+	.venv-lock/bin/pip-compile $(LOCK) --output-file tests/contract/requirements.txt tests/contract/requirements.in
 	.venv-lock/bin/pip-compile $(LOCK) --output-file tests/bench/requirements.txt tests/bench/requirements.in
 	rm -rf .venv-lock
 # With hashes, pip before 23.3 wants the extras of a package named where the package is pinned.
@@ -67,13 +71,13 @@ bench: .venv-bench/made-$(VERSION) ## Measure against others, in half an hour; i
 compare: $(RUN_READY) ## Tell whether a change costs anything, beside a revision, in ten minutes: make compare BASE=main
 	@PYTHONPATH=tests $(BIN)/python -m bench.compare $(or $(BASE),HEAD) $(COMPARE)
 
-.venv-bench/made-$(VERSION): tests/bench/requirements.txt
-	$(PYTHON) -m venv --clear .venv-bench
-	.venv-bench/bin/pip install --quiet --disable-pip-version-check -r $<
+.venv-%/made-$(VERSION): tests/%/requirements.txt
+	$(PYTHON) -m venv --clear .venv-$*
+	.venv-$*/bin/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 clean: ## Remove what the other targets made, but no database
-	rm -rf .venv .venv-lock .venv-bench build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-lock .venv-bench .venv-contract build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -exec rm -rf {} +
 
 $(MADE):

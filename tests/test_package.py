@@ -139,7 +139,7 @@ def pins(folder: Path) -> list[str]:
     return re.split(r"(?<!\\)\n", text.strip())
 
 
-@pytest.mark.parametrize("folder", [".", "tests", "tests/bench"])
+@pytest.mark.parametrize("folder", [".", "tests", "tests/bench", "tests/contract"])
 def test_every_pin_has_its_hashes(folder: str) -> None:
     """What is installed for running, testing and measuring is named by its version, and each of its files by a hash."""
     exact = re.compile(r"[\w.-]+(\[[\w,]+\])?==[\w.]+( ; \S+ \S+ \S+)?( \\\n    --hash=sha256:[0-9a-f]{64})+")
@@ -253,6 +253,6 @@ def test_ci(tree: Path, tmp_path: Path) -> None:
     (folder / "pyenv").write_text(f"#!/bin/sh\necho {tmp_path / 'pyenv'}\n")
     for script in (*folder.iterdir(), spare / "python"):
         script.chmod(0o755)
-    (tree / "Makefile").write_text("check fuzz:\n\t@echo $@ $(SECONDS)\ntest:\n\t@echo test $(PYTHON)\n")
+    (tree / "Makefile").write_text("check fuzz contract:\n\t@echo $@ $(SECONDS)\ntest:\n\t@echo test $(PYTHON)\n")
     said = run(tree / ".ci" / "run", cwd=tmp_path, env={**ENVIRON, "PATH": f"{folder}:{ENVIRON['PATH']}"})
-    assert said.splitlines() == ["check", "fuzz 60", "test python3.12", "test python3.13"]
+    assert said.splitlines() == ["check", "fuzz 60", "contract 60", "test python3.12", "test python3.13"]

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -112,7 +112,7 @@ def fill(path: Path) -> None:
 
 
 @contextmanager
-def serving() -> Iterator[Live]:
+def serving(settings: Mapping[str, str] = SETTINGS) -> Iterator[Live]:
     """Run a server on a database in a temporary folder until the block ends; whatever is left of it is killed."""
     with TemporaryDirectory() as folder:
         path, log = Path(folder, "school.db"), Path(folder, "log")
@@ -122,7 +122,7 @@ def serving() -> Iterator[Live]:
             subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env={**os.environ, **SETTINGS},
+                env={**os.environ, **settings},
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,

@@ -16,7 +16,7 @@ from click import ClickException
 from click.testing import CliRunner, Result
 from drifted import run_script
 
-from service import connect, migrate
+from service import connect, migrate, sessions, tokens
 from service.__main__ import cli
 from service.bulk import enroll_all
 from service.courses import insert_course
@@ -68,6 +68,20 @@ def found(path: Path) -> dict[str, str]:
     """Give the lines that tell of something."""
     with open_database(path) as db:
         return {result.invariant.name: str(result) for result in run(db) if str(result) != "ok"}
+
+
+def test_tokens_are_checked(path: Path) -> None:
+    """A token or a session that would count for ever, or has no hash, is named by the token's id."""
+    with closing(connect(path)) as db:
+        token = tokens.create_token(db, "desk", ["read"])
+        sessions.open_session(db, token)
+    assert found(path) == {}
+    without_rules(path, "UPDATE api_tokens SET expires_at = 'never', hash = 'x'; UPDATE api_sessions SET ends_at = ''")
+    name = f"token {token[4:12]!r}"
+    told = found(path)
+    assert told.keys() == {"types", "windows"}
+    assert told["types"].startswith(f"{name}, hash: ")
+    assert told["windows"].startswith(f"{name}; a session of {name}: ")
 
 
 def check(path: Path) -> Result:

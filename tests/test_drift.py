@@ -59,6 +59,7 @@ def test_schema_sql_is_what_the_migrations_make() -> None:
     assert list(tables()) == [
         *("students", "courses", "enrollments", "enrollment_events", "terms", "event_notes", "letters"),
         *("student_words", "student_words_before", "course_words", "course_words_before"),
+        *("api_tokens", "api_sessions"),
     ]
     assert {each.type for each in expected().values()} == {"table", "view", "index", "trigger"}
 

@@ -25,7 +25,7 @@ FILES = {
 """Every module of the service by its name."""
 RULES = (
     *("bulk", "courses", "enrolling", "enrollments", "errors", "events", "fields", "overrides", "registrar", "rows"),
-    *("students", "terms"),
+    *("sessions", "students", "terms", "tokens"),
 )
 
 

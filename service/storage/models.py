@@ -229,6 +229,48 @@ class CourseWordBefore(pw.Model):
         without_rowid = True
 
 
+_MOMENT = "GLOB '????-??-??T??:??:??.???Z'"
+
+
+class ApiToken(pw.Model):
+    """A token, by which a program may use the API; a token is never deleted."""
+
+    id = pw.CharField(max_length=8, primary_key=True)
+    hash = pw.BlobField(constraints=[pw.Check("length(hash) = 32")])
+    """The SHA-256 of the secret; the secret itself is stored nowhere."""
+    name = pw.CharField(max_length=MAX_NAME)
+    scopes = pw.CharField(max_length=MAX_NAME)
+    """The names of the scopes, with a space between two."""
+    created_at = pw.CharField(max_length=24)
+    expires_at = pw.CharField(max_length=24, null=True, constraints=[pw.Check(f"expires_at {_MOMENT}")])
+    revoked_at = pw.CharField(max_length=24, null=True)
+    previous_hash = pw.BlobField(null=True)
+    """The SHA-256 of the secret before this one, which counts until `previous_until`."""
+    previous_until = pw.CharField(max_length=24, null=True, constraints=[pw.Check(f"previous_until {_MOMENT}")])
+    last_used_on = pw.CharField(max_length=10, null=True)
+
+    class Meta:
+        """The table is stored in its primary key."""
+
+        table_name = "api_tokens"
+        without_rowid = True
+
+
+class ApiSession(pw.Model):
+    """A session, by which the browser of whoever has a token may use the API; it ends with its token."""
+
+    hash = pw.BlobField(primary_key=True)
+    """The SHA-256 of the cookie."""
+    token = pw.ForeignKeyField(ApiToken, on_delete="CASCADE", index=False)
+    ends_at = pw.CharField(max_length=24, constraints=[pw.Check(f"ends_at {_MOMENT}")])
+
+    class Meta:
+        """The table is stored in its primary key."""
+
+        table_name = "api_sessions"
+        without_rowid = True
+
+
 Event.add_index(Event.index(Event.student_id, Event.id, where=pw.SQL("filed")))
 
 _enrollment.set_model(Enrollment)

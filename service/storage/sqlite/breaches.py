@@ -24,9 +24,16 @@ NAMES = {
     "enrollment_events": EVENT,
     "terms": "'term ' || quote(id)",
     "event_notes": "'the note of event ' || quote(event_id)",
+    "api_tokens": "'token ' || quote(id)",
+    "api_sessions": "'a session of token ' || quote(token_id)",
 }
-_KEYS = {"enrollments": "student_id, course_id", "event_notes": "event_id"}
-"""The primary key of a table, where it is not `id`."""
+_KEYS = {
+    "enrollments": "student_id, course_id",
+    "event_notes": "event_id",
+    "api_tokens": "id",
+    "api_sessions": "hash",
+}
+"""The primary key of a table, where it is not an `id` that SQLite gives."""
 
 COUNTED = """
     WITH counted AS (
@@ -169,7 +176,13 @@ WINDOWS = f"""
     UNION ALL
     SELECT 'term ' || id FROM terms
     WHERE date(starts_on, '+0 days') IS NOT starts_on OR date(ends_on, '+0 days') IS NOT ends_on
-       OR ends_on < starts_on"""
+       OR ends_on < starts_on
+    UNION ALL
+    SELECT {NAMES["api_tokens"]} FROM api_tokens
+    WHERE NOT ({in_form("created_at")} AND {in_form("coalesce(expires_at, created_at)")}
+               AND {in_form("coalesce(previous_until, created_at)")})
+    UNION ALL
+    SELECT {NAMES["api_sessions"]} FROM api_sessions WHERE NOT {in_form("ends_at")}"""
 TAKEN = " UNION ALL ".join(
     f"SELECT '{table}, external id ' || quote(external_id) FROM {table} WHERE external_id IS NOT NULL "
     "GROUP BY external_id HAVING count(*) > 1 OR external_id = ''"

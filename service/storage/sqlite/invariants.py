@@ -81,7 +81,8 @@ def _types(db: pw.Database) -> Iterable[tuple[str]]:
             continue
         cases = []
         for column, attributes in columns.attributes.items():
-            kinds = ["integer" if attributes["type"] == "INTEGER" else "text"] + ["null"] * ("not" not in attributes)
+            kind = {"INTEGER": "integer", "BLOB": "blob"}.get(attributes["type"], "text")
+            kinds = [kind] + ["null"] * ("not" not in attributes)
             cases.append(f"WHEN typeof({column}) NOT IN ({', '.join(map(repr, kinds))}) THEN {column!r}")
         parts.append(f"SELECT {NAMES[table]} || ', ' || CASE {' '.join(cases)} END AS value FROM {table}")
     rows: Iterable[tuple[str]] = db.connection().execute(

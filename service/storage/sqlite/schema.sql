@@ -610,3 +610,22 @@ CREATE VIEW words_of_courses AS
         CROSS JOIN (SELECT 1 AS size UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 10000) AS beginnings
         WHERE word.value NOT IN ('', '^')
           AND CASE WHEN size < 3 THEN word.key = 1 WHEN size = 3 THEN TRUE ELSE length(word.value) > 3 END;
+
+CREATE TABLE api_tokens (
+    id VARCHAR(8) NOT NULL PRIMARY KEY,
+    hash BLOB NOT NULL CHECK (length(hash) = 32),
+    name VARCHAR(200) NOT NULL,
+    scopes VARCHAR(200) NOT NULL,
+    created_at VARCHAR(24) NOT NULL,
+    expires_at VARCHAR(24) CHECK (expires_at GLOB '????-??-??T??:??:??.???Z'),
+    revoked_at VARCHAR(24),
+    previous_hash BLOB,
+    previous_until VARCHAR(24) CHECK (previous_until GLOB '????-??-??T??:??:??.???Z'),
+    last_used_on VARCHAR(10)
+) WITHOUT ROWID;
+
+CREATE TABLE api_sessions (
+    hash BLOB NOT NULL PRIMARY KEY,
+    token_id VARCHAR(8) NOT NULL REFERENCES api_tokens (id) ON DELETE CASCADE,
+    ends_at VARCHAR(24) NOT NULL CHECK (ends_at GLOB '????-??-??T??:??:??.???Z')
+) WITHOUT ROWID;

@@ -1,4 +1,4 @@
-"""The command line: serve, migrate, rollback, status, check, repair."""
+"""The command line: serve, migrate, rollback, status, check, repair, token."""
 
 import signal
 
@@ -8,19 +8,19 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
     # midway, SQLite undoes it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-import os
 import sys
 from typing import Any
 
-import attrs
 import click
 
 import service
 from service.app import create_app
 from service.errors import SetupError
 from service.http.server import Server, taking_port
+from service.options import database_url_option, settings_of
 from service.settings import Settings
 from service.storage.sqlite import schema
+from service.token_commands import token
 
 
 class _Commands(click.Group):
@@ -31,23 +31,6 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except SetupError as error:
             raise click.ClickException(str(error)) from error
-
-
-def _settings(**given: Any) -> Settings:
-    """Make the settings from the options, then the environment, then the defaults; an empty one counts as absent."""
-    try:
-        settings = Settings.from_environ(os.environ)
-        return attrs.evolve(settings, **{name: value for name, value in given.items() if value not in (None, "")})
-    except ValueError as error:
-        raise click.UsageError(error.args[0]) from error
-
-
-_database_url = click.option(
-    "--database-url",
-    metavar="URL",
-    help="A path, sqlite:///relative.db or sqlite:////absolute.db.  [env: DATABASE_URL; "
-    f"default: {Settings().database_url}]",
-)
 
 
 def _show(what: str, seconds: float) -> None:
@@ -80,7 +63,7 @@ def cli() -> None:
     metavar="PATH",
     help="The path that a proxy strips in front of the service, such as /enrollment.  [env: ROOT_PATH; default: none]",
 )
-@_database_url
+@database_url_option
 @click.option("--migrate", is_flag=True, help="Apply pending migrations first.")
 def serve(
     host: str | None, port: int | None, root_path: str | None, database_url: str | None, *, migrate: bool
@@ -89,7 +72,7 @@ def serve(
 
     ALLOWED_HOSTS, PUBLIC_URL, BUSY_TIMEOUT, KEEP_ALIVE and MAX_PENDING_WRITES are read from the environment too.
     """
-    settings = _settings(host=host, port=port, root_path=root_path, database_url=database_url)
+    settings = settings_of(host=host, port=port, root_path=root_path, database_url=database_url)
     # The port is taken first, so that no migration runs where the port is in use. The server listens last, so that no
     # client connects before the schema is right.
     with taking_port(settings) as sockets:
@@ -98,10 +81,10 @@ def serve(
 
 
 @cli.command()
-@_database_url
+@database_url_option
 def migrate(database_url: str | None) -> None:
     """Apply the pending migrations, all or nothing; make the file if there is none."""
-    settings = _settings(database_url=database_url)
+    settings = settings_of(database_url=database_url)
     try:
         done = schema.migrate(settings.database_url, _show)
     finally:
@@ -112,11 +95,11 @@ def migrate(database_url: str | None) -> None:
 
 
 @cli.command()
-@_database_url
+@database_url_option
 @click.option("--yes", is_flag=True, help="Do not ask; needed where there is no terminal.")
 def rollback(database_url: str | None, *, yes: bool) -> None:
     """Undo the newest migration, once it is said what goes with it; no server may run meanwhile."""
-    settings = _settings(database_url=database_url)
+    settings = settings_of(database_url=database_url)
     try:
         name, lost = schema.try_rollback(settings.database_url, _show)
     finally:
@@ -137,13 +120,13 @@ def rollback(database_url: str | None, *, yes: bool) -> None:
 
 
 @cli.command()
-@_database_url
+@database_url_option
 def status(database_url: str | None) -> None:
     """Show the schema's version, the pending migrations, the number of rows, and what differs from the migrations.
 
     Exits with 1 if something does.
     """
-    settings = _settings(database_url=database_url)
+    settings = settings_of(database_url=database_url)
     found, rows, differences = schema.status(settings.database_url)
     click.echo(f"database  {settings.database_url}")
     click.echo(f"version   {found.applied[-1] if found.applied else 'none'}")
@@ -161,10 +144,10 @@ def status(database_url: str | None) -> None:
 
 
 @cli.command()
-@_database_url
+@database_url_option
 def check(database_url: str | None) -> None:
     """Prove what must hold in the database, while the service may go on; exits with 1 if something does not hold."""
-    settings = _settings(database_url=database_url)
+    settings = settings_of(database_url=database_url)
     broken = False
     for result in schema.prove(settings.database_url, _show):
         broken |= bool(result.broken)
@@ -175,10 +158,10 @@ def check(database_url: str | None) -> None:
 
 
 @cli.command()
-@_database_url
+@database_url_option
 def repair(database_url: str | None) -> None:
     """Put the schema back as the migrations make it, and the rows in agreement with it, all or nothing."""
-    settings = _settings(database_url=database_url)
+    settings = settings_of(database_url=database_url)
     try:
         done = schema.repair(settings.database_url, _show)
     finally:
@@ -186,6 +169,8 @@ def repair(database_url: str | None) -> None:
     for sentence in done or ["Nothing was to be done."]:
         click.echo(sentence)
 
+
+cli.add_command(token)
 
 if __name__ == "__main__":
     cli()

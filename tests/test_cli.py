@@ -117,7 +117,7 @@ needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="Linux tells whi
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ([], ["serve", "migrate", "rollback", "status", "check", "repair", "--version"]),
+        ([], ["serve", "migrate", "rollback", "status", "check", "repair", "token", "--version"]),
         (
             ["serve"],
             [
@@ -140,6 +140,10 @@ needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="Linux tells whi
         (["status"], []),
         (["check"], []),
         (["repair"], []),
+        (["token", "create"], ["--name", "--scope", "admin", "--expires", "90d"]),
+        (["token", "list"], ["--json"]),
+        (["token", "rotate"], ["ID", "--grace", "24h"]),
+        (["token", "revoke"], ["ID"]),
     ],
 )
 def test_help(command: list[str], said: list[str]) -> None:

@@ -36,6 +36,8 @@ from service.http.reading import MAX_FAULTS
 from service.http.server import GRACE
 from service.registrar import MOST_DROPPED
 from service.storage.sqlite.patience import MOST_READS
+from service.token_commands import token
+from service.tokens import SCOPES
 
 SHOWN = "127.0.0.1:8000"
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
@@ -342,6 +344,11 @@ def test_limits() -> None:
             assert re.match(rf"{re.escape(written)}\b", limit), setting
 
 
+def test_scopes() -> None:
+    """The table of scopes has every scope, and no other."""
+    assert [scope for scope, _ in SECURITY.table("Tokens")] == [*SCOPES]
+
+
 # An office's morning
 
 COMMANDS = re.compile(r"^```sh\n(.*?)^```(?:\n\n^```text\n(.*?)^```)?", re.MULTILINE | re.DOTALL)
@@ -392,7 +399,9 @@ def test_settings() -> None:
 def test_commands() -> None:
     """The table of commands has every command, and the section every option."""
     assert {name for name, _ in OPERATING.table("Commands")} == set(cli.commands)
-    options = {option for command in (cli, *cli.commands.values()) for each in command.params for option in each.opts}
+    commands = [*cli.commands.values(), *token.commands.values()]
+    options = {each for command in (cli, *commands) for option in command.params for each in option.opts}
+    options -= {"token_id"}
     assert [option for option in options if not re.search(rf"`[^`]*{option}`", OPERATING.section("Commands"))] == []
 
 

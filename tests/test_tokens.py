@@ -1,6 +1,7 @@
 """Tokens: their form, what they are good for, and how they begin, change and end, with the rules and the commands."""
 
 import hmac
+import json
 import re
 import sqlite3
 import string
@@ -13,8 +14,11 @@ from typing import Any
 
 import peewee as pw
 import pytest
+from click.testing import CliRunner, Result
+from stores import held
 
 from service import sessions, tokens
+from service.__main__ import cli
 from service.errors import InvalidPayload
 from service.tokens import EXPIRED, MISTYPED, REPLACED, REVOKED, SCOPES, UNKNOWN, Unusable
 
@@ -314,3 +318,141 @@ def test_a_session_wants_a_token_that_counts(db: pw.Database) -> None:
     with pytest.raises(Unusable, match="revoked"):
         sessions.open_session(db, token)
     assert sessions.find_session(db, cookie) is None
+
+
+# The commands
+
+
+def command(path: Path, *args: str) -> Result:
+    """Run `token` in this process on a file."""
+    return CliRunner().invoke(cli, ["token", args[0], "--database-url", str(path), *args[1:]])
+
+
+def test_create_prints_the_token_alone(db: pw.Database, path: Path) -> None:
+    """On stdout is the token and nothing else; what is to be said of it, without its secret, is on stderr."""
+    made = command(path, "create", "--name", "Desk 1", "--scope", "enroll", "--scope", "override", "--expires", "90d")
+    assert made.exit_code == 0
+    token = made.stdout.removesuffix("\n")
+    token_id, secret, _ = parts(token)
+    found = tokens.find_token(db, token)
+    assert found.scopes == {"enroll", "override", "read"}
+    assert abs(found.ends - (datetime.now(UTC) + timedelta(days=90)).timestamp()) < 5
+    for word in (token_id, "Desk 1", "enroll, override", tokens.show_token(db, token_id).expires_at, "not shown again"):
+        assert str(word) in made.stderr
+    assert secret not in made.stderr
+    lasting = command(path, "create", "--name", "x", "--scope", "admin")
+    assert tokens.find_token(db, lasting.stdout.strip()).ends == float("inf")
+    assert "until it is revoked" in lasting.stderr
+
+
+@pytest.mark.parametrize(
+    ("duration", "seconds"), [("30m", 1800), ("24h", 86_400), ("1d", 86_400), ("2w", 1_209_600), ("99999w", None)]
+)
+def test_durations(db: pw.Database, path: Path, duration: str, seconds: int | None) -> None:
+    """A duration is a number and a unit, up to two thousand years."""
+    made = command(path, "create", "--name", "x", "--scope", "read", "--expires", duration)
+    ends = tokens.find_token(db, made.stdout.strip()).ends
+    assert seconds is None or abs(ends - datetime.now(UTC).timestamp() - seconds) < 5
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["create", "--name", "x"], "Missing option '--scope'"),
+        (["create", "--scope", "read"], "Missing option '--name'"),
+        (["create", "--name", "x", "--scope", "all"], "'all' is not one of 'read', 'enroll'"),
+        (["create", "--name", " ", "--scope", "read"], "Invalid value for '--name': must have a character"),
+        *(
+            (["create", "--name", "x", "--scope", "read", "--expires", text], "such as 30m, 24h, 90d or 52w")
+            for text in ("", "0d", "90", "d", "-1d", "1.5h", "90 d", "90D", "100000d", "1y")
+        ),
+        (["rotate"], "Missing argument 'ID'"),
+        (["rotate", "x", "--grace", "soon"], "'soon' is not a number and a unit"),
+        (["revoke"], "Missing argument 'ID'"),
+    ],
+)
+def test_bad_usage(db: pw.Database, path: Path, args: list[str], said: str) -> None:
+    """What cannot be meant is a usage error, which says what can; nothing is made, and nothing is on stdout."""
+    result = command(path, *args)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert said in result.stderr
+    assert not tokens.any_token(db)
+
+
+def test_the_list_has_no_secrets(db: pw.Database, path: Path) -> None:
+    """The list has every token that was ever made, as a table and as JSON, and of none the secret or its hash."""
+    empty = command(path, "list")
+    assert (empty.exit_code, empty.stdout, empty.stderr) == (0, "", "No token was ever made.\n")
+    assert json.loads(command(path, "list", "--json").stdout) == []
+    made = [command(path, "create", "--name", name, "--scope", "read").stdout.strip() for name in ("Ada 学", "b")]
+    ids = [parts(token)[0] for token in made]
+    tokens.revoke_token(db, ids[1])
+    tokens.note_use(db, ids[0], "2026-09-01")
+    table, rows = command(path, "list").stdout, json.loads(command(path, "list", "--json").stdout)
+    first, *lines = (line.split(maxsplit=6) for line in table.splitlines())
+    assert first == ["ID", "STATE", "SCOPES", "CREATED", "EXPIRES", "USED", "NAME"]
+    today = tokens.moment()[:10]
+    assert sorted(lines) == sorted(
+        [
+            [ids[0], "active", "read", today, "never", "2026-09-01", "Ada 学"],
+            [ids[1], "revoked", "read", today, "never", "never", "b"],
+        ]
+    )
+    assert {row["id"]: (row["name"], row["scopes"], row["state"], row["last_used_on"]) for row in rows} == {
+        ids[0]: ("Ada 学", ["read"], "active", "2026-09-01"),
+        ids[1]: ("b", ["read"], "revoked", None),
+    }
+    for token in made:
+        for secret in (parts(token)[1], sha256(parts(token)[1].encode()).hexdigest()):
+            assert secret not in table
+            assert secret not in str(rows)
+
+
+def test_rotate_and_revoke(db: pw.Database, path: Path) -> None:
+    """A rotation prints the new token alone, and says how long the old one counts; a revocation says since when."""
+    old = command(path, "create", "--name", "desk", "--scope", "read").stdout.strip()
+    token_id = parts(old)[0]
+    rotated = command(path, "rotate", token_id, "--grace", "24h")
+    new = rotated.stdout.removesuffix("\n")
+    assert tokens.find_token(db, new).token_id == tokens.find_token(db, old).token_id == token_id
+    assert f"The old secret counts until {tokens.show_token(db, token_id).previous_until}." in rotated.stderr
+    assert parts(new)[1] not in rotated.stderr
+    newest = command(path, "rotate", token_id)
+    assert "The old secret counts no more." in newest.stderr
+    assert why_not(db, new) == REPLACED
+    for _ in range(2):
+        revoked = command(path, "revoke", token_id)
+        assert revoked.exit_code == 0
+        assert f"Token {token_id} of desk counts no more" in revoked.stdout
+    assert why_not(db, newest.stdout.strip()) == REVOKED
+    refused = command(path, "rotate", token_id)
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "is revoked" in refused.stderr
+
+
+@pytest.mark.parametrize("verb", ["rotate", "revoke"])
+def test_an_id_that_is_none(path: Path, verb: str) -> None:
+    """An id that no token has is told in one line, which says how to see all ids."""
+    result = command(path, verb, "nobody00")
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+    assert "No token has the id 'nobody00'. To see all: python -m service token list --database-url " in result.stderr
+
+
+@pytest.mark.parametrize(
+    "args", [["create", "--name", "x", "--scope", "read"], ["list"], ["rotate", "x"], ["revoke", "x"]]
+)
+def test_a_database_that_is_not_there(tmp_path: Path, args: list[str]) -> None:
+    """Without a database each command says how to make one, and makes none."""
+    result = command(tmp_path / "none.db", *args)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "Run: python -m service migrate" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_database_that_is_locked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While another program writes for longer than BUSY_TIMEOUT, no token is made, and one line says why."""
+    monkeypatch.setenv("BUSY_TIMEOUT", "0")
+    with held(path, "BEGIN IMMEDIATE"):
+        result = command(path, "create", "--name", "x", "--scope", "read")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"The database {path} cannot be used: database is locked." in result.stderr

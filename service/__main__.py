@@ -9,17 +9,21 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import sys
+from contextlib import closing
 from typing import Any
 
 import click
 
 import service
+from service import tokens
 from service.app import create_app
 from service.errors import SetupError
 from service.http.server import Server, taking_port
 from service.options import database_url_option, settings_of
 from service.settings import Settings
 from service.storage.sqlite import schema
+from service.storage.sqlite.connections import open_database
+from service.storage.sqlite.urls import database_path
 from service.token_commands import token
 
 
@@ -70,14 +74,32 @@ def serve(
 ) -> None:
     """Serve the API over HTTP until SIGTERM or Ctrl+C.
 
-    ALLOWED_HOSTS, PUBLIC_URL, BUSY_TIMEOUT, KEEP_ALIVE and MAX_PENDING_WRITES are read from the environment too.
+    AUTH, ALLOWED_HOSTS, PUBLIC_URL, BUSY_TIMEOUT, KEEP_ALIVE and MAX_PENDING_WRITES are read from the environment too.
     """
     settings = settings_of(host=host, port=port, root_path=root_path, database_url=database_url)
     # The port is taken first, so that no migration runs where the port is in use. The server listens last, so that no
     # client connects before the schema is right.
     with taking_port(settings) as sockets:
-        app = create_app(settings, migrate=migrate, snapshot_per_turn=True, check_origins=True)
-        Server(app, settings).run(sockets)
+        app = create_app(settings, migrate=migrate, snapshot_per_turn=True, check_origins=True, check_tokens=True)
+        Server(app, settings, _open_to(settings)).run(sockets)
+
+
+def _open_to(settings: Settings) -> str | None:
+    """Say who needs no token, or None where everybody needs one.
+
+    Raises SetupError where others than this machine's programs may come, and nobody can have a token.
+    """
+    if settings.auth == "none":
+        return "everyone, without a token (AUTH=none)"
+    with closing(open_database(database_path(settings.database_url))) as db:
+        made = tokens.any_token(db)
+    if not made and not settings.is_loopback:
+        create = schema.command("token create", settings.database_url)
+        raise SetupError(
+            f"Others reach the address {settings.host}, and no token was ever made by which to let them in. "
+            f"Make one: {create} --name admin --scope admin"
+        )
+    return None if made or settings.auth == "tokens" else "every program of this machine, without a token (AUTH=auto)"
 
 
 @cli.command()

@@ -14,6 +14,7 @@ from service.http.answers import problem
 from service.http.api import API
 from service.http.calls import Call
 from service.http.edge import NothingThere
+from service.http.guard import Authenticate, Guard, HostGuard, TokenGuard
 from service.http.operations import Endpoint
 from service.http.origins import OriginCheck
 from service.settings import Settings
@@ -24,22 +25,27 @@ from service.storage.sqlite.store import Store
 from service.storage.sqlite.urls import database_path
 
 
-def create_app(
+def create_app(  # noqa: PLR0913 - a host program turns each of these on or off.
     settings: Settings | None = None,
     *,
     migrate: bool = False,
     snapshot_per_turn: bool = False,
     check_origins: bool = False,
+    check_tokens: bool = False,
+    authenticate: Authenticate | None = None,
 ) -> Starlette:
     """Make the application for one database file; another application may mount it, with or without its lifespan.
 
     With `migrate`, pending migrations are applied first. With `snapshot_per_turn` reads are faster, but that is right
     only where nothing else in this program writes to the file. With `check_origins`, requests are refused that a page
-    of another site sends through a browser; a host program does that itself, as only it knows its names. Raises
-    SchemaMismatch when the database is missing or its schema is not the one of this code, and SetupError when the
-    database cannot be used.
+    of another site sends through a browser; a host program does that itself, as only it knows its names. With
+    `check_tokens`, requests need a token as the setting `auth` says; with `authenticate`, that function of the host
+    program says who makes a request, and what for; without both, every request is granted. Raises SchemaMismatch when
+    the database is missing or its schema is not the one of this code, and SetupError when the database cannot be used.
     """
     settings = settings or Settings()
+    if check_tokens and authenticate:
+        raise ValueError("Either the service checks its tokens or the host program authenticates, and not both.")
     check_writable(database_path(settings.database_url))
     if migrate:
         schema.migrate(settings.database_url)
@@ -54,6 +60,13 @@ def create_app(
         snapshot_per_turn=snapshot_per_turn,
     )
 
+    checks_tokens = check_tokens and settings.auth != "none"
+    guard: Guard | None = None
+    if checks_tokens:
+        guard = TokenGuard(store, settings)
+    elif authenticate:
+        guard = HostGuard(authenticate)
+
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         store.open()
@@ -67,7 +80,7 @@ def create_app(
         else:
             await problem(Call(scope, receive, store), NothingThere())(scope, receive, send)
 
-    routes = [Route(path, Endpoint(store, operations)) for path, operations in API.items()]
+    routes = [Route(path, Endpoint(store, operations, guard)) for path, operations in API.items()]
     for route in routes:
         # Starlette ends the pattern of a path with $, which also matches before a newline at the end of the path.
         pattern = route.path_regex.pattern.removesuffix("$") + r"\Z"
@@ -78,7 +91,7 @@ def create_app(
     app.router.redirect_slashes = False
     app.router.default = not_found
     if check_origins:
-        app.middleware_stack = OriginCheck(app.router, store, settings)
+        app.middleware_stack = OriginCheck(app.router, store, settings, checks_tokens=checks_tokens)
     return app
 
 

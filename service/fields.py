@@ -115,6 +115,12 @@ def external_id_text(value: object) -> str:
     return text
 
 
+def _any_text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("must be a string")  # noqa: TRY004 - callers catch ValueError for every fault.
+    return value
+
+
 def _flag(value: object) -> bool:
     if type(value) is not bool:
         raise ValueError("must be true or false")
@@ -206,6 +212,8 @@ DayOrNull = Annotated[str | None, DAY_OR_NULL]
 MomentOrNull = Annotated[str | None, MOMENT_OR_NULL]
 """A moment as RFC 3339 in UTC, to the millisecond, or None; any other zone is put into UTC."""
 
+Token = Annotated[str, Field(_any_text, {"type": "string"})]
+"""A token, or any other text: whether it is a token, the rules of tokens say."""
 Flag = Annotated[bool, Field(_flag, {"type": "boolean"})]
 """The word true or false."""
 

@@ -16,6 +16,7 @@ from service.tokens import COLUMNS, Grant, TokenRecord, Unusable, find_token, gr
 
 LASTS = timedelta(hours=12)
 """How long a session lasts, if its token does not end before."""
+ENDED = "The session has ended."
 
 FORGET = "DELETE FROM api_sessions WHERE ends_at <= ?"
 INSERT = "INSERT INTO api_sessions (hash, token_id, ends_at) VALUES (?, ?, ?)"
@@ -48,15 +49,12 @@ def open_session(db: pw.Database, token: str) -> tuple[str, SessionRecord]:
     return cookie, SessionRecord(f"token:{record.id}", record.name, sorted(found.scopes), ends_at)
 
 
-def find_session(db: pw.Database, cookie: str) -> Grant | None:
-    """Tell whose session a cookie is, and what for; None where there is no such session, or where it has ended."""
+def find_session(db: pw.Database, cookie: str) -> Grant:
+    """Tell whose session a cookie is, and what for. Raises Unusable where it has ended, or where it never began."""
     row = fetch_one(db, FIND, _digest(cookie), moment())
     if row is None:
-        return None
-    try:
-        return grant(TokenRecord(*row[1:]), row[0])
-    except Unusable:
-        return None
+        raise Unusable(ENDED)
+    return grant(TokenRecord(*row[1:]), row[0])
 
 
 def close_session(db: pw.Database, cookie: str) -> None:

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import Self
 
 import attrs
-from attrs.validators import ge, le
+from attrs.validators import ge, in_, le
 
 
 @attrs.frozen(kw_only=True)
@@ -28,6 +29,9 @@ class Settings:
     public_url: str = attrs.field(default="")
     """The absolute URL, such as https://school.example.org/enrollment, by which browsers reach the service behind a
     proxy that sends another Host: pages from there may write."""
+    auth: str = attrs.field(default="auto", validator=in_(("auto", "tokens", "none")))
+    """Whether requests need a token. With `auto` they do unless the service listens on this machine alone and no token
+    was ever made; with `tokens` they do, and with `none` they do not."""
     busy_timeout: float = attrs.field(default=5.0, converter=float, validator=[ge(0), le(3600)])
     """Seconds that a write waits for another process's lock on the file."""
     keep_alive: float = attrs.field(default=75, converter=float, validator=[ge(0), le(86_400)])
@@ -64,6 +68,14 @@ class Settings:
     def _check_public_url(self, _: object, value: str) -> None:
         if value and not re.fullmatch(r"https?://([\w.-]+|\[[\da-fA-F:.]+\])(:\d+)?(/[\w.~-]+)*/?", value, re.ASCII):
             raise ValueError("'public_url' must be an absolute URL, such as https://school.example.org/enrollment")
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the service listens where only programs of the same machine reach it."""
+        try:
+            return self.host == "localhost" or ip_address(self.host).is_loopback
+        except ValueError:  # Another name may lead anywhere.
+            return False
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:

@@ -27,6 +27,7 @@ from service.storage.sqlite.schema import rollback
 ALL = sorted(path.stem for path in (ROOT / "migrations").glob("0*.py"))
 VARIABLES = (
     "DATABASE_URL",
+    "AUTH",
     "HOST",
     "PORT",
     "BUSY_TIMEOUT",
@@ -284,7 +285,8 @@ def test_serve_from_the_environment(path: Path) -> None:
     url = f"http://127.0.0.1:{(port := free_port())}"
     result, answers = run_server(f"{url}/students", HOST="127.0.0.1", PORT=str(port), DATABASE_URL=str(path))
     assert (result.exit_code, answers) == (0, [200])
-    assert result.output == f"Serving {path} at {url} - try: curl {url}/students\n"
+    open_to = "every program of this machine, without a token (AUTH=auto)"
+    assert result.output == f"Serving {path} at {url} to {open_to} - try: curl {url}/students\n"
 
 
 def test_a_host_program_hears_of_sigterm(path: Path) -> None:
@@ -313,7 +315,8 @@ def test_serve_options_over_environment(path: Path, host: str) -> None:
     options = ("--host", host, "--port", str(port), "--database-url", str(path))
     result, answers = run_server(f"{url}/courses", *options, HOST="192.0.2.1", PORT="1", DATABASE_URL="/no/where.db")
     assert (result.exit_code, answers) == (0, [200])
-    assert f" at {url} - try: curl {url}/students\n" in result.output
+    assert f" at {url} to every program of this machine" in result.output
+    assert f" - try: curl {url}/students\n" in result.output
 
 
 def test_an_empty_host_is_not_every_host(path: Path) -> None:

@@ -555,6 +555,36 @@ def test_embedding_who_writes(tmp_path: Path) -> None:
         assert told == [("office-7", None), (None, "Moved")]
 
 
+def test_embedding_who_may_come_in(tmp_path: Path) -> None:
+    """The function that is shown lets in the accounts that it knows, for what it says."""
+    (block,) = blocks("python", EMBEDDING.section("Who may come in"))
+    save(block, tmp_path)
+    with hosting("uvicorn", "host:app", folder=tmp_path) as client:
+        for account, status in (("nobody", 401), ("desk-2", 403), ("office-7", 201)):
+            headers = {"x-remote-user": account}
+            assert client.post("/enrollment/students", json={"name": "Ada"}, headers=headers).status_code == status
+
+
+def test_the_first_token(serve: Callable[..., Server], path: Path) -> None:
+    """Pasted while the server runs, what is shown makes a token, with which the server answers."""
+    shown = [block for block in blocks("sh", SECURITY.section("Tokens")) if "curl" in block]
+    server = serve(AUTH="tokens")
+    script = "".join(shown).replace("python -m", f"{sys.executable} -m").replace(SHOWN, server.url)
+    environ = {**os.environ, "DATABASE_URL": str(path)}
+    done = subprocess.run(
+        ["sh", "-c", script], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "[]"
+    assert httpx2.get(f"{server.url}/students").status_code == 401
+    assert {row[0] for row in SECURITY.table("Who needs a token")} == {"auto", "tokens", "none"}
+
+
+def test_the_unit_asks_for_tokens() -> None:
+    """Behind a proxy the service cannot tell who is of this machine: the unit that is shown asks for a token."""
+    (unit,) = blocks("ini", OPERATING.section("systemd"))
+    assert "\nEnvironment=AUTH=tokens\n" in unit
+
+
 def test_embedding_in_the_readme(tmp_path: Path) -> None:
     """The program in the README serves the student whom it has added without HTTP."""
     (block,) = blocks("python", README.section("Inside a Python program"))

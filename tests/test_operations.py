@@ -20,7 +20,7 @@ from service.courses import insert_course, update_course
 from service.enrolling import EnrollmentRecord
 from service.enrollments import enroll
 from service.fields import Id
-from service.http import handlers, office
+from service.http import handlers, office, sessions
 from service.http.answers import NoContent, Ok, no_content, ok
 from service.http.api import API
 from service.http.calls import Call, Rows
@@ -31,6 +31,7 @@ from service.http.problems import PROBLEMS
 from service.http.queries import PageQuery
 from service.students import update_student
 from service.terms import insert_term
+from service.tokens import SCOPES, create_token
 
 OPERATIONS = {(path, method): each for path, methods in API.items() for method, each in methods.items()}
 
@@ -114,8 +115,14 @@ REFUSED: dict[tuple[str, str, str], tuple[str, Any]] = {
     ("/courses/{course_id}", "PATCH", "capacity_below_enrolled"): ("/courses/1", {"capacity": 0}),
     ("/courses/{course_id}", "PATCH", "waitlist_capacity_below_waitlisted"): ("/courses/1", {"waitlist_capacity": 0}),
     ("/problems/{code}", "GET", "not_found"): ("/problems/nothing", None),
+    ("/session", "POST", "not_found"): ("/session", {"token": "any"}),
+    ("/session", "POST", "invalid_token"): ("/session", {"token": "any"}),
+    ("/session", "DELETE", "not_found"): ("/session", None),
 }
 """A request that is refused so in the school, if it is not the granted one with an id that nothing has."""
+
+TOKENS: dict[str, str] = {}
+"""Tokens of the school, by their scope."""
 
 RULE = """
     CREATE TRIGGER host_{table}_{verb} BEFORE {verb} ON {table}
@@ -146,6 +153,7 @@ def school(db: pw.SqliteDatabase, path: Path) -> Path:
         enroll(db, student_id, 5)
     update_student(db, 3, {"external_id": "7"})
     update_course(db, 1, {"external_id": "M-1/a"})
+    TOKENS.update((scope, create_token(db, scope, [scope])) for scope in SCOPES)
     db.close()
     return path
 
@@ -159,14 +167,25 @@ def stack() -> Iterator[ExitStack]:
 
 def granted(template: str, method: str) -> tuple[str, Any]:
     """Give a request that an operation grants."""
+    if (template, method) == ("/session", "POST"):
+        return "/session", {"token": TOKENS["admin"]}
     return SOUND.get((template, method), (re.sub(r"\{\w+_id\}", "1", template), None))
 
 
-def send(client: TestClient, method: str, url: str, value: Any, **options: Any) -> httpx2.Response:
-    """Send a request with a JSON body, if there is one."""
+def send(
+    client: TestClient, method: str, url: str, value: Any, *, who: str = "admin", **options: Any
+) -> httpx2.Response:
+    """Send a request with a JSON body, if there is one, and with a token, if `who` is not empty.
+
+    `who` is the scope of one of the school's tokens, or a text that is no token.
+    """
     if value is not None and not options:
         options = {"json": value}
-    return client.request(method, url, **options)
+    # A session that never began ends as one does that began.
+    headers = {"cookie": "enrollment=any", **options.pop("headers", {})}
+    if who:
+        headers["authorization"] = f"Bearer {TOKENS.get(who, who)}"
+    return client.request(method, url, headers=headers, **options)
 
 
 UNREADABLE: dict[str, dict[str, Any]] = {
@@ -176,6 +195,10 @@ UNREADABLE: dict[str, dict[str, Any]] = {
     "invalid_payload": {"json": 1},
 }
 """A body that is refused so, whatever it is for."""
+
+
+STRANGERS = {"unauthorized": "", "invalid_token": "any", "insufficient_scope": "metrics"}
+"""What `send` takes for who makes a request that is refused so, whatever it is for."""
 
 
 def refused(template: str, method: str, code: str) -> tuple[str, Any]:
@@ -215,9 +238,12 @@ CASES = [
 def test_each_declared_refusal_comes(school: Path, stack: ExitStack, template: str, method: str, code: str) -> None:
     """Each operation gives each refusal that it declares, with the status of the refusal's row."""
     settings = Settings(database_url=str(school), busy_timeout=0)
-    client = DeclaringClient(create_app(settings))  # Without its lifespan: it holds the file from the first request on.
+    has_sessions = (template, code) != ("/session", "not_found")
+    # Without its lifespan: it holds the file from the first request on.
+    client = DeclaringClient(create_app(settings, check_tokens=has_sessions))
     bring_about(code, method, school, stack)
-    answer = send(client, method, *refused(template, method, code), **UNREADABLE.get(code, {}))
+    url, value = refused(template, method, code)
+    answer = send(client, method, url, value, who=STRANGERS.get(code, "admin"), **UNREADABLE.get(code, {}))
     assert refusal(answer) == (PROBLEMS[code].status, code)
 
 
@@ -225,7 +251,7 @@ def test_each_declared_refusal_comes(school: Path, stack: ExitStack, template: s
 def test_each_operation_gives_what_it_declares(school: Path, template: str, method: str) -> None:
     """A granted request gets a status that the operation declares, and a body of the declared type."""
     url, value = granted(template, method)
-    with TestClient(create_app(Settings(database_url=str(school)))) as client:
+    with TestClient(create_app(Settings(database_url=str(school)), check_tokens=True)) as client:
         answer = send(client, method, url, value)
     declared = OPERATIONS[template, method].gives
     assert answer.status_code in declared
@@ -291,7 +317,7 @@ def test_every_handler_is_declared() -> None:
     """Each handler is the handler of one operation, and none is left over."""
     public = {
         name
-        for place in (handlers, office, Described)
+        for place in (handlers, office, sessions, Described)
         for name, each in vars(place).items()
         if getattr(each, "__module__", "") == getattr(place, "__module__", place.__name__)
     }

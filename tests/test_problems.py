@@ -18,7 +18,7 @@ from service import Settings, create_app, errors, students
 from service.courses import insert_course
 from service.errors import ServiceError
 from service.http.api import API
-from service.http.edge import MethodNotAllowed
+from service.http.edge import InsufficientScope, InvalidToken, MethodNotAllowed, Unauthorized
 from service.http.problems import PROBLEMS
 from service.terms import insert_term
 
@@ -117,6 +117,7 @@ def test_every_code_is_explained(client: TestClient) -> None:
         assert row.title
         assert row.advice
     elsewhere = {"busy", "storage_unavailable", "internal_error", "foreign_origin", "misdirected_request"}
+    elsewhere |= {"unauthorized", "invalid_token", "insufficient_scope"}
     elsewhere |= {"bad_request", "request_timeout", "uri_too_long", "headers_too_large"}
     assert PROBLEMS.keys() == REFUSALS.keys() | elsewhere
     for unknown in ("nothing", "Busy", "busy%0A", "%00"):
@@ -138,6 +139,9 @@ def test_every_refusal_of_the_rules_has_a_status() -> None:
         errors.InvalidPayload([("#/name", "is required")]),
         errors.Busy("Later."),
         MethodNotAllowed(((b"allow", b"GET"),)),
+        Unauthorized(),
+        InvalidToken("The token was revoked."),
+        InsufficientScope("enroll"),
     ],
     ids=lambda refusal: refusal.code,
 )
@@ -244,6 +248,7 @@ ALLOW = {
     "/terms/by-external-id/{external_id:path}": "GET, HEAD, OPTIONS, PUT",
     "/enrollments": "OPTIONS, POST",
     "/events": "GET, HEAD, OPTIONS",
+    "/session": "DELETE, OPTIONS, POST",
     "/health/live": "GET, HEAD, OPTIONS",
     "/health/ready": "GET, HEAD, OPTIONS",
     "/problems/{code}": "GET, HEAD, OPTIONS",

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp, Message
 
-from service import Settings, connect, courses, create_app, enrollments, students
+from service import Settings, connect, courses, create_app, enrollments, students, tokens
 
 REQUESTS = 20
 
@@ -70,6 +70,47 @@ async def ask(app: ASGIApp, method: str, path: str, body: bytes) -> int:
     )
     status: int = sent[0]["status"]
     return status
+
+
+async def let_in(app: ASGIApp, token: str, times: int) -> int:
+    """Ask for one schedule again and again, with a token if there is one, and give the last answer's status."""
+    headers = [(b"host", b"school"), *([(b"authorization", b"Bearer " + token.encode())] if token else [])]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/students/1/courses", "root_path": "", "query_string": b""}
+    for _ in range(times):
+        await app({**scope, "headers": headers}, receive, send)
+    status: int = sent[-2]["status"]
+    return status
+
+
+@pytest.mark.parametrize(("given", "calls"), [(False, 2), (True, 4)])
+def test_a_guard_is_little_work(path: Path, counting: Counting, given: bool, calls: int) -> None:
+    """Where no token was ever made, a guard makes two calls more for a request, and with a token four."""
+    with connect(path) as db:
+        students.insert_student(db, "Ada")
+        token = tokens.create_token(db, "x", ["read"]) if given else ""
+    counts = []
+    for guarded in (False, True):
+        app = create_app(Settings(database_url=str(path)), snapshot_per_turn=True, check_tokens=guarded)
+
+        async def measure(app: ASGIApp = app) -> None:
+            await let_in(app, token, 1)
+            await asyncio.sleep(0.1)  # The use of the token is noted meanwhile.
+            counting.counts.clear()
+            counting.on = True
+            assert await let_in(app, token, REQUESTS) == 200
+            counting.on = False
+
+        asyncio.run(measure())
+        counts.append(counting.counts["calls"])
+    assert counts[1] - counts[0] <= calls * REQUESTS
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ RETRY_AFTER = 1
 """Seconds after which a client may try again that was answered 503."""
 MEMBERS = (
     *("student_id", "course_id", "term_id", "external_id", "opens_at", "closes_at"),
-    *("student_external_id", "course_external_id", "term_external_id"),
+    *("student_external_id", "course_external_id", "term_external_id", "scope"),
 )
 """The fields of a refusal that become extension members of its problem (RFC 9457, section 3.2)."""
 NAME = "Enrollment service"

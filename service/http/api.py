@@ -25,9 +25,9 @@ from service.errors import (
     TermNotFound,
     WaitlistCapacityBelowWaitlisted,
 )
-from service.http import handlers, office
+from service.http import handlers, office, sessions
 from service.http.described import Described
-from service.http.edge import NothingThere
+from service.http.edge import InvalidToken, NothingThere
 from service.http.operations import Api, operation
 
 NO_SEAT = (EnrollmentNotOpen, EnrollmentClosed, CourseFull)
@@ -122,6 +122,10 @@ API: Api = {
     "/terms/by-external-id/{external_id:path}": {
         "GET": operation("read", office.show_term_by_external_id, TermNotFound),
         "PUT": operation("write", office.put_term),
+    },
+    "/session": {
+        "POST": operation(None, sessions.open_session, InvalidToken, NothingThere, Busy, StorageUnavailable),
+        "DELETE": operation(None, sessions.close_session, NothingThere, Busy, StorageUnavailable),
     },
     "/health/live": {
         "GET": operation(None, handlers.show_live),

@@ -14,6 +14,8 @@ from service.errors import InvalidPayload, InvalidQuery, ServiceError
 from service.events import NOBODY, Why, why
 from service.fields import MAX_ID, Id
 from service.http import body
+from service.http.cookies import Cookies
+from service.http.edge import InsufficientScope
 from service.http.payloads import BulkRow, NewEnrollment, P
 from service.http.queries import Q, write_cursor
 from service.http.reading import MAX_FAULTS, read_payload, read_query
@@ -49,12 +51,14 @@ class Rows(tuple[Row, ...]):
 class Call:
     """One request, as a handler sees it, and the store that the handler asks."""
 
-    __slots__ = ("_receive", "_scope", "has_query", "store")
+    __slots__ = ("_receive", "_scope", "cookies", "has_query", "scopes", "store")
 
-    def __init__(self, scope: Scope, receive: Receive, store: Store) -> None:
-        """Keep the request; nothing of it is read yet."""
-        self._scope, self._receive, self.store = scope, receive, store
+    def __init__(self, scope: Scope, receive: Receive, store: Store, cookies: Cookies | None = None) -> None:
+        """Keep the request; nothing of it is read yet. `cookies` are those of sessions, where there are any."""
+        self._scope, self._receive, self.store, self.cookies = scope, receive, store, cookies
         self.has_query = bool(scope["query_string"])
+        self.scopes: frozenset[str] | None = None
+        """What the client may do; None where every client may do everything."""
 
     def word(self, word: tuple[str, Any]) -> Any:
         """Give the value of a word of the path, such as student_id; `word` is (its name, its type).
@@ -163,15 +167,21 @@ class Call:
     def _row(self, value: object, most_faults: int) -> Row:
         try:
             row = read_payload(BulkRow, body.decode(value) if isinstance(value, bytes) else value, most_faults)
+            return self.asked(row.student, row)
         except ServiceError as error:
             return bulk.bare(error)
-        return self.asked(row.student, row)
 
     def asked(self, student: Key, payload: NewEnrollment) -> Row:
-        """Give the row of a student and what the student's enrollment is asked for with."""
+        """Give the row of a student and what the student's enrollment is asked for with. Raises InsufficientScope."""
+        if payload.override and self.scopes is not None and "override" not in self.scopes:
+            raise InsufficientScope("override")
         if payload.reason is None and not payload.override and "actor" not in self._scope.get("state", ()):
             return student, payload.course
         return Asked(student, payload.course, payload.override, self.why(payload.reason))
+
+    def cookie(self) -> str:
+        """Give the cookie of the session that the request brings, or an empty text."""
+        return self.cookies.read(self._scope).decode("latin-1") if self.cookies else ""
 
     def url(self, path: str) -> str:
         """Give the path by which a client reaches a path of this application, wherever the application is mounted."""

@@ -1,5 +1,7 @@
 """The refusals of HTTP itself: the branch `Edge` of the tree of refusals, which `service/errors.py` draws whole."""
 
+import attrs
+
 from service.errors import ServiceError, with_data
 
 Headers = tuple[tuple[bytes, bytes], ...]  # As ASGI has them: names in small letters.
@@ -27,6 +29,50 @@ class ForeignOrigin(Edge):
     code = "foreign_origin"
     sentence = "A page of another site ({origin}) may change nothing here."
     origin: str
+
+
+REALM = 'Bearer realm="enrollment"'
+"""How a request is to say who makes it (RFC 6750, section 3)."""
+
+
+def _challenge(**members: str) -> Headers:
+    said = "".join(f', {name}="{value}"' for name, value in members.items())
+    return ((b"www-authenticate", f"{REALM}{said}".encode()),)
+
+
+@with_data
+class Unauthorized(Edge):
+    """The operation is not open to everyone, and the request brings neither a token nor a session."""
+
+    code = "unauthorized"
+    sentence = "This needs a token, in the header Authorization: Bearer TOKEN."
+    headers: Headers = _challenge()
+
+
+@with_data
+class InvalidToken(Edge):
+    """The request brings a token that does not count; `reason` says why, in words that its holder may know."""
+
+    code, sentence = "invalid_token", "{reason}"
+    reason: str
+    headers: Headers = attrs.field(
+        init=False,
+        default=attrs.Factory(
+            lambda self: _challenge(error="invalid_token", error_description=self.reason), takes_self=True
+        ),
+    )
+
+
+@with_data
+class InsufficientScope(Edge):
+    """Who makes the request may do other things, but not this one, which needs `scope`."""
+
+    code, sentence = "insufficient_scope", "This needs the scope {scope}, which the request does not have."
+    scope: str
+    headers: Headers = attrs.field(
+        init=False,
+        default=attrs.Factory(lambda self: _challenge(error="insufficient_scope", scope=self.scope), takes_self=True),
+    )
 
 
 @with_data

@@ -21,7 +21,16 @@ from service.errors import (
 from service.fields import Id
 from service.http.answers import Answer, NoContent, Page, no_content, problem
 from service.http.calls import PATCH_TYPES, Call, Rows
-from service.http.edge import MalformedJson, MethodNotAllowed, PayloadTooLarge, UnsupportedMediaType
+from service.http.edge import (
+    InsufficientScope,
+    InvalidToken,
+    MalformedJson,
+    MethodNotAllowed,
+    PayloadTooLarge,
+    Unauthorized,
+    UnsupportedMediaType,
+)
+from service.http.guard import Guard
 from service.http.payloads import Payload
 from service.http.queries import NoQuery, Query
 from service.rows import ExternalId
@@ -31,13 +40,14 @@ P = ParamSpec("P")
 
 logger = logging.getLogger(__name__)
 
-Right = Literal["read", "enroll", "write"]
-"""What a client must be allowed to do: "read" is to see everything, "enroll" to enroll and drop, "write" to change
-students and courses."""
+Right = Literal["read", "enroll", "write", "import", "metrics"]
+"""The scope that a client must have: "read" is to see everything, "enroll" to enroll and drop, "write" to change
+students, courses and terms."""
 Refusals = tuple[type[ServiceError], ...]
 
 _ALWAYS: Refusals = (InvalidQuery, Failed)
 _STORED: Refusals = (Busy, StorageUnavailable)
+_GUARDED: Refusals = (Unauthorized, InvalidToken, InsufficientScope)
 _WRITES: Refusals = (ConstraintViolated,)
 _BODY: Refusals = (MalformedJson, PayloadTooLarge, UnsupportedMediaType, InvalidPayload)
 
@@ -109,7 +119,7 @@ def operation(
             *refuses,
             *(_BODY if body else ()),
             *(_WRITES if right in {"enroll", "write"} else ()),
-            *(_STORED if right else ()),
+            *((*_STORED, *_GUARDED) if right else ()),
             *_ALWAYS,
         ),
         handler=handler,
@@ -124,24 +134,31 @@ def _value(answer: Any) -> Any:
 class Endpoint:
     """The ASGI application of one path: it runs the operation of the request's method, and answers its refusals."""
 
-    def __init__(self, store: Store, operations: Mapping[str, Operation]) -> None:
-        """Add to the operations what HTTP wants of every path: HEAD where there is a GET, and OPTIONS."""
-        self._store = store
+    def __init__(self, store: Store, operations: Mapping[str, Operation], guard: Guard | None = None) -> None:
+        """Add to the operations what HTTP wants of every path: HEAD where there is a GET, and OPTIONS.
+
+        Without a guard, every client may do everything.
+        """
+        self._store, self._guard = store, guard
+        self._cookies = guard.cookies if guard else None
         self._run = {method: each.run for method, each in operations.items()}
+        self._rights = {method: each.right for method, each in operations.items()}
         if "GET" in operations:
-            self._run["HEAD"] = self._run["GET"]
+            self._run["HEAD"], self._rights["HEAD"] = self._run["GET"], self._rights["GET"]
         allow = ", ".join(sorted([*self._run, "OPTIONS"])).encode()
         self._allow = ((b"allow", allow),)
         self._takes = ((b"accept-patch", b", ".join(PATCH_TYPES)),) if "PATCH" in operations else ()
-        self._run["OPTIONS"] = self._options
+        self._run["OPTIONS"], self._rights["OPTIONS"] = self._options, None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, with 500 and a line in the log if the service has a defect."""
-        call = Call(scope, receive, self._store)
+        call = Call(scope, receive, self._store, self._cookies)
         try:
             run = self._run.get(scope["method"])
             if run is None:
                 raise MethodNotAllowed(self._allow)
+            if self._guard is not None and (right := self._rights[scope["method"]]) is not None:
+                call.scopes = await self._guard.admit(scope, right)
             answer = await run(call)
         except ServiceError as refusal:
             answer = problem(call, refusal)

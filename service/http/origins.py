@@ -7,7 +7,7 @@ was sent to, and Sec-Fetch-Site and Origin tell which page sent it; a page can f
 """
 
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from functools import lru_cache
 from ipaddress import ip_address
 
@@ -42,18 +42,23 @@ Place = tuple[str, str]
 class OriginCheck:
     """An ASGI application that passes on to another one what is not sent by a page of another site."""
 
-    def __init__(self, app: ASGIApp, store: Store, settings: Settings) -> None:
-        """Read the names of the service from the settings."""
-        self._app, self._store = app, store
+    def __init__(self, app: ASGIApp, store: Store, settings: Settings, *, checks_tokens: bool = False) -> None:
+        """Read the names of the service from the settings.
+
+        With `checks_tokens`, a request with a token is passed on unseen: the application behind refuses a token that
+        does not count, and no page of another site has one that does.
+        """
+        self._app, self._store, self._checks_tokens = app, store, checks_tokens
         names = {*LOOPBACK, *map(_plain, settings.allowed_hosts.split(","))} - {""}
         self._names = frozenset(name for name in names if not name.startswith("*"))
         self._ends = tuple(name.removeprefix("*") for name in names if name.startswith("*"))
-        self._public = _origin(settings.public_url)
+        self._public = origin_of(settings.public_url)
         self._is_ours = lru_cache(KNOWN)(self._judge)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Pass a request on, or answer it with the refusal."""
-        if scope["type"] == "http" and (refusal := self._refusal(scope)):
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        if refusal and not (self._checks_tokens and bearer(scope) is not None):
             return problem(Call(scope, receive, self._store), refusal)(scope, receive, send)
         return self._app(scope, receive, send)
 
@@ -65,7 +70,7 @@ class OriginCheck:
             return None
         headers = dict(scope["headers"])
         origin, site = headers.get(b"origin"), headers.get(b"sec-fetch-site")
-        foreign = self._is_foreign(origin, headers.get(b"host", b"")) if site is None else site == b"cross-site"
+        foreign = _is_foreign(origin, headers, self._public) if site is None else site == b"cross-site"
         return ForeignOrigin(_shown(origin or b"cross-site")) if foreign else None
 
     def _judge(self, host: bytes) -> bool:
@@ -85,17 +90,38 @@ class OriginCheck:
             or name.endswith(self._ends)
         )
 
-    def _is_foreign(self, origin: bytes | None, host: bytes) -> bool:
-        """Tell whether an Origin is another one than the Host of the request and the one of PUBLIC_URL."""
-        if origin is None:
-            return False
-        text = origin.decode("latin-1")
-        theirs = _origin(text)
-        own = _place(host.decode("latin-1"), text.partition(":")[0].lower())
-        return theirs is None or theirs not in (own, self._public)
+
+def bearer(scope: Scope) -> bytes | None:
+    """Give the token that a request brings in its header Authorization, or None where it brings none (RFC 6750, 2.1).
+
+    No page can let a browser send the header to another site, because the service grants no page that (CORS).
+    """
+    for name, value in scope["headers"]:
+        if name == b"authorization" and value[:7].lower() == b"bearer ":
+            token: bytes = value[7:].strip()
+            return token
+    return None
 
 
-def _origin(url: str) -> Place | None:
+def is_same_origin(headers: Mapping[bytes, bytes], public: Place | None) -> bool:
+    """Tell whether a browser says that it sends a request for a page of the service itself."""
+    origin, site = headers.get(b"origin"), headers.get(b"sec-fetch-site")
+    if site is not None:
+        return site == b"same-origin"
+    return origin is not None and not _is_foreign(origin, headers, public)
+
+
+def _is_foreign(origin: bytes | None, headers: Mapping[bytes, bytes], public: Place | None) -> bool:
+    """Tell whether an Origin is another one than the Host of the request and the one of PUBLIC_URL."""
+    if origin is None:
+        return False
+    text = origin.decode("latin-1")
+    theirs = origin_of(text)
+    own = _place(headers.get(b"host", b"").decode("latin-1"), text.partition(":")[0].lower())
+    return theirs is None or theirs not in (own, public)
+
+
+def origin_of(url: str) -> Place | None:
     """Give the place that an absolute URL or an origin names, or None."""
     found = _ORIGIN.fullmatch(url)
     return _place(found[2], found[1].lower()) if found else None

@@ -19,6 +19,7 @@ from service.fields import (
     MomentOrNull,
     Name,
     NameOrNull,
+    Token,
 )
 from service.rows import ExternalId, Key
 
@@ -183,6 +184,13 @@ class BulkRow(NewEnrollment):
     def student(self) -> Key:
         """Give the student, by the one id or the other."""
         return self.student_external_id if self.student_id is ABSENT else self.student_id
+
+
+@attrs.frozen
+class NewSession(Payload):
+    """The body of POST /session."""
+
+    token: Token
 
 
 @attrs.frozen

@@ -60,6 +60,23 @@ PROBLEMS = {
         "The body is not JSON",
         "Send one JSON value in UTF-8, as RFC 8259 has it. NaN and Infinity are not JSON.",
     ),
+    "unauthorized": Problem(
+        401,
+        "A token is needed",
+        "Send the header Authorization: Bearer TOKEN. Whoever runs the service makes a token with "
+        "python -m service token create. In a browser, begin a session with POST /session.",
+    ),
+    "invalid_token": Problem(
+        401,
+        "The token does not count",
+        "`detail` says whether the token is mistyped, unknown, replaced, revoked or expired. Whoever runs the service "
+        "makes a new one.",
+    ),
+    "insufficient_scope": Problem(
+        403,
+        "The token is not for this",
+        "`scope` names what the token would have to be for. Whoever runs the service makes a token with that scope.",
+    ),
     "foreign_origin": Problem(
         403,
         "A page of another site may not write",

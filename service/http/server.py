@@ -83,9 +83,12 @@ class Server(uvicorn.Server):
     once.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        """Translate the service's settings into uvicorn's configuration."""
-        self._settings = settings
+    def __init__(self, app: ASGIApp, settings: Settings, open_to: str | None = None) -> None:
+        """Translate the service's settings into uvicorn's configuration.
+
+        `open_to` says who needs no token, for the line at the start; it is None where everybody needs one.
+        """
+        self._settings, self._open_to = settings, open_to
         self._connections = Connections(settings, _places(settings))
         super().__init__(
             uvicorn.Config(
@@ -118,7 +121,9 @@ class Server(uvicorn.Server):
         gc.freeze()
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        click.echo(f"Serving {self._settings.database_url} at {url} - try: curl {url}/students")
+        who = f" to {self._open_to}" if self._open_to else ""
+        how = "" if self._open_to else '-H "Authorization: Bearer TOKEN" '
+        click.echo(f"Serving {self._settings.database_url} at {url}{who} - try: curl {how}{url}/students")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop at SIGTERM or SIGINT.

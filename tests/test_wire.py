@@ -139,7 +139,7 @@ def codes(found: list[tuple[int, dict[str, str], bytes]]) -> list[Any]:
             LIVE.replace(b"/health", b"HTTP://school:80/%68ealth").replace(b"live", b"live?x=/a://b/c"),
             ["invalid_query"],
         ),
-        (LIVE.replace(b"/health/live", b"http://school") + LIVE, ["not_found", 200]),
+        (LIVE.replace(b"/health/live", b"http://school") + LIVE, [200, 200]),
         (LIVE.replace(b"/health", b"http://school/health").replace(HOST, b"") + LIVE, ["bad_request", 200]),
         (LIVE.replace(b"/health", b"http:///health"), ["bad_request"]),
     ],

@@ -20,6 +20,7 @@ from service.http.payloads import (
     CourseValues,
     NewCourse,
     NewEnrollment,
+    NewSession,
     NewStudent,
     NewTerm,
     Payload,
@@ -33,6 +34,7 @@ from service.http.payloads import (
 )
 from service.http.problems import Explanation
 from service.registrar import Dropped, StudentExport, Swapped
+from service.sessions import SessionRecord
 from service.students import StudentRecord
 from service.terms import TermRecord
 from service.version import __version__
@@ -58,6 +60,7 @@ RECORDS: Mapping[Any, Any] = {
         BulkResults([BulkResult(201, _SEAT), BulkResult(409, problem=_REFUSED)], Totals(1, 0, 1)),
         Explanation.of("already_enrolled"),
         Home(NAME, __version__, LINKS),
+        SessionRecord("token:4fJq0Zc2", "office", ["read", "enroll"], AT),
     )
 }
 """A record of each type that an answer has."""
@@ -74,7 +77,7 @@ PAYLOADS: Mapping[type[Payload], Payload] = {
         *(CourseChanges(capacity=31), CourseValues(name="Logic", level="advanced", **_COURSE)),
         *(NewTerm(name="Autumn", **_TERM), TermChanges(name="Autumn 2026"), TermValues(name="Autumn", **_TERM)),
         *(NewEnrollment(course_id=1), BulkRow(student_id=1, course_id=1)),
-        *(Swap(drop_course_id=1, enroll_course_id=2), Reason("Moved away")),
+        *(Swap(drop_course_id=1, enroll_course_id=2), Reason("Moved away"), NewSession("enr_…")),
     )
 }
 """A payload of each type that a request has."""
@@ -104,6 +107,7 @@ REFUSALS: Mapping[str, ServiceError] = {
         *(edge.NothingThere(), edge.MethodNotAllowed(), edge.RequestTimeout(), edge.UriTooLong()),
         *(edge.HeadersTooLarge(), edge.PayloadTooLarge(MAX_BODY), edge.MisdirectedRequest("elsewhere.example")),
         edge.UnsupportedMediaType("The body came as text/plain. What is accepted here is application/json."),
+        *(edge.Unauthorized(), edge.InvalidToken("The token has expired."), edge.InsufficientScope("enroll")),
         *(errors.StudentNotFound(1), errors.CourseNotFound(1), errors.TermNotFound(1)),
         *(errors.EnrollmentNotFound(1, 1), errors.AlreadyEnrolled(1, 1), errors.AlreadyWaitlisted(1, 1)),
         *(errors.CourseFull(1), errors.EnrollmentNotOpen(1, OPENS), errors.EnrollmentClosed(1, CLOSES)),

@@ -66,6 +66,12 @@ HEADERS: dict[str, Schema] = {
         "schema": {"type": "string", "format": "uri-reference"},
         "example": "/students/1",
     },
+    "WWW-Authenticate": {
+        "description": "What is missing (RFC 6750, section 3).",
+        "required": True,
+        "schema": {"type": "string"},
+        "example": 'Bearer realm="enrollment"',
+    },
     "Retry-After": {
         "description": "Seconds to wait before the request is sent again.",
         "required": True,
@@ -213,7 +219,10 @@ def _name(codes: Sequence[str]) -> str:
 
 
 def _refusal(codes: Sequence[str]) -> dict[str, Any]:
-    headers = ["Retry-After"] if PROBLEMS[codes[0]].status == SERVICE_UNAVAILABLE else []
+    headers = [
+        *(["Retry-After"] if PROBLEMS[codes[0]].status == SERVICE_UNAVAILABLE else []),
+        *(["WWW-Authenticate"] if codes[0] in {"unauthorized", "invalid_token"} else []),
+    ]
     return {
         "description": "; or: ".join(PROBLEMS[code].title for code in codes),
         **({"headers": {name: {"$ref": f"#/components/headers/{name}"} for name in headers}} if headers else {}),

@@ -1,6 +1,7 @@
 """Add, find, list, change and delete terms, which courses are held in."""
 
 from collections.abc import Mapping
+from datetime import date
 from typing import Any
 
 import msgspec
@@ -30,7 +31,7 @@ class TermRecord(msgspec.Struct, frozen=True):
     ends_on: str | None
 
 
-def insert_term(db: pw.Database, name: str, **more: str | None) -> TermRecord:
+def insert_term(db: pw.Database, name: str, **more: str | date | None) -> TermRecord:
     """Add a term, with an id that was never given before.
 
     `more` may be external_id, starts_on and ends_on. Raises InvalidPayload, ExternalIdTaken, ConstraintViolated.

@@ -62,7 +62,8 @@ async def stalled(store: Store, first: Callable[[pw.Database], object] = id) -> 
 async def submit(*writes: Awaitable[Any]) -> list[asyncio.Future[Any]]:
     """Start writes, in this order."""
     started: list[asyncio.Future[Any]] = [asyncio.ensure_future(write) for write in writes]
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # They begin,
+    await asyncio.sleep(0)  # and the store hands them to its writer.
     return started
 
 

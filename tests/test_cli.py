@@ -19,8 +19,9 @@ import pytest
 from click.testing import CliRunner, Result
 from conftest import ROOT, serving
 
-from service import __version__
-from service.__main__ import cli
+from service import Settings, __version__
+from service.__main__ import _open_to, cli
+from service.errors import SetupError
 from service.launch import main
 from service.storage.sqlite.schema import rollback
 
@@ -636,3 +637,13 @@ def test_idle_connections_are_kept_for_a_while(path: Path) -> None:
                 time.sleep(0.5)
             assert connection.recv(65536) == b""
             assert 1.4 < time.monotonic() - began < 5
+
+
+def test_who_may_come(path: Path) -> None:
+    """Who needs no token is said at the start; where others may come, and nobody can have a token, nothing starts."""
+    url = str(path)
+    assert _open_to(Settings(database_url=url, auth="none")) == "everyone, without a token (AUTH=none)"
+    assert "every program of this machine" in (_open_to(Settings(database_url=url)) or "")
+    assert _open_to(Settings(database_url=url, auth="tokens")) is None
+    with pytest.raises(SetupError, match=r"token create .* --name admin --scope admin"):
+        _open_to(Settings(database_url=url, host="0.0.0.0"))  # noqa: S104

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from answers import SHOWN
 from conftest import ROOT, Server
 from keepalive import Client
 
@@ -85,7 +86,7 @@ async def replay(url: str, courses: list[dict[str, str]], registrations: list[di
         status, _, answer = await client.send("POST", path, {"course_id": ids["course_id"]})
         assert (status, answer) == (201, answer | ids)
         seat = {"enrolled_at": answer["enrolled_at"], "status": "enrolled", "position": None}
-        rosters[ids["course_id"]][ids["student_id"]] = {"id": ids["student_id"], "name": name, **seat}
+        rosters[ids["course_id"]][ids["student_id"]] = {"id": ids["student_id"], "name": name, **SHOWN, **seat}
 
     async def withdraw(client: Client, row: dict[str, str]) -> None:
         student_id, course_id = student_ids[row["id_student"]], course_ids[course_name(row)]

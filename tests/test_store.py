@@ -469,6 +469,10 @@ def test_a_full_disk_costs_nothing_that_was_acknowledged(small_disk: Path, empty
         while True:
             kept.append(await store.write(insert_student, "B" * 200))
 
+    async def touch_on(store: Store) -> None:
+        for number in range(10_000):
+            await store.write(lambda db, version: db.execute_sql(f"PRAGMA user_version = {version}"), number)
+
     with closing(open_store(path)) as store:
         kept.append(asyncio.run(store.write(insert_student, "Ada")))
         assert asyncio.run(store.read(list_students)) == kept
@@ -477,6 +481,8 @@ def test_a_full_disk_costs_nothing_that_was_acknowledged(small_disk: Path, empty
                 file.write(bytes(4096))
         with pytest.raises(StorageUnavailable, match="full"):
             asyncio.run(write_on(store))
+        with pytest.raises(StorageUnavailable, match="full"):  # There may still be room for the smallest write.
+            asyncio.run(touch_on(store))
         with pytest.raises(StorageUnavailable, match="full"):
             asyncio.run(store.check_ready())
         assert asyncio.run(store.read(list_students)) == kept

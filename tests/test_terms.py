@@ -1,5 +1,6 @@
 """Terms, which courses are held in."""
 
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +164,11 @@ def test_courses_of_a_term(client: TestClient, db: pw.SqliteDatabase) -> None:
     assert all(row["term_id"] == 1 for row in client.get("/courses?term_id=1").json())
     for wrong in ("", "x", "-1", "1.0", "9223372036854775808"):
         assert faults(client.get(f"/courses?term_id={wrong}")) == ["term_id"]
+
+
+def test_days_of_python(db: pw.Database) -> None:
+    """The plain functions take a date of Python for a day, and give the text that is stored."""
+    term = insert_term(db, "Autumn", starts_on=date(2026, 9, 1), ends_on="2026-12-18")
+    assert (term.starts_on, term.ends_on) == ("2026-09-01", "2026-12-18")
+    with pytest.raises(InvalidPayload):
+        insert_term(db, "Spring", starts_on=datetime(2027, 1, 4, tzinfo=UTC))

@@ -557,7 +557,7 @@ def test_no_unit_of_work_is_long(
 
     async def run(course: int) -> tuple[list[float], float]:
         rows: list[Row] = [(student, course) for student in range(1, STUDENTS + 1)]
-        at_once = [await store.write(timed(enroll_all, rows[:MAX_WHOLE], False, True), alone=True) for _ in range(3)]
+        at_once = [await store.write(timed(enroll_all, rows[:MAX_WHOLE], False, True), alone=True) for _ in range(5)]
         done, slices = 0, []
         while done < len(rows):
             count, took = await store.write(timed(enroll_many, rows[done:]), alone=True)

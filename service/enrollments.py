@@ -52,7 +52,7 @@ LIST_SCHEDULE = {
 }
 NUMBERS = "students.external_id, students.given_name, students.family_name"
 LIST_ROSTER = f"""
-    SELECT students.id, students.name, enrollments.enrolled_at, {NUMBERS}
+    SELECT students.id, students.name, enrollments.enrolled_at, 'enrolled', NULL, {NUMBERS}
     FROM enrollments
     JOIN students ON students.id = enrollments.student_id
     WHERE enrollments.course_id = ? AND enrollments.waiting IS NULL AND enrollments.student_id > ?
@@ -175,7 +175,7 @@ def list_roster(db: pw.Database, course_id: Key, after: int = 0, limit: int = 10
     rows = fetch(db, LIST_ROSTER, find_id(db, "courses", course_id), after, limit)
     if not rows:
         find_course(db, course_id)
-    return [RosterRow(row_id, name, at, "enrolled", None, *who) for row_id, name, at, *who in rows]
+    return [RosterRow(*row) for row in rows]
 
 
 def list_roster_by_name(

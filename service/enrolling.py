@@ -76,12 +76,10 @@ class EnrollmentRecord(msgspec.Struct, frozen=True, gc=False):
 
 REFUSALS: Mapping[str, Any] = {
     refusal.code: refusal
-    for refusal in (
-        *(StudentNotFound, CourseNotFound, AlreadyEnrolled, AlreadyWaitlisted),
-        *(EnrollmentNotOpen, EnrollmentClosed, CourseFull),
-    )
+    for refusal in (AlreadyEnrolled, AlreadyWaitlisted, EnrollmentNotOpen, EnrollmentClosed, CourseFull)
 }
-"""The refusals of an enrollment by the triggers of the service, by the code with which the trigger's message begins."""
+"""The refusals of an enrollment by the triggers of the service, by the code with which the trigger's message begins,
+where the student and the course are there."""
 
 
 class Asked(NamedTuple):

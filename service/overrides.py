@@ -7,7 +7,8 @@ import peewee as pw
 
 from service.errors import AlreadyEnrolled, ConstraintViolated, CourseNotFound, ServiceError, StudentNotFound
 from service.events import NOBODY, Why
-from service.storage import LEFT_OUT, Pair, backend_of, change, fetch, fetch_one
+from service.rows import exists
+from service.storage import LEFT_OUT, Pair, backend_of, change, fetch_one
 
 # An event_id of 0 asks for an override: triggers write the event and its note, and count.
 ADD = "INSERT INTO enrollments (student_id, course_id, enrolled_at, event_id) VALUES (?, ?, ?, 0) RETURNING student_id"
@@ -40,9 +41,9 @@ def override(db: pw.Database, pair: Pair, moment: str, why: Why) -> None:
     student_id, course_id = pair
 
     def own() -> ServiceError | None:
-        if not fetch(db, "SELECT 1 FROM students WHERE id = ?", student_id):
+        if not exists(db, "students", student_id):
             return StudentNotFound(student_id)
-        return None if fetch(db, "SELECT 1 FROM courses WHERE id = ?", course_id) else CourseNotFound(course_id)
+        return None if exists(db, "courses", course_id) else CourseNotFound(course_id)
 
     def changed(sql: str, *values: object) -> int:
         row = change(db, sql, *values, own=own)

@@ -4,12 +4,12 @@ A code is the name of its class in small letters, such as student_not_found; tha
 
 ServiceError                      while serving: a code, and a sentence as `detail`
 ├── NotFound
-│   └── StudentNotFound, CourseNotFound, TermNotFound, EnrollmentNotFound
+│   └── StudentNotFound, CourseNotFound, TermNotFound, EnrollmentNotFound; TokenNotFound in `tokens.py`
 ├── Conflict
 │   ├── AlreadyEnrolled, AlreadyWaitlisted, EnrollmentNotOpen, EnrollmentClosed, CourseFull, and its kind SeatNeeded
 │   ├── ExternalIdTaken, CapacityBelowEnrolled, WaitlistCapacityBelowWaitlisted
 │   ├── StudentHasEnrollments, CourseHasEnrollments, TermHasCourses
-│   ├── BulkRefused, FeedRewound
+│   ├── BulkRefused, FeedRewound; TokenEnded in `tokens.py`
 │   └── ConstraintViolated        a rule of another program
 ├── Invalid                       with every fault at once
 │   └── InvalidPayload, InvalidQuery

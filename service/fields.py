@@ -180,6 +180,7 @@ MOMENT = Field(_moment, {"type": "string", "format": "date-time"})
 PREFIX = _text(_BEGINNING, 0)
 LEVEL = _text(_WHOLE, 0)
 ID = integer(1, MAX_ID)
+TOKEN_ID = Field(_any_text, {"type": "string", "pattern": "^[0-9A-Za-z]{8}$"})
 CAPACITY = integer(0, MAX_ID, or_null=True)
 ID_OR_NULL = or_null(ID)
 EXTERNAL_ID_OR_NULL = or_null(EXTERNAL_ID)
@@ -212,6 +213,8 @@ DayOrNull = Annotated[str | None, DAY_OR_NULL]
 MomentOrNull = Annotated[str | None, MOMENT_OR_NULL]
 """A moment as RFC 3339 in UTC, to the millisecond, or None; any other zone is put into UTC."""
 
+TokenId = Annotated[str, TOKEN_ID]
+"""The id of a token, which is no secret."""
 Token = Annotated[str, Field(_any_text, {"type": "string"})]
 """A token, or any other text: whether it is a token, the rules of tokens say."""
 Flag = Annotated[bool, Field(_flag, {"type": "boolean"})]

@@ -7,12 +7,14 @@ the SHA-256 of the cookie is stored.
 import secrets
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from math import inf
 
+import attrs
 import msgspec
 import peewee as pw
 
 from service.storage import fetch, fetch_one
-from service.tokens import COLUMNS, Grant, TokenRecord, Unusable, find_token, grant, moment, show_token, written
+from service.tokens import COLUMNS, Grant, Unusable, find_token, grant, moment, show_token, token_record, written
 
 LASTS = timedelta(hours=12)
 """How long a session lasts, if its token does not end before."""
@@ -29,24 +31,26 @@ DELETE = "DELETE FROM api_sessions WHERE hash = ?"
 
 
 class SessionRecord(msgspec.Struct, frozen=True):
-    """A session: who uses it, what for, and until when."""
+    """Who makes a request, what that one may do, and until when.
 
-    actor: str
-    name: str
+    `name` is the token's. Where no token is needed, everybody may do everything, and the rest is null.
+    """
+
+    actor: str | None
+    name: str | None
     scopes: list[str]
-    ends_at: str
+    ends_at: str | None
 
 
 def open_session(db: pw.Database, token: str) -> tuple[str, SessionRecord]:
     """Begin a session with a token, and give its cookie, which is stored nowhere. Raises Unusable."""
     found = find_token(db, token)
-    record = show_token(db, found.token_id)
+    ends = min(found.ends, (datetime.now(UTC) + LASTS).timestamp())
+    session = show_session(db, attrs.evolve(found, ends=ends))
     cookie = secrets.token_urlsafe(32)
-    ends = datetime.now(UTC) + LASTS
-    ends_at = written(datetime.fromtimestamp(min(found.ends, ends.timestamp()), UTC))
     fetch(db, FORGET, moment())
-    fetch(db, INSERT, _digest(cookie), record.id, ends_at)
-    return cookie, SessionRecord(f"token:{record.id}", record.name, sorted(found.scopes), ends_at)
+    fetch(db, INSERT, _digest(cookie), found.token_id, session.ends_at)
+    return cookie, session
 
 
 def find_session(db: pw.Database, cookie: str) -> Grant:
@@ -54,7 +58,14 @@ def find_session(db: pw.Database, cookie: str) -> Grant:
     row = fetch_one(db, FIND, _digest(cookie), moment())
     if row is None:
         raise Unusable(ENDED)
-    return grant(TokenRecord(*row[1:]), row[0])
+    return grant(token_record(row[1:]), row[0])
+
+
+def show_session(db: pw.Database, granted: Grant) -> SessionRecord:
+    """Tell who it is that something is granted to. Raises TokenNotFound for a token that is not there."""
+    name = show_token(db, granted.token_id).name if granted.token_id else None
+    ends_at = None if granted.ends == inf else written(datetime.fromtimestamp(granted.ends, UTC))
+    return SessionRecord(granted.actor, name, sorted(granted.scopes), ends_at)
 
 
 def close_session(db: pw.Database, cookie: str) -> None:

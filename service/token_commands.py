@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import timedelta
 
-import attrs
 import click
 import msgspec
 import peewee as pw
@@ -17,7 +16,7 @@ from service import tokens
 from service.errors import InvalidPayload, SetupError
 from service.options import database_url_option, settings_of
 from service.storage.sqlite import schema
-from service.tokens import SCOPES, NoSuchToken, Scope, TokenRecord
+from service.tokens import SCOPES, Scope, TokenEnded, TokenNotFound, TokenRecord
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _HEAD = ("ID", "STATE", "SCOPES", "CREATED", "EXPIRES", "USED", "NAME")
@@ -40,7 +39,7 @@ def _opened(database_url: str | None) -> Iterator[pw.SqliteDatabase]:
     with closing(schema.connect(settings.database_url, busy_timeout=settings.busy_timeout)) as db:
         try:
             yield db
-        except NoSuchToken as error:
+        except (TokenNotFound, TokenEnded) as error:
             raise SetupError(f"{error} To see all: {schema.command('token list', settings.database_url)}") from error
         except pw.DatabaseError as error:
             raise SetupError(f"The database {settings.database_url} cannot be used: {error}.") from error
@@ -103,8 +102,7 @@ def list_(database_url: str | None, *, as_json: bool) -> None:
     with _opened(database_url) as db:
         found = tokens.list_tokens(db)
     if as_json:
-        rows = [{**attrs.asdict(each), "state": each.state} for each in found]
-        click.echo(msgspec.json.format(msgspec.json.encode(rows)))
+        click.echo(msgspec.json.format(msgspec.json.encode(found)).decode())
     elif not found:
         _say("No token was ever made.")
     else:

@@ -14,16 +14,19 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from math import inf
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import attrs
+import msgspec
 import peewee as pw
 
+from service.errors import Conflict, NotFound, with_data
 from service.fields import NAME, checked
-from service.storage import fetch, fetch_one
+from service.storage import change, fetch, fetch_one
 
 Scope = Literal["read", "enroll", "write", "import", "metrics", "override", "admin"]
 """What a token may be made for: `admin` is all of them, and who may enroll or write may read too."""
+State = Literal["active", "expired", "revoked"]
 SCOPES: Sequence[Scope] = get_args(Scope)
 IMPLIED: dict[str, frozenset[str]] = {
     **{scope: frozenset({scope}) for scope in SCOPES},
@@ -42,18 +45,20 @@ EXPIRED = "The token has expired."
 COLUMNS = "id, name, scopes, created_at, expires_at, revoked_at, previous_until, last_used_on"
 INSERT = """
     INSERT INTO api_tokens (id, hash, name, scopes, created_at, expires_at)
-    VALUES (?, ?, ?, ?, ?, ?)"""
+    VALUES (?, ?, ?, ?, ?, ?)
+    RETURNING id"""
 LIST = f"SELECT {COLUMNS} FROM api_tokens ORDER BY created_at, id"
 FIND = f"SELECT {COLUMNS} FROM api_tokens WHERE id = ?"
 FIND_HASHES = f"SELECT hash, previous_hash, {COLUMNS} FROM api_tokens WHERE id = ?"
-ROTATE = "UPDATE api_tokens SET previous_hash = hash, previous_until = ?, hash = ? WHERE id = ?"
-REVOKE = "UPDATE api_tokens SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?"
+ROTATE = "UPDATE api_tokens SET previous_hash = hash, previous_until = ?, hash = ? WHERE id = ? RETURNING id"
+REVOKE = "UPDATE api_tokens SET revoked_at = coalesce(revoked_at, ?) WHERE id = ? RETURNING id"
 END_SESSIONS = "DELETE FROM api_sessions WHERE token_id = ?"
 ANY = "SELECT 1 FROM api_tokens LIMIT 1"
 NOTE_USE = "UPDATE api_tokens SET last_used_on = ? WHERE id = ?"
 
 _DIGITS = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _ID_LENGTH, _SECRET_LENGTH, _CHECK_LENGTH = 8, 43, 6
+_ID = re.compile(f"[0-9A-Za-z]{{{_ID_LENGTH}}}")
 _FORM = re.compile(
     rf"(enr_([0-9A-Za-z]{{{_ID_LENGTH}}})_([0-9A-Za-z]{{{_SECRET_LENGTH}}}))([0-9A-Za-z]{{{_CHECK_LENGTH}}})"
 )
@@ -63,12 +68,21 @@ class Unusable(ValueError):
     """A token that does not count; the text says why, in words that its holder may know."""
 
 
-class NoSuchToken(LookupError):
-    """No token has the id, or none that the request could be about; the text says so."""
+@with_data
+class TokenNotFound(NotFound):
+    """No token has the id."""
+
+    code, sentence = "token_not_found", "No token has the id {token_id!r}."
+    token_id: str
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
+@with_data
+class TokenEnded(Conflict):
+    """A token that was revoked or has expired gets no new secret."""
+
+    code, sentence = "token_ended", "The token {token_id} is {state}, and no longer rotated. Make a new one."
+    token_id: str
+    state: str
 
 
 def granted(scopes: Iterable[str]) -> frozenset[str]:
@@ -76,26 +90,35 @@ def granted(scopes: Iterable[str]) -> frozenset[str]:
     return frozenset().union(*(IMPLIED.get(scope, frozenset()) for scope in scopes))
 
 
-@attrs.frozen
-class TokenRecord:
-    """A token, without its secret."""
+class TokenRecord(msgspec.Struct, frozen=True):
+    """A token, without its secret.
+
+    Its `state` says whether it counts now, and if not, why. After a rotation, the secret before this one counts until
+    `previous_until`.
+    """
 
     id: str
     name: str
-    scopes: Sequence[str] = attrs.field(converter=_words)
+    scopes: list[str]
+    state: State
     created_at: str
     expires_at: str | None
     revoked_at: str | None
     previous_until: str | None
-    """Until when the secret before this one counts, after a rotation."""
     last_used_on: str | None
 
-    @property
-    def state(self) -> Literal["active", "expired", "revoked"]:
-        """Tell whether the token counts now, and if not, why."""
-        if self.revoked_at is not None:
-            return "revoked"
-        return "active" if _is_to_come(self.expires_at) else "expired"
+
+class MadeTokenRecord(TokenRecord, frozen=True):
+    """A token that was made now, or has a new secret: `token` is shown this once."""
+
+    token: str
+
+
+def token_record(row: Sequence[Any]) -> TokenRecord:
+    """Make the record of a token of the row that `COLUMNS` gives."""
+    token_id, name, scopes, created_at, expires_at, revoked_at, *rest = row
+    state: State = "revoked" if revoked_at is not None else "active" if _is_to_come(expires_at) else "expired"
+    return TokenRecord(token_id, name, scopes.split(), state, created_at, expires_at, revoked_at, *rest)
 
 
 @attrs.frozen
@@ -109,19 +132,26 @@ class Grant:
     token_id: str = ""
 
 
+EVERYBODY = Grant(None, SCOPES)
+"""Where no token is needed: nobody is known, and everything is granted."""
+
+
 def create_token(db: pw.Database, name: str, scopes: Iterable[Scope], expires: timedelta | None = None) -> str:
-    """Make a token, and give it: it is stored nowhere, so this is the only time. Raises InvalidPayload for the name."""
+    """Make a token, and give it: it is stored nowhere, so this is the only time.
+
+    Raises InvalidPayload for the name, and ConstraintViolated.
+    """
     kept = checked({"name": NAME}, {"name": name})["name"]
     token_id = "".join(secrets.choice(_DIGITS) for _ in range(_ID_LENGTH))
     token, digest = _make(token_id)
     words = " ".join(scope for scope in SCOPES if scope in {*scopes})
-    fetch(db, INSERT, token_id, digest, kept, words, moment(), None if expires is None else moment(expires))
+    change(db, INSERT, token_id, digest, kept, words, moment(), None if expires is None else moment(expires))
     return token
 
 
 def list_tokens(db: pw.Database) -> list[TokenRecord]:
     """Give all tokens that were ever made, oldest first."""
-    return [TokenRecord(*row) for row in fetch(db, LIST)]
+    return [*map(token_record, fetch(db, LIST))]
 
 
 def any_token(db: pw.Database) -> bool:
@@ -130,34 +160,35 @@ def any_token(db: pw.Database) -> bool:
 
 
 def show_token(db: pw.Database, token_id: str) -> TokenRecord:
-    """Give one token. Raises NoSuchToken."""
-    row = fetch_one(db, FIND, token_id)
+    """Give one token. Raises TokenNotFound."""
+    row = fetch_one(db, FIND, token_id) if _ID.fullmatch(token_id) else None
     if row is None:
-        raise NoSuchToken(f"No token has the id {token_id!r}.")
-    return TokenRecord(*row)
+        raise TokenNotFound(token_id)
+    return token_record(row)
 
 
 def rotate_token(db: pw.Database, token_id: str, grace: timedelta = timedelta()) -> str:
     """Give a token a new secret; the old one counts for the grace, and without one no more.
 
-    The token's sessions end in any case. Call it within a transaction. Raises NoSuchToken, also for a token that was
-    revoked or has expired.
+    The token's sessions end in any case. Call it within a transaction. Raises TokenNotFound, TokenEnded,
+    ConstraintViolated.
     """
     found = show_token(db, token_id)
     if found.state != "active":
-        raise NoSuchToken(f"The token {token_id} is {found.state}, and no longer rotated. Make a new one.")
+        raise TokenEnded(token_id, found.state)
     token, digest = _make(token_id)
-    fetch(db, ROTATE, moment(grace), digest, token_id)
+    change(db, ROTATE, moment(grace), digest, token_id)
     fetch(db, END_SESSIONS, token_id)
     return token
 
 
 def revoke_token(db: pw.Database, token_id: str) -> TokenRecord:
-    """Let a token and its sessions count no more; a token that was revoked before stays as it is. Raises NoSuchToken.
+    """Let a token and its sessions count no more; a token that was revoked before stays as it is.
 
-    Call it within a transaction.
+    Call it within a transaction. Raises TokenNotFound, ConstraintViolated.
     """
-    fetch(db, REVOKE, moment(), token_id)
+    show_token(db, token_id)
+    change(db, REVOKE, moment(), token_id)
     fetch(db, END_SESSIONS, token_id)
     return show_token(db, token_id)
 
@@ -168,7 +199,7 @@ def find_token(db: pw.Database, text: str) -> Grant:
     row = fetch_one(db, FIND_HASHES, token_id)
     if row is None:
         raise Unusable(UNKNOWN)
-    digest, found = sha256(secret.encode()).digest(), TokenRecord(*row[2:])
+    digest, found = sha256(secret.encode()).digest(), token_record(row[2:])
     until = None
     if not hmac.compare_digest(digest, row[0]):
         if row[1] is None or not hmac.compare_digest(digest, row[1]):

@@ -607,3 +607,89 @@ def test_no_token_in_the_log(db: pw.Database, path: Path) -> None:
         said = process.communicate(timeout=20)[0]
     assert token[13:-6] not in said
     assert begun.headers["set-cookie"][11:54] not in said
+
+
+# Tokens over HTTP
+
+
+def test_tokens_over_http(app: TestClient, db: pw.Database) -> None:
+    """An administrator makes a token that works at once, sees it without its secret, rotates it, and revokes it."""
+    admin = bearing(made(db, "admin"))
+    answer = app.post("/tokens", json={"name": "Büro", "scopes": ["enroll", "enroll"]}, headers=admin)
+    assert answer.status_code == 201
+    record = answer.json()
+    token, path = record.pop("token"), answer.headers["location"]
+    assert (record["name"], record["scopes"], record["state"], record["last_used_on"]) == (
+        *("Büro", ["enroll"], "active"),
+        None,
+    )
+    assert app.get(path, headers=admin).json() == record
+    assert record in app.get("/tokens", headers=admin).json()
+    assert app.get("/students", headers=bearing(token)).status_code == 200
+    assert refusal(app.get("/tokens", headers=bearing(token))) == (403, "insufficient_scope")
+    rotated = app.post(f"{path}/rotate", json={"grace_hours": 1}, headers=admin).json()
+    for each in (token, rotated["token"]):
+        assert app.get("/students", headers=bearing(each)).status_code == 200
+    assert app.post(f"{path}/rotate", headers=admin).status_code == 200
+    assert within_a_second(lambda: app.get("/students", headers=bearing(rotated["token"])).status_code, 401)
+    for _ in range(2):
+        assert app.delete(path, headers=admin).status_code == 204
+    assert app.get(path, headers=admin).json()["state"] == "revoked"
+    assert refusal(app.post(f"{path}/rotate", headers=admin)) == (409, "token_ended")
+    shown = app.get("/tokens", headers=admin).text
+    assert token not in shown
+    assert token[13:] not in shown
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"name": "x", "scopes": []},
+        {"name": "x", "scopes": ["all"]},
+        {"name": "x", "scopes": "read"},
+        {"name": "x", "scopes": [["read"]]},
+        {"name": "", "scopes": ["read"]},
+        {"name": "x", "scopes": ["read"], "expires_at": "2020-01-01T00:00:00Z"},
+        {"name": "x", "scopes": ["read"], "expires_at": "tomorrow"},
+        {"name": "x"},
+    ],
+)
+def test_no_token_is_made_of(app: TestClient, db: pw.Database, payload: Any) -> None:
+    """A token needs a name, scopes that there are, and a moment to come if it has one; else none is made."""
+    answer = app.post("/tokens", json=payload, headers=bearing(made(db, "admin")))
+    assert refusal(answer) == (422, "invalid_payload")
+    assert len(tokens.list_tokens(db)) == 1
+
+
+def test_a_token_expires_when_it_was_asked_to(app: TestClient, db: pw.Database) -> None:
+    """The moment may be in any zone; it is kept in UTC."""
+    payload = {"name": "x", "scopes": ["read"], "expires_at": "2999-01-01T01:00:00+01:00"}
+    answer = app.post("/tokens", json=payload, headers=bearing(made(db, "admin")))
+    assert answer.json()["expires_at"][:19] == "2999-01-01T00:00:00"
+
+
+@pytest.mark.parametrize("token_id", ["nobody00", "x", "%00", "%ff", "enr_nobody0", "a" * 1000])
+def test_no_such_token(app: TestClient, db: pw.Database, token_id: str) -> None:
+    """What is nobody's id, or no id at all, is not found."""
+    admin = bearing(made(db, "admin"))
+    for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/rotate")):
+        answer = app.request(method, f"/tokens/{token_id}{path}", headers=admin)
+        assert refusal(answer) == (404, "token_not_found")
+
+
+def test_who_asks(app: TestClient, db: pw.Database, client: TestClient) -> None:
+    """GET /session tells who asks, what for and until when; where it is open, everybody may do everything."""
+    assert refusal(app.get("/session")) == (401, "unauthorized")
+    token = tokens.create_token(db, "office", ["enroll"], timedelta(hours=1))
+    told = app.get("/session", headers=bearing(token)).json()
+    record = tokens.show_token(db, token[4:12])
+    assert told == {
+        "actor": f"token:{record.id}",
+        "name": "office",
+        "scopes": ["enroll", "read"],
+        "ends_at": record.expires_at,
+    }
+    assert app.post("/session", json={"token": token}).json() == told
+    assert app.get("/session").json() == told
+    everybody = {"actor": None, "name": None, "scopes": sorted(SCOPES), "ends_at": None}
+    assert client.get("/session").json() == everybody

@@ -20,7 +20,7 @@ from service.courses import insert_course, update_course
 from service.enrolling import EnrollmentRecord
 from service.enrollments import enroll
 from service.fields import Id
-from service.http import handlers, office, sessions
+from service.http import handlers, office, sessions, tokens
 from service.http.answers import NoContent, Ok, no_content, ok
 from service.http.api import API
 from service.http.calls import Call, Rows
@@ -31,7 +31,7 @@ from service.http.problems import PROBLEMS
 from service.http.queries import PageQuery
 from service.students import update_student
 from service.terms import insert_term
-from service.tokens import SCOPES, create_token
+from service.tokens import SCOPES, create_token, revoke_token
 
 OPERATIONS = {(path, method): each for path, methods in API.items() for method, each in methods.items()}
 
@@ -60,6 +60,10 @@ SOUND: dict[tuple[str, str], tuple[str, Any]] = {
     ("/terms/{term_id}", "PATCH"): ("/terms/2", {"name": "Spring"}),
     ("/terms/{term_id}", "DELETE"): ("/terms/2", None),
     ("/enrollments", "POST"): ("/enrollments?atomic=true", [{"student_id": 3, "course_id": 2}]),
+    ("/tokens", "POST"): ("/tokens", {"name": "desk", "scopes": ["read"]}),
+    ("/tokens/{token_id}", "GET"): ("/tokens/spare000", None),
+    ("/tokens/{token_id}", "DELETE"): ("/tokens/spare000", None),
+    ("/tokens/{token_id}/rotate", "POST"): ("/tokens/spare000/rotate", None),
     ("/problems/{code}", "GET"): ("/problems/busy", None),
 }
 """A request that is granted in the school, if it is not the path with 1 for each id; and the JSON of its body."""
@@ -118,6 +122,7 @@ REFUSED: dict[tuple[str, str, str], tuple[str, Any]] = {
     ("/session", "POST", "not_found"): ("/session", {"token": "any"}),
     ("/session", "POST", "invalid_token"): ("/session", {"token": "any"}),
     ("/session", "DELETE", "not_found"): ("/session", None),
+    ("/tokens/{token_id}/rotate", "POST", "token_ended"): ("/tokens/ended000/rotate", None),
 }
 """A request that is refused so in the school, if it is not the granted one with an id that nothing has."""
 
@@ -154,6 +159,10 @@ def school(db: pw.SqliteDatabase, path: Path) -> Path:
     update_student(db, 3, {"external_id": "7"})
     update_course(db, 1, {"external_id": "M-1/a"})
     TOKENS.update((scope, create_token(db, scope, [scope])) for scope in SCOPES)
+    for name in ("spare000", "ended000"):
+        create_token(db, name, ["read"])
+        db.execute_sql("UPDATE api_tokens SET id = name WHERE name = ?", (name,))
+    revoke_token(db, "ended000")
     db.close()
     return path
 
@@ -221,7 +230,7 @@ def bring_about(code: str, method: str, school: Path, stack: ExitStack) -> None:
         stack.enter_context(held(school, "BEGIN EXCLUSIVE"))
     if code == "constraint_violated":
         with connect(school) as db:
-            for table in ("students", "courses", "terms", "enrollments"):
+            for table in ("students", "courses", "terms", "enrollments", "api_tokens"):
                 for verb in ("INSERT", "UPDATE", "DELETE"):
                     db.execute_sql(RULE.format(table=table, verb=verb))
 
@@ -238,7 +247,7 @@ CASES = [
 def test_each_declared_refusal_comes(school: Path, stack: ExitStack, template: str, method: str, code: str) -> None:
     """Each operation gives each refusal that it declares, with the status of the refusal's row."""
     settings = Settings(database_url=str(school), busy_timeout=0)
-    has_sessions = (template, code) != ("/session", "not_found")
+    has_sessions = code != "not_found" or not template.startswith(("/session", "/tokens"))
     # Without its lifespan: it holds the file from the first request on.
     client = DeclaringClient(create_app(settings, check_tokens=has_sessions))
     bring_about(code, method, school, stack)
@@ -317,7 +326,7 @@ def test_every_handler_is_declared() -> None:
     """Each handler is the handler of one operation, and none is left over."""
     public = {
         name
-        for place in (handlers, office, sessions, Described)
+        for place in (handlers, office, sessions, tokens, Described)
         for name, each in vars(place).items()
         if getattr(each, "__module__", "") == getattr(place, "__module__", place.__name__)
     }

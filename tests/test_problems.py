@@ -117,7 +117,7 @@ def test_every_code_is_explained(client: TestClient) -> None:
         assert row.title
         assert row.advice
     elsewhere = {"busy", "storage_unavailable", "internal_error", "foreign_origin", "misdirected_request"}
-    elsewhere |= {"unauthorized", "invalid_token", "insufficient_scope"}
+    elsewhere |= {"unauthorized", "invalid_token", "insufficient_scope", "token_not_found", "token_ended"}
     elsewhere |= {"bad_request", "request_timeout", "uri_too_long", "headers_too_large"}
     assert PROBLEMS.keys() == REFUSALS.keys() | elsewhere
     for unknown in ("nothing", "Busy", "busy%0A", "%00"):
@@ -248,7 +248,10 @@ ALLOW = {
     "/terms/by-external-id/{external_id:path}": "GET, HEAD, OPTIONS, PUT",
     "/enrollments": "OPTIONS, POST",
     "/events": "GET, HEAD, OPTIONS",
-    "/session": "DELETE, OPTIONS, POST",
+    "/session": "DELETE, GET, HEAD, OPTIONS, POST",
+    "/tokens": "GET, HEAD, OPTIONS, POST",
+    "/tokens/{token_id}": "DELETE, GET, HEAD, OPTIONS",
+    "/tokens/{token_id}/rotate": "OPTIONS, POST",
     "/health/live": "GET, HEAD, OPTIONS",
     "/health/ready": "GET, HEAD, OPTIONS",
     "/problems/{code}": "GET, HEAD, OPTIONS",
@@ -263,7 +266,12 @@ def test_every_path_tells_its_methods(client: TestClient) -> None:
     assert ALLOW.keys() == API.keys()
     for template, allow in ALLOW.items():
         url = template.replace(":path", "").format(
-            student_id="x", course_id=9, term_id=9, external_id="a/b", code="busy"
+            student_id="x",
+            course_id=9,
+            term_id=9,
+            external_id="a/b",
+            token_id="x",
+            code="busy",  # noqa: S106 - the id is no secret.
         )
         answer = client.options(url)
         assert (answer.status_code, answer.content, answer.headers["allow"]) == (204, b"", allow)

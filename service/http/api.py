@@ -10,6 +10,7 @@ from service.errors import (
     BulkRefused,
     Busy,
     CapacityBelowEnrolled,
+    ConstraintViolated,
     CourseFull,
     CourseHasEnrollments,
     CourseNotFound,
@@ -25,10 +26,11 @@ from service.errors import (
     TermNotFound,
     WaitlistCapacityBelowWaitlisted,
 )
-from service.http import handlers, office, sessions
+from service.http import handlers, office, sessions, tokens
 from service.http.described import Described
 from service.http.edge import InvalidToken, NothingThere
 from service.http.operations import Api, operation
+from service.tokens import TokenEnded, TokenNotFound
 
 NO_SEAT = (EnrollmentNotOpen, EnrollmentClosed, CourseFull)
 CAPACITIES = (CapacityBelowEnrolled, WaitlistCapacityBelowWaitlisted)
@@ -124,8 +126,24 @@ API: Api = {
         "PUT": operation("write", office.put_term),
     },
     "/session": {
+        "GET": operation("read", sessions.show_session),
         "POST": operation(None, sessions.open_session, InvalidToken, NothingThere, Busy, StorageUnavailable),
         "DELETE": operation(None, sessions.close_session, NothingThere, Busy, StorageUnavailable),
+    },
+    "/tokens": {
+        "GET": operation("admin", tokens.list_tokens, NothingThere),
+        "POST": operation("admin", tokens.create_token, NothingThere, ConstraintViolated),
+    },
+    "/tokens/{token_id}": {
+        "GET": operation("admin", tokens.show_token, NothingThere, TokenNotFound),
+        "DELETE": operation("admin", tokens.revoke_token, NothingThere, TokenNotFound, ConstraintViolated),
+    },
+    "/tokens/{token_id}/rotate": {
+        "POST": operation(
+            "admin",
+            tokens.rotate_token,
+            *(NothingThere, TokenNotFound, TokenEnded, ConstraintViolated),
+        ),
     },
     "/health/live": {
         "GET": operation(None, handlers.show_live),

@@ -15,13 +15,14 @@ from service.events import NOBODY, Why, why
 from service.fields import MAX_ID, Id
 from service.http import body
 from service.http.cookies import Cookies
-from service.http.edge import InsufficientScope
+from service.http.edge import InsufficientScope, NothingThere
 from service.http.payloads import BulkRow, NewEnrollment, P
 from service.http.queries import Q, write_cursor
 from service.http.reading import MAX_FAULTS, read_payload, read_query
 from service.rows import ExternalId, Key
 from service.storage import Store
 from service.storage.event_loop import in_pieces
+from service.tokens import EVERYBODY
 
 MAX_BODY = 2**20
 """The most bytes that the body of a request may have."""
@@ -51,14 +52,14 @@ class Rows(tuple[Row, ...]):
 class Call:
     """One request, as a handler sees it, and the store that the handler asks."""
 
-    __slots__ = ("_receive", "_scope", "cookies", "has_query", "scopes", "store")
+    __slots__ = ("_receive", "_scope", "cookies", "granted", "has_query", "store")
 
     def __init__(self, scope: Scope, receive: Receive, store: Store, cookies: Cookies | None = None) -> None:
         """Keep the request; nothing of it is read yet. `cookies` are those of sessions, where there are any."""
         self._scope, self._receive, self.store, self.cookies = scope, receive, store, cookies
         self.has_query = bool(scope["query_string"])
-        self.scopes: frozenset[str] | None = None
-        """What the client may do; None where every client may do everything."""
+        self.granted = EVERYBODY
+        """Who the client is, and what the client may do."""
 
     def word(self, word: tuple[str, Any]) -> Any:
         """Give the value of a word of the path, such as student_id; `word` is (its name, its type).
@@ -173,11 +174,17 @@ class Call:
 
     def asked(self, student: Key, payload: NewEnrollment) -> Row:
         """Give the row of a student and what the student's enrollment is asked for with. Raises InsufficientScope."""
-        if payload.override and self.scopes is not None and "override" not in self.scopes:
+        if payload.override and "override" not in self.granted.scopes:
             raise InsufficientScope("override")
         if payload.reason is None and not payload.override and "actor" not in self._scope.get("state", ()):
             return student, payload.course
         return Asked(student, payload.course, payload.override, self.why(payload.reason))
+
+    def own_cookies(self) -> Cookies:
+        """Give the cookies of sessions. Raises NothingThere where the service checks no tokens itself."""
+        if self.cookies is None:
+            raise NothingThere
+        return self.cookies
 
     def cookie(self) -> str:
         """Give the cookie of the session that the request brings, or an empty text."""

@@ -23,8 +23,10 @@ from service.http.payloads import (
     NewSession,
     NewStudent,
     NewTerm,
+    NewToken,
     Payload,
     Reason,
+    Rotation,
     StudentChanges,
     StudentValues,
     Swap,
@@ -37,6 +39,7 @@ from service.registrar import Dropped, StudentExport, Swapped
 from service.sessions import SessionRecord
 from service.students import StudentRecord
 from service.terms import TermRecord
+from service.tokens import MadeTokenRecord, TokenEnded, TokenNotFound, TokenRecord
 from service.version import __version__
 
 AT = "2026-09-01T08:30:00.000Z"
@@ -48,6 +51,7 @@ _SEAT = EnrollmentRecord(1, 1, AT, "enrolled", None)
 _SCHEDULED = ScheduleRow(1, "Logic", "advanced", AT, "enrolled", None)
 _EVENT = EventRecord(1, "enrolled", AT, 1, 1)
 _REFUSED: dict[str, Any] = problem_members(str, errors.AlreadyEnrolled(3, 1))
+_TOKEN = TokenRecord("4fJq0Zc2", "office", ["enroll"], "active", AT, None, None, None, "2026-09-02")
 
 RECORDS: Mapping[Any, Any] = {
     type(each): each
@@ -61,6 +65,7 @@ RECORDS: Mapping[Any, Any] = {
         Explanation.of("already_enrolled"),
         Home(NAME, __version__, LINKS),
         SessionRecord("token:4fJq0Zc2", "office", ["read", "enroll"], AT),
+        *(_TOKEN, MadeTokenRecord(**msgspec.structs.asdict(_TOKEN), token="enr_4fJq0Zc2_…")),  # noqa: S106 - none.
     )
 }
 """A record of each type that an answer has."""
@@ -78,6 +83,7 @@ PAYLOADS: Mapping[type[Payload], Payload] = {
         *(NewTerm(name="Autumn", **_TERM), TermChanges(name="Autumn 2026"), TermValues(name="Autumn", **_TERM)),
         *(NewEnrollment(course_id=1), BulkRow(student_id=1, course_id=1)),
         *(Swap(drop_course_id=1, enroll_course_id=2), Reason("Moved away"), NewSession("enr_…")),
+        *(NewToken("office", ["enroll"]), Rotation(24)),
     )
 }
 """A payload of each type that a request has."""
@@ -85,6 +91,7 @@ PAYLOADS: Mapping[type[Payload], Payload] = {
 PARAMETERS: Mapping[str, Any] = {
     **dict.fromkeys(("student_id", "course_id", "term_id"), 1),
     "external_id": "20001",
+    "token_id": "4fJq0Zc2",
     "code": "already_enrolled",
     "name": "Ada",
     "q": "ada love",
@@ -111,7 +118,7 @@ REFUSALS: Mapping[str, ServiceError] = {
         *(errors.StudentNotFound(1), errors.CourseNotFound(1), errors.TermNotFound(1)),
         *(errors.EnrollmentNotFound(1, 1), errors.AlreadyEnrolled(1, 1), errors.AlreadyWaitlisted(1, 1)),
         *(errors.CourseFull(1), errors.EnrollmentNotOpen(1, OPENS), errors.EnrollmentClosed(1, CLOSES)),
-        errors.ExternalIdTaken("students", "20001"),
+        *(errors.ExternalIdTaken("students", "20001"), TokenNotFound("4fJq0Zc2"), TokenEnded("4fJq0Zc2", "revoked")),
         *(errors.CapacityBelowEnrolled(1), errors.WaitlistCapacityBelowWaitlisted(1)),
         errors.BulkRefused({1: errors.AlreadyEnrolled(3, 1)}, 2),
         *(errors.StudentHasEnrollments(1), errors.CourseHasEnrollments(1), errors.TermHasCourses(1)),

@@ -20,7 +20,7 @@ from service.http.edge import ForeignOrigin, InsufficientScope, InvalidToken, Un
 from service.http.origins import SAFE, bearer, is_same_origin, origin_of
 from service.settings import Settings
 from service.storage import Store
-from service.tokens import Grant, Unusable
+from service.tokens import EVERYBODY, Grant, Unusable
 
 KEPT = 1.0
 """Seconds that a token is remembered with what was found of it, so that most requests ask no database, and that a
@@ -41,10 +41,10 @@ class Guard(Protocol):
     def cookies(self) -> Cookies | None:
         """Give those of sessions; None where there are no sessions."""
 
-    async def admit(self, scope: Scope, right: str) -> frozenset[str] | None:
-        """Give what the client may do, None for everything, and note the actor in the state of the request.
+    async def admit(self, scope: Scope, right: str) -> Grant:
+        """Give what is granted to the client, and note the actor in the state of the request.
 
-        Raises Unauthorized, InvalidToken or InsufficientScope where that is not the right that an operation needs.
+        Raises Unauthorized, InvalidToken or InsufficientScope where the right that an operation needs is not in it.
         """
 
 
@@ -57,7 +57,7 @@ class HostGuard:
         """Keep the function, which may be a coroutine function."""
         self._authenticate = authenticate
 
-    async def admit(self, scope: Scope, right: str) -> frozenset[str]:
+    async def admit(self, scope: Scope, right: str) -> Grant:
         """Do what `Guard.admit` says."""
         found = self._authenticate(Headers(scope=scope), scope)
         who = await found if isawaitable(found) else found
@@ -83,7 +83,7 @@ class TokenGuard:
         self._noting: set[asyncio.Task[None]] = set()
         self.cookies = Cookies(settings.public_url.lower().startswith("https:"))
 
-    async def admit(self, scope: Scope, right: str) -> frozenset[str] | None:
+    async def admit(self, scope: Scope, right: str) -> Grant:
         """Do what `Guard.admit` says. Raises ForeignOrigin for a page of another site that uses a session."""
         token = bearer(scope)
         if token is not None:
@@ -91,7 +91,7 @@ class TokenGuard:
         if not self._needed and time.monotonic() - self._asked >= KEPT:
             await self._ask()
         if not self._needed:
-            return None
+            return EVERYBODY
         cookie = self.cookies.read(scope)
         if cookie and (found := self._known(cookie) or await self._of_session(cookie)):
             if scope["method"] not in SAFE and not is_same_origin(headers := dict(scope["headers"]), self._public):
@@ -145,9 +145,9 @@ class TokenGuard:
         self._asked = now
 
 
-def _let_in(scope: Scope, right: str, grant: Grant) -> frozenset[str]:
+def _let_in(scope: Scope, right: str, grant: Grant) -> Grant:
     if right not in grant.scopes:
         raise InsufficientScope(right)
     if grant.actor is not None:
         scope["state"] = {**scope.get("state", {}), "actor": grant.actor}
-    return grant.scopes
+    return grant

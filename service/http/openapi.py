@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 from service.bulk import MAX_ROWS
 from service.enrolling import EnrollmentRecord
 from service.enrollments import RosterRow, ScheduleRow
-from service.fields import EXTERNAL_ID, ID, Field, Id, word
+from service.fields import EXTERNAL_ID, ID, TOKEN_ID, Field, Id, TokenId, word
 from service.http import body, examples, schemas
 from service.http.answers import NAME, SERVICE_UNAVAILABLE, Created, SeeOther
 from service.http.calls import MAX_BODY, MAX_BULK_BODY, Rows
@@ -52,7 +52,7 @@ SCHEME = {
         "description": "A token, where the service asks for one; `x-required-scope` is the scope that it must have.",
     }
 }
-WORDS: Mapping[Any, Field] = {Id: ID, ExternalId: EXTERNAL_ID, str: word(Literal[*PROBLEMS])}
+WORDS: Mapping[Any, Field] = {Id: ID, ExternalId: EXTERNAL_ID, TokenId: TOKEN_ID, str: word(Literal[*PROBLEMS])}
 """The rule of a word of a path by its type; the only one that is any text is the code of a problem."""
 HEADERS: dict[str, Schema] = {
     "Link": {

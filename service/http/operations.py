@@ -18,7 +18,7 @@ from service.errors import (
     ServiceError,
     StorageUnavailable,
 )
-from service.fields import Id
+from service.fields import Id, TokenId
 from service.http.answers import Answer, NoContent, Page, no_content, problem
 from service.http.calls import PATCH_TYPES, Call, Rows
 from service.http.edge import (
@@ -40,9 +40,9 @@ P = ParamSpec("P")
 
 logger = logging.getLogger(__name__)
 
-Right = Literal["read", "enroll", "write", "import", "metrics"]
+Right = Literal["read", "enroll", "write", "import", "metrics", "admin"]
 """The scope that a client must have: "read" is to see everything, "enroll" to enroll and drop, "write" to change
-students, courses and terms."""
+students, courses and terms, "admin" to let others in."""
 Refusals = tuple[type[ServiceError], ...]
 
 _ALWAYS: Refusals = (InvalidQuery, Failed)
@@ -93,14 +93,14 @@ def operation(
     """Declare an operation by its right, its handler and the refusals of the rule that the handler runs.
 
     The handler takes the call, and then parts of the request by the types of its parameters: words of the path (Id,
-    ExternalId or str, by their names in the path), then the values of the query (a Query), then the body (a Payload, or
-    Rows). The refusals that every query, body, read or write may end in are added to `refuses`. Raises TypeError for
-    a handler with another signature.
+    ExternalId, TokenId or str, by their names in the path), then the values of the query (a Query), then the body (a
+    Payload, or Rows). The refusals that every query, body, read or write may end in are added to `refuses`. Raises
+    TypeError for a handler with another signature.
     """
     hints = get_type_hints(handler, include_extras=True)
     gives = hints.pop("return")
     (_, call), *takes = hints.items()
-    words = [(name, kind) for name, kind in takes if kind in (Id, str, ExternalId)]
+    words = [(name, kind) for name, kind in takes if kind in (Id, str, ExternalId, TokenId)]
     queries = [kind for _, kind in takes if isinstance(kind, type) and issubclass(kind, Query)]
     bodies = [kind for _, kind in takes if isinstance(kind, type) and issubclass(kind, (Payload, Rows))]
     if call is not Call or [kind for _, kind in takes] != [*(kind for _, kind in words), *queries[:1], *bodies[:1]]:
@@ -158,7 +158,7 @@ class Endpoint:
             if run is None:
                 raise MethodNotAllowed(self._allow)
             if self._guard is not None and (right := self._rights[scope["method"]]) is not None:
-                call.scopes = await self._guard.admit(scope, right)
+                call.granted = await self._guard.admit(scope, right)
             answer = await run(call)
         except ServiceError as refusal:
             answer = problem(call, refusal)

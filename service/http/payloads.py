@@ -20,13 +20,31 @@ from service.fields import (
     Name,
     NameOrNull,
     Token,
+    integer,
 )
 from service.rows import ExternalId, Key
+from service.tokens import SCOPES
 
 ABSENT: Any = msgspec.UNSET
+MAX_GRACE = 720
+"""The most hours that the secret before a rotation may count: thirty days."""
 
 OneExternalId = Annotated[ExternalId, Field(ExternalId, EXTERNAL_ID.schema)]
 """The external id of a row that must be there."""
+
+
+def _scopes(value: object) -> list[str]:
+    if not (isinstance(value, list) and value and all(each in SCOPES for each in value)):
+        raise ValueError(f"must be a list of some of {', '.join(SCOPES)}")
+    return value
+
+
+Scopes = Annotated[
+    list[str],
+    Field(_scopes, {"type": "array", "items": {"type": "string", "enum": [*SCOPES]}, "minItems": 1}),
+]
+"""The scopes of a token, at least one."""
+Hours = Annotated[int, integer(0, MAX_GRACE)]
 
 
 class Payload:
@@ -191,6 +209,24 @@ class NewSession(Payload):
     """The body of POST /session."""
 
     token: Token
+
+
+@attrs.frozen
+class NewToken(Payload):
+    """The body of POST /tokens."""
+
+    name: Name
+    scopes: Scopes
+    expires_at: MomentOrNull = None
+
+
+@attrs.frozen
+class Rotation(Payload):
+    """The body of POST /tokens/{token_id}/rotate: for how many hours the old secret counts beside the new one."""
+
+    OPTIONAL = True
+
+    grace_hours: Hours = 0
 
 
 @attrs.frozen

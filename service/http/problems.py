@@ -118,6 +118,11 @@ PROBLEMS = {
         "The method is not allowed here",
         "The Allow header lists the methods that this path has.",
     ),
+    "token_not_found": Problem(
+        404,
+        "There is no such token",
+        "GET /tokens lists all of them. The id is the second part of a token, between its two underscores.",
+    ),
     "already_enrolled": Problem(
         409,
         "The student is already enrolled in the course",
@@ -143,6 +148,11 @@ PROBLEMS = {
         409,
         "The course is closed for enrolling",
         "Dropping is still possible. Whoever runs the course can change `closes_at`, or override it for one student.",
+    ),
+    "token_ended": Problem(
+        409,
+        "The token was revoked or has expired",
+        "It never counts again. Make a new one with POST /tokens.",
     ),
     "external_id_taken": Problem(
         409,

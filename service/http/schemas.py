@@ -9,7 +9,18 @@ import attrs
 import msgspec
 
 from service import courses, students, terms
-from service.fields import CAPACITY, ID, MAX_ID, MOMENT, MOMENT_OR_NULL, NAME_OR_NULL, Field, integer
+from service.fields import (
+    CAPACITY,
+    DAY_OR_NULL,
+    ID,
+    MAX_ID,
+    MOMENT,
+    MOMENT_OR_NULL,
+    NAME_OR_NULL,
+    TOKEN_ID,
+    Field,
+    integer,
+)
 from service.http.answers import MEMBERS
 from service.http.payloads import Payload
 from service.http.problems import PROBLEMS
@@ -29,11 +40,20 @@ _OF_RECORDS: Mapping[str, Field] = {
     "refused": _COUNT,
     "seats_left": CAPACITY,
     "at": MOMENT,
+    "ends_at": MOMENT_OR_NULL,
     "enrolled_at": MOMENT_OR_NULL,
     "actor": NAME_OR_NULL,
     "reason": NAME_OR_NULL,
 }
 """The rule of a member of a record by its name, because a name means one thing in the whole house."""
+
+_OF_TOKENS: Mapping[str, Field] = {
+    "id": TOKEN_ID,
+    "created_at": MOMENT,
+    **dict.fromkeys(("expires_at", "revoked_at", "previous_until"), MOMENT_OR_NULL),
+    "last_used_on": DAY_OR_NULL,
+}
+"""The same for the record of a token, whose id is a text."""
 
 _ERRORS: Schema = {
     "type": "array",
@@ -91,7 +111,8 @@ def records(kinds: Iterable[Any]) -> dict[str, Schema]:
     made = {name: _tidy(schema) for name, schema in found.items()}
     for name, schema in made.items():
         members = schema["properties"]
-        members |= {key: dict(_OF_RECORDS[key].schema) for key in members if key in _OF_RECORDS}
+        ruled = _OF_TOKENS if name.endswith("TokenRecord") else _OF_RECORDS
+        members |= {key: _ruled(ruled[key], each) for key, each in members.items() if key in ruled}
         if name == "BulkResult":  # Of the two others it has the one that is not null.
             members |= {
                 "enrollment": {"$ref": "#/components/schemas/Enrollment"},
@@ -100,6 +121,14 @@ def records(kinds: Iterable[Any]) -> dict[str, Schema]:
         else:
             schema["required"] = [*members]  # A record is always sent whole.
     return {name.removesuffix("Record"): schema for name, schema in sorted(made.items())}
+
+
+def _ruled(rule: Field, member: Schema) -> Schema:
+    """Give the schema of a member's rule; it may be null where the member may."""
+    schema = dict(rule.schema)
+    if "anyOf" in member and isinstance(schema["type"], str):
+        schema["type"] = [schema["type"], "null"]
+    return schema
 
 
 def _tidy(value: Any) -> Any:

@@ -3,8 +3,7 @@
 from service import sessions
 from service.http.answers import NoContent, Ok, no_content, ok
 from service.http.calls import Call
-from service.http.cookies import Cookies
-from service.http.edge import InvalidToken, NothingThere
+from service.http.edge import InvalidToken
 from service.http.payloads import NewSession
 from service.sessions import SessionRecord
 from service.tokens import Unusable, find_token
@@ -12,7 +11,7 @@ from service.tokens import Unusable, find_token
 
 async def open_session(call: Call, payload: NewSession) -> Ok[SessionRecord]:
     """Begin a session of a browser with a token; the cookie is in the header Set-Cookie."""
-    cookies = _cookies(call)
+    cookies = call.own_cookies()
     try:
         await call.store.read(find_token, payload.token)  # A token that does not count costs no write.
         cookie, session = await call.store.write(sessions.open_session, payload.token)
@@ -21,16 +20,14 @@ async def open_session(call: Call, payload: NewSession) -> Ok[SessionRecord]:
     return ok(session, (cookies.give(cookie),))
 
 
+async def show_session(call: Call) -> Ok[SessionRecord]:
+    """Tell who makes the request, and what that one may do."""
+    return ok(await call.store.read(sessions.show_session, call.granted))
+
+
 async def close_session(call: Call) -> NoContent:
     """End the session of a browser; nothing is left to do where there is none."""
-    cookies = _cookies(call)
+    cookies = call.own_cookies()
     if cookie := call.cookie():
         await call.store.write(sessions.close_session, cookie)
     return no_content((cookies.take(),))
-
-
-def _cookies(call: Call) -> Cookies:
-    """Give the cookies of sessions. Raises NothingThere where no token is asked for, and so there are no sessions."""
-    if call.cookies is None:
-        raise NothingThere
-    return call.cookies

@@ -43,7 +43,7 @@ SHOWN = "127.0.0.1:8000"
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LEFT_OUT = [
     *("date", "content-type", "content-length"),
-    *("cache-control", "x-content-type-options", "cross-origin-resource-policy"),
+    *("cache-control", "x-content-type-options", "cross-origin-resource-policy", "etag"),
 ]
 """The headers that the pages do not show, in the order in which the pages say so."""
 EXAMPLE = re.compile(r"^```sh\n(curl [^`]*?)\n```\n\n```http\n(HTTP(?:.*\n)*?)```", re.MULTILINE)
@@ -120,11 +120,12 @@ def settled(text: str) -> str:
     return re.sub(r"^(HTTP/1.1 \d{3}) .*", r"\1", text).rstrip()
 
 
-def paste(command: str) -> str:
-    """Run a command in a shell; of the answer keep the lines that the pages show."""
+def paste(command: str, answer: str) -> str:
+    """Run a command in a shell; of what comes keep the lines that the pages show, and the tag if the answer has one."""
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30, check=True)
     head, _, body = done.stdout.partition("\n\n")
-    shown = [line for line in head.splitlines() if line.partition(":")[0] not in LEFT_OUT]
+    left_out = {*LEFT_OUT} - ({"etag"} if "\netag: " in answer else set())
+    shown = [line for line in head.splitlines() if line.partition(":")[0] not in left_out]
     return settled("\n".join(shown) + f"\n\n{body}")
 
 
@@ -181,7 +182,7 @@ def test_examples(serve: Callable[[], Server], page: Page) -> None:
     address = serve().url.removeprefix("http://")
     shown = page.examples
     assert len(shown) >= 10
-    assert [(command, paste(command.replace(SHOWN, address))) for command, _ in shown] == shown
+    assert [(command, paste(command.replace(SHOWN, address), answer)) for command, answer in shown] == shown
 
 
 @pytest.mark.parametrize("page", [README, API_PAGE], ids=str)

@@ -108,10 +108,11 @@ def test_it_says_what_it_is_of() -> None:
 
 @EACH
 def test_what_an_operation_takes(path: str, method: str, declared: Any, told: dict[str, Any]) -> None:
-    """Each word of the path, each parameter of the query and the body are told, and the right that is wanted."""
+    """Each word of the path, each parameter of the query, the body, the conditions and the right are told."""
     del path, method
     query = [] if declared.query is NoQuery else [field.name for field in attrs.fields(declared.query)]
     wanted = [("path", name) for name, _ in declared.words] + [("query", name) for name in query]
+    wanted += [("header", name) for name in getattr(declared, "heeds", ())]
     assert [(each["in"], each["name"]) for each in told.get("parameters", [])] == wanted
     assert ("requestBody" in told) == (declared.body is not None)
     assert told["summary"] == declared.summary
@@ -139,6 +140,29 @@ def test_what_an_operation_answers(path: str, method: str, declared: Any, told: 
             found |= these
         assert ("Location" in answer.get("headers", {})) == (status in {"201", "303"})
     assert found == codes
+
+
+def test_what_gives_a_record_gives_its_tag() -> None:
+    """GET and PATCH of a record, and the POST that makes one, tell of its tag; each of its writes takes If-Match."""
+    tagged, checked = set(), {}
+    for path, method, _, told in OPERATIONS:
+        if any("ETag" in resolved(answer).get("headers", {}) for answer in told["responses"].values()):
+            tagged.add((path, method))
+        checked[path, method] = [each["name"] for each in told.get("parameters", []) if each["in"] == "header"]
+    records = [*(f"/{noun}s/{{{noun}_id}}" for noun in ("student", "course", "term"))]
+    named = [f"/{noun}s/by-external-id/{{external_id:path}}" for noun in ("student", "course", "term")]
+    enrollment = "/students/{student_id}/courses/{course_id}"
+    assert tagged == {
+        *((path, method) for path in records for method in ("GET", "PATCH")),
+        *((path, "GET") for path in (*named, enrollment)),
+        *((f"/{noun}", "POST") for noun in ("students", "courses", "terms")),
+    }
+    assert {operation: names for operation, names in checked.items() if names} == {
+        **{(path, "GET"): ["If-None-Match"] for path in (*records, *named, enrollment)},
+        **{(path, method): ["If-Match"] for path in records for method in ("PATCH", "DELETE")},
+        **{(path, "PUT"): ["If-Match", "If-None-Match"] for path in (*named, enrollment)},
+        (enrollment, "DELETE"): ["If-Match"],
+    }
 
 
 def test_what_is_a_page_has_a_link() -> None:

@@ -206,6 +206,10 @@ UNREADABLE: dict[str, dict[str, Any]] = {
 """A body that is refused so, whatever it is for."""
 
 
+CONDITIONS = {"precondition_failed": '"another"', "bad_request": "another"}
+"""A value of If-Match that is refused so, whatever it is for."""
+
+
 STRANGERS = {"unauthorized": "", "invalid_token": "any", "insufficient_scope": "metrics"}
 """What `send` takes for who makes a request that is refused so, whatever it is for."""
 
@@ -252,7 +256,10 @@ def test_each_declared_refusal_comes(school: Path, stack: ExitStack, template: s
     client = DeclaringClient(create_app(settings, check_tokens=has_sessions))
     bring_about(code, method, school, stack)
     url, value = refused(template, method, code)
-    answer = send(client, method, url, value, who=STRANGERS.get(code, "admin"), **UNREADABLE.get(code, {}))
+    options = UNREADABLE.get(code, {})
+    if code in CONDITIONS:
+        options = {"headers": {"if-match": CONDITIONS[code]}, "json": value}
+    answer = send(client, method, url, value, who=STRANGERS.get(code, "admin"), **options)
     assert refusal(answer) == (PROBLEMS[code].status, code)
 
 

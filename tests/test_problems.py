@@ -61,6 +61,7 @@ REFUSALS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "course_has_enrollments": ("DELETE", "/courses/1", {}),
     "constraint_violated": ("POST", "/students", {"json": {"name": "Mallory"}}),
     "feed_rewound": ("GET", "/events?after=3", {}),
+    "precondition_failed": ("PATCH", "/students/1", {"json": {"name": "Di"}, "headers": {"if-match": '"another"'}}),
     "payload_too_large": ("POST", "/students", {"content": b" " * (2**20 + 1), "headers": JSON}),
     "unsupported_media_type": ("POST", "/students", {"content": "{}"}),
     "invalid_payload": ("POST", "/students", {"json": {}}),

@@ -16,7 +16,7 @@ from service.storage.event_loop import in_pieces
 
 T = TypeVar("T")
 
-NO_CONTENT, SERVICE_UNAVAILABLE = 204, 503
+NO_CONTENT, NOT_MODIFIED, SERVICE_UNAVAILABLE = 204, 304, 503
 RETRY_AFTER = 1
 """Seconds after which a client may try again that was answered 503."""
 MEMBERS = (
@@ -58,7 +58,7 @@ class Answer(msgspec.Struct, frozen=True):
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
         """Send the answer, to a HEAD request without the body."""
         headers = [*self.headers, *ALWAYS]  # A new list, because a middleware of the host program may append to it.
-        if self.status != NO_CONTENT:
+        if self.status not in (NO_CONTENT, NOT_MODIFIED):
             headers.append((b"content-length", b"%d" % len(self.body)))
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else self.body})
@@ -80,6 +80,12 @@ class NoContent(Answer, frozen=True):
     """The answer 204, which has no body."""
 
     STATUS: ClassVar[int] = NO_CONTENT
+
+
+class NotModified(Answer, frozen=True):
+    """The answer 304, which has no body: the client has the record as it is."""
+
+    STATUS: ClassVar[int] = NOT_MODIFIED
 
 
 class Page(Ok[T], Generic[T], frozen=True):

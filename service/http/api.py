@@ -1,7 +1,8 @@
 """List the API: every path and its methods, and for each method the right that a client needs, and the refusals.
 
 The signature of a handler says what its operation takes and gives. The refusals that every query, body, read or write
-may end in are not listed here: `operation` adds them.
+may end in are not listed here: `operation` adds them. `conditional` adds what a path that is one record has: the header
+ETag, and the conditions of requests.
 """
 
 from service.errors import (
@@ -27,6 +28,7 @@ from service.errors import (
     WaitlistCapacityBelowWaitlisted,
 )
 from service.http import handlers, office, sessions, tokens
+from service.http.conditional import conditional
 from service.http.described import Described
 from service.http.edge import InvalidToken, NothingThere
 from service.http.operations import Api, operation
@@ -37,7 +39,7 @@ CAPACITIES = (CapacityBelowEnrolled, WaitlistCapacityBelowWaitlisted)
 DESCRIBED = Described(lambda: API)
 
 # The paths that clients ask for most come first, because Starlette's router tries one path after the other.
-API: Api = {
+TABLE: Api = {
     "/students/{student_id}/courses": {
         "GET": operation("read", handlers.show_schedule, StudentNotFound),
         "POST": operation(
@@ -164,3 +166,5 @@ API: Api = {
         "GET": operation(None, DESCRIBED.show_openapi),
     },
 }
+
+API: Api = conditional(TABLE)

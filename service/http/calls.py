@@ -1,7 +1,7 @@
 """Read one request: the words of its path, its query string and its body, in the types that a handler wants."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, quote, unquote_to_bytes, urlencode
@@ -101,6 +101,14 @@ class Call:
             return parse_qs(raw.decode(), keep_blank_values=True, errors="strict", max_num_fields=50)
         except ValueError as error:
             raise InvalidQuery([("", "must be percent-encoded UTF-8, with at most 50 parameters")]) from error
+
+    def fields(self, names: Collection[bytes]) -> dict[bytes, bytes]:
+        """Give those header fields that are there, of some names; several of one name as one (RFC 9110, 5.3)."""
+        found: dict[bytes, bytes] = {}
+        for name, value in self._scope["headers"]:
+            if name in names:
+                found[name] = found[name] + b", " + value if name in found else value
+        return found
 
     def weight(self, media_type: str) -> float:
         """Give how much the client wants an answer of a media type, from 0 to 1 (RFC 9110, section 12.5.1)."""

@@ -99,6 +99,14 @@ class MethodNotAllowed(Edge):
 
 
 @with_data
+class PreconditionFailed(Edge):
+    """The record is not as If-Match or If-None-Match wants it; `reason` says in what way, in a sentence."""
+
+    code, sentence = "precondition_failed", "{reason}"
+    reason: str
+
+
+@with_data
 class PayloadTooLarge(Edge):
     """The body has more than `limit` bytes."""
 

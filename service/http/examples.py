@@ -11,7 +11,7 @@ from service.enrolling import EnrollmentRecord
 from service.enrollments import RosterRow, ScheduleRow
 from service.errors import ServiceError
 from service.events import EventRecord
-from service.http import edge, schemas
+from service.http import conditional, edge, schemas
 from service.http.answers import LINKS, NAME, BulkResult, BulkResults, Health, Home, Totals, problem_members
 from service.http.calls import MAX_BODY
 from service.http.payloads import (
@@ -45,6 +45,7 @@ from service.version import __version__
 AT = "2026-09-01T08:30:00.000Z"
 OPENS = "2026-09-01T08:00:00.000Z"
 CLOSES = "2026-09-12T16:00:00.000Z"
+TAG = '"8f3ad0c41b6e97d25c01fa38"'
 
 _ADA = StudentRecord(1, "Ada Lovelace", "20001", "Ada", "Lovelace", "ada@example.org")
 _SEAT = EnrollmentRecord(1, 1, AT, "enrolled", None)
@@ -102,8 +103,9 @@ PARAMETERS: Mapping[str, Any] = {
     "limit": 20,
     "atomic": True,
     "dry_run": True,
+    **dict.fromkeys((conditional.IF_MATCH, conditional.IF_NONE_MATCH), TAG),
 }
-"""A value of each parameter of paths and queries; `after` has none, because it comes from an answer."""
+"""A value of each parameter of paths, queries and headers; `after` has none, because it comes from an answer."""
 
 REFUSALS: Mapping[str, ServiceError] = {
     each.code: each
@@ -114,6 +116,7 @@ REFUSALS: Mapping[str, ServiceError] = {
         *(edge.NothingThere(), edge.MethodNotAllowed(), edge.RequestTimeout(), edge.UriTooLong()),
         *(edge.HeadersTooLarge(), edge.PayloadTooLarge(MAX_BODY), edge.MisdirectedRequest("elsewhere.example")),
         edge.UnsupportedMediaType("The body came as text/plain. What is accepted here is application/json."),
+        edge.PreconditionFailed(conditional.CHANGED),
         *(edge.Unauthorized(), edge.InvalidToken("The token has expired."), edge.InsufficientScope("enroll")),
         *(errors.StudentNotFound(1), errors.CourseNotFound(1), errors.TermNotFound(1)),
         *(errors.EnrollmentNotFound(1, 1), errors.AlreadyEnrolled(1, 1), errors.AlreadyWaitlisted(1, 1)),

@@ -10,9 +10,10 @@ from service.bulk import MAX_ROWS
 from service.enrolling import EnrollmentRecord
 from service.enrollments import RosterRow, ScheduleRow
 from service.fields import EXTERNAL_ID, ID, TOKEN_ID, Field, Id, TokenId, word
-from service.http import body, examples, schemas
+from service.http import body, conditional, examples, schemas
 from service.http.answers import NAME, SERVICE_UNAVAILABLE, Created, SeeOther
 from service.http.calls import MAX_BODY, MAX_BULK_BODY, Rows
+from service.http.conditional import Conditional, Tagged
 from service.http.edge import (
     BadRequest,
     ForeignOrigin,
@@ -34,7 +35,8 @@ ABOUT = """\
 Students, courses, and the enrollments between them: who has a seat, and who waits for one.
 
 A list is a page of at most `limit` rows, and the header Link leads to the next page. A refusal is a problem
-(RFC 9457) with a stable `code`. Every path has OPTIONS too, and every path with GET has HEAD."""
+(RFC 9457) with a stable `code`. Every path has OPTIONS too, and every path with GET has HEAD. A single record has an
+ETag, with which it is changed only if nobody else has changed it."""
 EVERYWHERE = (BadRequest, RequestTimeout, UriTooLong, HeadersTooLarge, MisdirectedRequest)
 """The refusals of the server, which come before any operation is asked."""
 TAGS = {
@@ -66,6 +68,12 @@ HEADERS: dict[str, Schema] = {
         "schema": {"type": "string", "format": "uri-reference"},
         "example": "/students/1",
     },
+    "ETag": {
+        "description": "The tag of the record as it is now (RFC 9110, section 8.8.3), good for If-Match.",
+        "required": True,
+        "schema": {"type": "string"},
+        "example": examples.TAG,
+    },
     "WWW-Authenticate": {
         "description": "What is missing (RFC 6750, section 3).",
         "required": True,
@@ -79,6 +87,14 @@ HEADERS: dict[str, Schema] = {
         "example": 1,
     },
 }
+
+
+CONDITIONS = {
+    conditional.IF_MATCH: "Do it only if the record has one of these tags, or any: `*`. Else the answer is 412.",
+    conditional.IF_NONE_MATCH: "The answer is 304, to a write 412, if the record has one of these tags, or any: `*`.",
+}
+"""What the headers of conditional requests are for (RFC 9110, section 13.1)."""
+TAG_LIST: Schema = {"type": "string", "pattern": rf"^(?:\*|{conditional.LIST})$"}
 
 
 def document(api: Api) -> dict[str, Any]:
@@ -132,7 +148,7 @@ def _operation(path: str, method: str, each: Operation) -> dict[str, Any]:
         **({"parameters": parameters} if (parameters := [*_parameters(each)]) else {}),
         **({"requestBody": _body(method, each.body)} if each.body else {}),
         "responses": {
-            **{str(status): _answer(status, kind) for status, kind in sorted(each.gives.items())},
+            **{str(status): _answer(each, status, kind) for status, kind in sorted(each.gives.items())},
             **{
                 str(PROBLEMS[codes[0]].status): {"$ref": f"#/components/responses/{_name(codes)}"}
                 for codes in _refusals(method, each)
@@ -156,6 +172,8 @@ def _parameters(each: Operation) -> Iterator[dict[str, Any]]:
         yield _parameter(name, "path", dict(WORDS[kind].schema))
     for name, schema in schemas.parameters(each.query).items():
         yield _parameter(name, "query", schema)
+    for name in each.heeds if isinstance(each, Conditional) else ():
+        yield {**_parameter(name, "header", TAG_LIST), "description": CONDITIONS[name]}
 
 
 def _parameter(name: str, place: str, schema: Schema) -> dict[str, Any]:
@@ -187,8 +205,10 @@ def _typed(kind: type[Payload]) -> dict[str, Any]:
     return {"schema": reference(kind), "example": examples.payload(kind)}
 
 
-def _answer(status: int, kind: Any) -> dict[str, Any]:
+def _answer(each: Operation, status: int, kind: Any) -> dict[str, Any]:
     headers = ["Location"] if status in {Created.STATUS, SeeOther.STATUS} else []
+    if isinstance(each, Tagged):
+        headers.append("ETag")
     content: dict[str, Any] = {}
     if get_origin(kind) is list:
         headers.append("Link")

@@ -37,6 +37,7 @@ from service.rows import ExternalId
 from service.storage import Store
 
 P = ParamSpec("P")
+Run = Callable[[Call], Awaitable[Answer]]
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,9 @@ Right = Literal["read", "enroll", "write", "import", "metrics", "admin"]
 """The scope that a client must have: "read" is to see everything, "enroll" to enroll and drop, "write" to change
 students, courses and terms, "admin" to let others in."""
 Refusals = tuple[type[ServiceError], ...]
+
+CONDITIONS = frozenset({b"if-match", b"if-none-match"})
+"""The headers by which a client lets a request be done only if something holds (RFC 9110, section 13.1)."""
 
 _ALWAYS: Refusals = (InvalidQuery, Failed)
 _STORED: Refusals = (Busy, StorageUnavailable)
@@ -81,6 +85,11 @@ class Operation:
             taken.append(await (call.rows() if self.body is Rows else call.payload(self.body)))
         answer: Answer = await self.handler(call, *taken)
         return answer
+
+    @property
+    def run_if(self) -> Run | None:
+        """Run a request that has one of CONDITIONS; None where the operation passes over them."""
+        return None
 
 
 Api = Mapping[str, Mapping[str, Operation]]
@@ -139,12 +148,12 @@ class Endpoint:
 
         Without a guard, every client may do everything.
         """
+        operations = {**operations, **({"HEAD": operations["GET"]} if "GET" in operations else {})}
         self._store, self._guard = store, guard
         self._cookies = guard.cookies if guard else None
-        self._run = {method: each.run for method, each in operations.items()}
+        self._run: dict[str, Run] = {method: each.run for method, each in operations.items()}
+        self._run_if = {method: run for method, each in operations.items() if (run := each.run_if)}
         self._rights = {method: each.right for method, each in operations.items()}
-        if "GET" in operations:
-            self._run["HEAD"], self._rights["HEAD"] = self._run["GET"], self._rights["GET"]
         allow = ", ".join(sorted([*self._run, "OPTIONS"])).encode()
         self._allow = ((b"allow", allow),)
         self._takes = ((b"accept-patch", b", ".join(PATCH_TYPES)),) if "PATCH" in operations else ()
@@ -159,6 +168,8 @@ class Endpoint:
                 raise MethodNotAllowed(self._allow)
             if self._guard is not None and (right := self._rights[scope["method"]]) is not None:
                 call.granted = await self._guard.admit(scope, right)
+            if (run_if := self._run_if.get(scope["method"])) and not CONDITIONS.isdisjoint(dict(scope["headers"])):
+                run = run_if
             answer = await run(call)
         except ServiceError as refusal:
             answer = problem(call, refusal)

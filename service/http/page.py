@@ -93,7 +93,11 @@ class _Page:
         if scope := each.get("x-required-scope"):
             yield f'<p class="soft">Where the service asks for tokens: one with the scope <code>{scope}</code>.</p>'
         if parameters := each.get("parameters"):
-            rows = (f"<dt><code>{one['name']}</code></dt><dd>{_rule(one['schema'])}</dd>" for one in parameters)
+            rows = (
+                f"<dt><code>{one['name']}</code></dt>"
+                f"<dd>{_rule(one['schema'])}{_marked('. ' + one['description']) if 'description' in one else ''}</dd>"
+                for one in parameters
+            )
             yield f"<h4>Parameters</h4><dl>{''.join(rows)}</dl>"
         if body := each.get("requestBody"):
             yield f'<h4>Body</h4><p class="soft">{_marked(body["description"])}</p>'

@@ -38,7 +38,8 @@ PROBLEMS = {
     "bad_request": Problem(
         400,
         "The request is not HTTP/1.1",
-        "Send a request as RFC 9112 has it, with one Host, at most one Content-Type, and one length.",
+        "Send a request as RFC 9112 has it, with one Host, at most one Content-Type, and one length. Tags in If-Match "
+        "and If-None-Match are in quotation marks, as the header ETag has them.",
     ),
     "request_timeout": Problem(
         408,
@@ -203,6 +204,13 @@ PROBLEMS = {
         "The feed ends before that event",
         "The database was put back to an earlier state, such as a backup. Read the state anew, from the schedules or "
         "from the events after 0, and follow from `newest_id` on.",
+    ),
+    "precondition_failed": Problem(
+        412,
+        "The record is not as the request wants it",
+        "GET the record again, see what has changed, and send the request with the new ETag in If-Match. A tag that "
+        "begins with W/, as a proxy that compresses may make it, never holds there. If-None-Match: * holds while there "
+        "is no record. Where `detail` says that no single record is changed, send neither header.",
     ),
     "payload_too_large": Problem(
         413,

@@ -15,8 +15,8 @@ from service.http.problems import PROBLEMS
 INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
 DEFECTS = {"internal_error", "storage_unavailable"}
 """The codes that never come: nothing is wrong with the service, or with its file."""
-GOOD = {200, 201, 204, 303}
-BARE = {204, 303}
+GOOD = {200, 201, 204, 303, 304}
+BARE = {204, 303, 304}
 """The statuses of answers that have no body."""
 PAGE = b"text/html; charset=utf-8"
 TYPES = {b"application/json", PAGE}

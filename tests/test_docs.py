@@ -30,6 +30,7 @@ from service.errors import CourseFull, StudentNotFound
 from service.fields import MAX_EMAIL, MAX_ID, MAX_NAME
 from service.http.api import API
 from service.http.calls import MAX_BODY, MAX_BULK_BODY, MAX_BULK_FAULTS
+from service.http.page import POLICY
 from service.http.problems import PROBLEMS
 from service.http.queries import MAX_LIMIT
 from service.http.reading import MAX_FAULTS
@@ -331,6 +332,13 @@ def test_numbers() -> None:
     assert f"`split -l {MAX_ROWS}`" in OFFICE.words("Enrollments")
     assert f"at most {MOST_READS} may wait at once" in OPERATING.words("Limits")
     assert f"{GRACE} seconds" in OPERATING.words("Promises")
+
+
+def test_the_policy_of_the_page() -> None:
+    """The page about security names each part of the policy that the page of the API has, and no other."""
+    named = set(re.findall(r"`([a-z]+-[a-z]+)(?: ('\w+'))?`", SECURITY.section("What an answer carries")))
+    parts = [part.partition(" ") for part in POLICY.split("; ")]
+    assert named == {(name, "" if "sha256" in value else value) for name, _, value in parts}
 
 
 def test_limits() -> None:

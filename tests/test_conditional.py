@@ -253,6 +253,9 @@ def test_a_put_that_would_add(school: TestClient) -> None:
         answer = school.put(url, headers={"if-none-match": "*"}, json=payload)
         assert refusal(answer) == (412, "precondition_failed")
         assert "not there" in answer.json()["detail"]
+    for url, code in (("/students/9/courses/1", "student_not_found"), ("/students/3/courses/9", "course_not_found")):
+        for headers in ({"if-match": "*"}, {"if-none-match": "*"}):
+            assert refusal(school.put(url, headers=headers)) == (404, code)
 
 
 @pytest.mark.parametrize("name", ["if-match", "if-none-match"])

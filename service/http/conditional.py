@@ -16,7 +16,7 @@ import peewee as pw
 
 from service.courses import CourseRecord, find_course
 from service.enrolling import EnrollmentRecord, find_enrollment
-from service.errors import NotFound
+from service.errors import EnrollmentNotFound, NotFound
 from service.http.answers import Answer, Created, NotModified, Ok, ok
 from service.http.calls import Call
 from service.http.edge import BadRequest, PreconditionFailed
@@ -45,10 +45,9 @@ DIGEST = 12
 IF_MATCH, IF_NONE_MATCH = "If-Match", "If-None-Match"
 ANY = b"*"
 
-TAG = r'(?:W/)?"[!#-~\x80-\xff]*"'
-LIST = rf"[ \t,]*{TAG}(?:[ \t]*,[ \t,]*{TAG})*[ \t,]*"
-"""A list of tags, of which a recipient takes empty members (RFC 9110, section 5.6.1.2)."""
-_TAG, _LIST = (re.compile(pattern.encode("latin-1")) for pattern in (TAG, LIST))
+_TAG = re.compile(rb'(?:W/)?"[!#-~\x80-\xff]*"')
+# A list may have empty members (RFC 9110, section 5.6.1.2).
+_LIST = re.compile(rb"[ \t,]*%b(?:[ \t]*,[ \t,]*%b)*[ \t,]*" % (_TAG.pattern, _TAG.pattern))
 
 CHANGED = "The record is no longer the one that the ETag was given for: read it again, and decide anew."
 NOT_THERE = "If-Match asks for a record that is there, and there is none yet."
@@ -122,10 +121,13 @@ class _Checked:
     def _tag(self, db: pw.Database) -> bytes | None:
         try:
             return tag_of(ok(self.find(db, *self.keys)).body)
-        except NotFound:
-            if self.or_makes:
-                return None
-            raise
+        except NotFound as missing:
+            if not self.or_makes:
+                raise
+            if isinstance(missing, EnrollmentNotFound):  # What is 404 without conditions is 404 with them.
+                for find, key in zip((find_student, find_course), self.keys, strict=True):
+                    find(db, key)
+            return None
 
 
 @attrs.frozen(eq=False)

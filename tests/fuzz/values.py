@@ -50,6 +50,19 @@ TYPES = (
     *(b"application/json; charset=utf-16", b'application/json; charset="utf-8', b"APPLICATION/JSON;;a=b"),
     *(b"application/json, text/html", b"text/plain", b"", b"\xff/\xff", NDJSON, *PATCH_TYPES),
 )
+TAGS = (
+    b"*",
+    b'"a"',
+    b'W/"a"',
+    b'"a", "b"',
+    b"another",
+    b"",
+    b"," * 9000,
+    b'"' * 9000,
+    b'"a",' * 9000 + b"x",
+    b'"\xff"',
+)
+"""Tags that no record has, and what only looks like them."""
 OPERATIONS = [(path, method, each) for path, methods in API.items() for method, each in methods.items()]
 
 
@@ -184,6 +197,8 @@ def request(dice: Random) -> tuple[bytes, Asked]:
     path = re.sub(r"\{(\w+)(?::path)?\}", lambda part: word(dice, part[1]), template)
     target = path + query(dice, path, operation)
     content, fields = b"", b"Host: school\r\n"
+    if one_in(dice, 10):
+        fields += b"%s: %s\r\n" % (dice.choice((b"If-Match", b"If-None-Match")), dice.choice(TAGS))
     if (operation and operation.body) or one_in(dice, 10):
         content = body(dice, operation)
         usual = NDJSON if not content.startswith(b"[") and operation and operation.body is Rows else JSON

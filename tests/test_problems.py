@@ -271,8 +271,8 @@ def test_every_path_tells_its_methods(client: TestClient) -> None:
             course_id=9,
             term_id=9,
             external_id="a/b",
-            token_id="x",
-            code="busy",  # noqa: S106 - the id is no secret.
+            token_id="x",  # noqa: S106 - the id is no secret.
+            code="busy",
         )
         answer = client.options(url)
         assert (answer.status_code, answer.content, answer.headers["allow"]) == (204, b"", allow)

@@ -15,7 +15,7 @@ run: $(RUN_READY) ## Migrate, then serve at HOST:PORT (127.0.0.1:8000) from DATA
 	@$(BIN)/python -m service serve --migrate
 
 test: $(TEST_READY) ## Run all the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 migrate: $(RUN_READY) ## Apply the pending migrations to DATABASE_URL
 	@$(BIN)/python -m service migrate
@@ -42,7 +42,7 @@ typecheck: $(TEST_READY) ## Check types
 	$(BIN)/mypy
 
 coverage: $(TEST_READY) ## Run all the tests; every line and branch of service must be covered
-	$(BIN)/python -m pytest --cov
+	$(BIN)/python -m pytest -n auto --cov
 
 check: lint typecheck coverage ## All that CI checks
 

@@ -135,9 +135,17 @@ RULE = """
 """Of another program. A bulk that it undoes is refused whole; what it only refuses, is refused row by row."""
 
 
-@pytest.fixture
-def school(db: pw.SqliteDatabase, path: Path) -> Path:
-    """Give the small school with more courses: Algebra (2) is empty, and Ada (1) and Bo (2) are in Debate (5).
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Path:
+    """Fill one file, once, for the school of each test to be a copy of."""
+    path = Path(shutil.copy(empty_database, tmp_path_factory.mktemp("filled") / "school.db"))
+    with closing(connect(path)) as db:
+        fill(db)
+    return path
+
+
+def fill(db: pw.SqliteDatabase) -> None:
+    """Add to the small school more courses: Algebra (2) is empty, and Ada (1) and Bo (2) are in Debate (5).
 
     Later (3) is not open yet, Over (4) has closed, and Full (6) has no seat. Music (1) and Cy (3) have external ids,
     and so has the term (1) of Algebra.
@@ -163,8 +171,12 @@ def school(db: pw.SqliteDatabase, path: Path) -> Path:
         create_token(db, name, ["read"])
         db.execute_sql("UPDATE api_tokens SET id = name WHERE name = ?", (name,))
     revoke_token(db, "ended000")
-    db.close()
-    return path
+
+
+@pytest.fixture
+def school(filled: Path, tmp_path: Path) -> Path:
+    """Give a copy of the filled file."""
+    return Path(shutil.copy(filled, tmp_path / "school.db"))
 
 
 @pytest.fixture

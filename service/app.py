@@ -3,6 +3,8 @@
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -23,6 +25,9 @@ from service.storage.sqlite.connections import enter_wal
 from service.storage.sqlite.file import check_writable
 from service.storage.sqlite.store import Store
 from service.storage.sqlite.urls import database_path
+
+if TYPE_CHECKING:
+    from service.http.live import Feeds
 
 
 def create_app(  # noqa: PLR0913 - a host program turns each of these on or off.
@@ -71,6 +76,7 @@ def create_app(  # noqa: PLR0913 - a host program turns each of these on or off.
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         store.open()
         yield
+        app.end_streams()
         store.end_turn()
         await run_in_threadpool(store.close)
 
@@ -88,6 +94,7 @@ def create_app(  # noqa: PLR0913 - a host program turns each of these on or off.
         pattern = re.sub(r"(\(\?P<(student|course|term)_id>)", r"(?!by-external-id/)\1", pattern)
         route.path_regex = re.compile(pattern, re.DOTALL)
     app = _Service(routes=routes, lifespan=lifespan)
+    app.parts = store, guard, settings
     app.router.redirect_slashes = False
     app.router.default = not_found
     if check_origins:
@@ -102,6 +109,20 @@ class _Service(Starlette):
     and they take a tenth of the instructions that a GET takes behind uvicorn. Where a host program adds a middleware of
     its own to the application, Starlette puts its two middlewares back.
     """
+
+    parts: tuple[Store, Guard | None, Settings]
+
+    @cached_property
+    def feeds(self) -> "Feeds":
+        """Give what lets clients listen to the events, made when the first one does."""
+        from service.http.live import Feeds  # noqa: PLC0415 - only who listens pays for it.
+
+        return Feeds(*self.parts)
+
+    def end_streams(self) -> None:
+        """End the streams of the running event loop."""
+        if "feeds" in vars(self):
+            self.feeds.close()
 
     def build_middleware_stack(self) -> ASGIApp:
         return super().build_middleware_stack() if self.user_middleware else self.router

@@ -89,6 +89,13 @@ def list_events(
     return [EventRecord(*row) for row in rows]
 
 
+def follow_events(
+    db: pw.Database, after: int, student_id: int | None, course_id: int | None, limit: int
+) -> tuple[list[EventRecord], int]:
+    """Give what `list_events` gives, and the id of the newest event of all; in a transaction they are of one state."""
+    return list_events(db, after, student_id, course_id, limit), newest_event(db)
+
+
 def newest_event(db: pw.Database) -> int:
     """Give the id of the newest event, or 0 where there is none."""
     ((newest,),) = fetch(db, NEWEST)

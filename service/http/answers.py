@@ -102,6 +102,12 @@ class SeeOther(Answer, frozen=True):
     STATUS: ClassVar[int] = 303
 
 
+class Stream(Answer, frozen=True):
+    """The answer 200 in parts, as server-sent events (WHATWG HTML), for as long as the client listens."""
+
+    STATUS: ClassVar[int] = 200
+
+
 class BulkResult(msgspec.Struct, frozen=True, omit_defaults=True):
     """The result of one row of a bulk: the status and the body that a single call for the row would have given."""
 

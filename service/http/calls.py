@@ -121,6 +121,22 @@ class Call:
         ranges = (media_type, f"{media_type.partition('/')[0]}/*", "*/*")
         return next((weights[each] for each in ranges if each in weights), 0)
 
+    def prefers(self, media_type: str, other: str) -> bool:
+        """Tell whether the client wants an answer of one media type more than one of the other."""
+        if self.header(b"accept") in {b"", b"*/*"}:  # Most clients have no wish, and their lists are read no further.
+            return False
+        return self.weight(media_type) > self.weight(other)
+
+    def header(self, name: bytes) -> bytes:
+        """Give the value of a header field, whose name is in small letters; empty where the request has none."""
+        value: bytes = dict(self._scope["headers"]).get(name, b"")
+        return value
+
+    @property
+    def app(self) -> Any:
+        """Give the application that was asked."""
+        return self._scope["app"]
+
     async def payload(self, cls: type[P]) -> P:
         """Read the body as a payload of a class.
 

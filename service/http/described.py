@@ -24,7 +24,7 @@ class Described:
 
     async def show_home(self, call: Call) -> Ok[Home] | SeeOther:
         """Show where to go on; a browser is sent to the page for people."""
-        if call.weight("text/html") > call.weight("application/json"):
+        if call.prefers("text/html", "application/json"):
             return see_other(call.url("/docs"))
         links = {name: call.url(path) for name, path in LINKS.items()}
         return ok(Home(NAME, __version__, links), ((b"vary", b"accept"),))

@@ -54,7 +54,7 @@ class Exchange:
     """One request and its answer."""
 
     __slots__ = (
-        *("_app", "_chunked", "_expects", "_given", "_peer", "_start", "_waiter", "body", "complete", "gone"),
+        *("_app", "_chunked", "_expects", "_given", "_peer", "_start", "_waiter", "body", "complete", "gone", "last"),
         *("keep_alive", "more_body", "received", "scope", "started"),
     )
 
@@ -62,7 +62,7 @@ class Exchange:
         """Begin with no body; `expects` is whether the client waits for 100 Continue before it sends the body."""
         self._peer, self._app, self.scope, self.keep_alive, self._expects = peer, app, scope, keep_alive, expects
         self.body, self.received, self.more_body = bytearray(), 0, True
-        self.started = self.complete = self.gone = self._given = self._chunked = False
+        self.started = self.complete = self.gone = self.last = self._given = self._chunked = False
         self._start: Message | None = None
         self._waiter: asyncio.Future[None] | None = None
 
@@ -80,6 +80,11 @@ class Exchange:
     def leave(self) -> None:
         """Note that the client is gone, or is not to get this answer."""
         self.gone = True
+        self._wake()
+
+    def end_soon(self) -> None:
+        """Tell an application that waits for the end of the client that it has come: a stream has no other end."""
+        self.last = True
         self._wake()
 
     def _wake(self) -> None:
@@ -110,6 +115,8 @@ class Exchange:
             self._expects = False
             self._peer.hub.send(self._peer.transport, b"HTTP/1.1 100 Continue\r\n\r\n")
         while not (self.gone or self.complete or self.body or not (self.more_body or self._given)):
+            if self.last and self._given:
+                return {"type": "http.disconnect"}
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         if self.gone or self.complete:

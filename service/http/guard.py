@@ -41,6 +41,12 @@ class Guard(Protocol):
     def cookies(self) -> Cookies | None:
         """Give those of sessions; None where there are no sessions."""
 
+    again: float
+    """Seconds after which it is asked again about a request whose answer is a stream."""
+
+    def key(self, scope: Scope) -> object:
+        """Give what is equal for two requests only if they are let in, or refused, alike."""
+
     async def admit(self, scope: Scope, right: str) -> Grant:
         """Give what is granted to the client, and note the actor in the state of the request.
 
@@ -52,10 +58,15 @@ class HostGuard:
     """Lets in whom the function of a host program knows."""
 
     cookies = None
+    again = 15.0  # The function may take long, and who gave it may end a stream otherwise.
 
     def __init__(self, authenticate: Authenticate) -> None:
         """Keep the function, which may be a coroutine function."""
         self._authenticate = authenticate
+
+    def key(self, _: Scope) -> object:
+        """Do what `Guard.key` says: what the function goes by is not known."""
+        return object()
 
     async def admit(self, scope: Scope, right: str) -> Grant:
         """Do what `Guard.admit` says."""
@@ -68,6 +79,8 @@ class HostGuard:
 
 class TokenGuard:
     """Lets in who brings a token or a session that counts; and everybody, where no token is needed."""
+
+    again = KEPT
 
     def __init__(self, store: Store, settings: Settings) -> None:
         """Remember nothing yet. A token is needed from the start unless `settings` leave that to whether one exists."""
@@ -82,6 +95,10 @@ class TokenGuard:
         """The day of its last use that is noted for a token."""
         self._noting: set[asyncio.Task[None]] = set()
         self.cookies = Cookies(settings.public_url.lower().startswith("https:"))
+
+    def key(self, scope: Scope) -> object:
+        """Do what `Guard.key` says."""
+        return bearer(scope), self.cookies.read(scope)
 
     async def admit(self, scope: Scope, right: str) -> Grant:
         """Do what `Guard.admit` says. Raises ForeignOrigin for a page of another site that uses a session."""

@@ -16,6 +16,7 @@ from service.http.answers import (
     NoContent,
     Ok,
     Page,
+    Stream,
     bulk_results,
     created,
     no_content,
@@ -188,8 +189,11 @@ async def show_waitlist(call: Call, course_id: Id, query: PageQuery) -> Page[Ros
     return page(call, [row for _, row in places], query.limit, lambda row: call.cursor(place_of[row.id]))
 
 
-async def show_events(call: Call, query: EventQuery) -> Page[EventRecord]:
+async def show_events(call: Call, query: EventQuery) -> Page[EventRecord] | Stream:
     """Follow what happened, oldest first."""
+    if call.prefers("text/event-stream", "application/json"):
+        stream: Stream = await call.app.feeds.listen(call, query)
+        return stream
     found = await call.store.read(events.list_events, query.after, query.student_id, query.course_id, query.limit + 1)
     return page(call, found, query.limit, lambda event: str(event.id))
 

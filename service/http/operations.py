@@ -19,7 +19,7 @@ from service.errors import (
     StorageUnavailable,
 )
 from service.fields import Id, TokenId
-from service.http.answers import Answer, NoContent, Page, no_content, problem
+from service.http.answers import Answer, NoContent, Page, Stream, no_content, problem
 from service.http.calls import PATCH_TYPES, Call, Rows
 from service.http.edge import (
     InsufficientScope,
@@ -70,6 +70,8 @@ class Operation:
     body: type[Payload | Rows] | None
     gives: Mapping[int, Any]
     """The type of the answer's value for each status that the handler answers with; None where there is no value."""
+    streams: bool
+    """Whether the handler answers with server-sent events too, where a client prefers them."""
     refuses: Refusals
     handler: Any
     """The coroutine function that `operation` was given."""
@@ -117,13 +119,15 @@ def operation(
     query = queries[0] if queries else NoQuery
     body = bodies[0] if bodies else None
     answers = get_args(gives) if get_origin(gives) in {Union, UnionType} else (gives,)
+    values = [each for each in answers if each is not Stream]
     return Operation(
         summary=(handler.__doc__ or "").partition("\n")[0],
         right=right,
         words=words,
         query=query,
         body=body,
-        gives={(get_origin(each) or each).STATUS: _value(each) for each in answers},
+        gives={(get_origin(each) or each).STATUS: _value(each) for each in values},
+        streams=len(values) < len(answers),
         refuses=(
             *refuses,
             *(_BODY if body else ()),

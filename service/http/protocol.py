@@ -49,7 +49,6 @@ class Protocol(asyncio.Protocol):
         self.hub, self.app = connections, config.loaded_app
         self._state: Any = server_state
         self.transport: Any = None
-        self.write_paused = False
         self._drained: list[asyncio.Future[None]] = []
         self._active: Exchange | None = None
         """The exchange whose answer is next."""
@@ -57,10 +56,9 @@ class Protocol(asyncio.Protocol):
         """What comes after it: exchanges, and at the end perhaps the refusal of what was no request."""
         self._reading: Exchange | None = None
         """The exchange whose body is not complete yet."""
-        self._unfed = bytearray()
+        self._unfed, self.write_paused = bytearray(), False
         self._stopped = self._lingering = self._ended = False
-        self._thrown = self._unsent = 0
-        self._unsent_since = 0.0
+        self._thrown, self._unsent, self._unsent_since = 0, 0, 0.0
         self._deadline = self._body_began = math.inf
         self._parser = Parser(self, config.root_path)
         self._call = Call({"root_path": config.root_path, "query_string": b""}, None, None)  # type: ignore[arg-type]
@@ -131,6 +129,8 @@ class Protocol(asyncio.Protocol):
         self._ended = self._stopped = True
         if self._reading is not None:
             self._abandon(self._reading)
+        if self._active is not None:
+            self._active.end_soon()
         self.hub.flush()
         return self._active is not None and not self._lingering
 
@@ -274,6 +274,7 @@ class Protocol(asyncio.Protocol):
         if self._active is None and not self._lingering:
             self._close(linger=False)
         elif self._active is not None:
+            self._active.end_soon()
             last = self._waiting[-1] if self._waiting else self._active
             if isinstance(last, Exchange):
                 last.keep_alive = False

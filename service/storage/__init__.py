@@ -150,6 +150,13 @@ class Store(Protocol):
         Gives the result of the row. Raises the row's refusal.
         """
 
+    async def changed(self, since: object = None) -> object:
+        """Wait until something was committed, by whichever program, after an earlier call had given `since`.
+
+        Gives what stands for the present state, to wait with next; with None at once. What is read after that is of
+        this state or a later one. Now and then nothing was committed after all.
+        """
+
     async def check_ready(self) -> None:
         """Raise Busy or StorageUnavailable unless a write would be accepted and kept now."""
 

@@ -204,6 +204,12 @@ class Store:
         if loop in self._writing:
             settle(self._writer.submit(self._writing.pop(loop)))
 
+    async def changed(self, since: object = None) -> object:
+        """Do what `Store.changed` in `service.storage` says."""
+        from service.storage.sqlite.news import wait  # noqa: PLC0415 - only who follows the file pays for it.
+
+        return await wait(self.read, self._writer.told, since)
+
     async def check_ready(self) -> None:
         """Raise Busy or StorageUnavailable unless a write would be accepted and kept now.
 

@@ -64,15 +64,13 @@ class Writer:
     """The writer thread and its queue; the thread starts with the first job and ends with `close`."""
 
     def __init__(
-        self,
-        file: File,
-        busy_timeout: float,
-        max_pending: int,
-        verify_schema: Callable[[Database], None],
+        self, file: File, busy_timeout: float, max_pending: int, verify_schema: Callable[[Database], None]
     ) -> None:
         """Keep what the thread needs; `verify_schema` raises a ServiceError when nothing may be written."""
         self.failed = False
         """Whether the last commit failed."""
+        self.told: set[Callable[[], object]] = set()
+        """What the thread calls behind each group: those wait for a commit."""
         self._file = file
         self._db = file.open(busy_timeout)
         self._others = Others()
@@ -156,6 +154,8 @@ class Writer:
         for loop, jobs in by_loop.items():
             with suppress(RuntimeError):  # The event loop is closed, so no caller waits on it.
                 loop.call_soon_threadsafe(settle, jobs)
+        for tell in self.told.copy():
+            tell()
 
     def _next_group(self) -> list[Job] | None:
         """Wait for jobs, and take those that may share a transaction.

@@ -1,0 +1,273 @@
+"""Send the events to clients as they are committed: server-sent events (WHATWG HTML, section 9.2).
+
+One task for each event loop reads the new events, once for all clients that are level with it, and encodes each event
+once. A client that is behind reads pages of its own, as one of the list does, until it is level. A client that takes
+its events too slowly falls behind, and what waits for it is forgotten. So no client makes the service hold more than
+MOST_WAITING bytes for it, and none misses an event or gets one twice.
+"""
+
+import asyncio
+import logging
+import re
+import signal
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+
+from service.errors import Busy, InvalidQuery, ServiceError
+from service.events import EventRecord, follow_events, list_events
+from service.fields import MAX_ID, integer
+from service.http.answers import ALWAYS, Stream
+from service.http.calls import Call
+from service.http.guard import Guard
+from service.http.listener import PAGE, Batch, Listener
+from service.http.queries import EventQuery
+from service.settings import Settings
+from service.storage import Store
+from service.storage.event_loop import running_loop
+
+HEARTBEAT = 15.0
+"""Seconds without an event after which a client is sent a comment, so that no proxy takes the connection for dead."""
+GATHER_SECONDS = 0.02
+"""Seconds from one look at the events to the next one while events come: they are sent in one piece."""
+TICK = 0.2
+"""Seconds between two looks at the clock, at the rights of the clients, and at whether the server stops."""
+AGAIN = 1.0
+"""Seconds after which the events are read again, where another program held the database."""
+TURN = 50
+"""How many clients are woken in one turn of the event loop: other requests wait no longer than to send to so many."""
+RIGHT = "read"
+"""The right that a client must have for as long as it listens."""
+HEADERS = ((b"content-type", b"text/event-stream"), (b"x-accel-buffering", b"no"))
+"""With the second one, nginx sends on each part as it comes."""
+
+logger = logging.getLogger(__name__)
+
+_EVENT_ID = integer(0, MAX_ID)
+
+
+class Feeds:
+    """The feeds of one application: one for each event loop on which somebody listens, and none elsewhere."""
+
+    def __init__(self, store: Store, guard: Guard | None, settings: Settings) -> None:
+        """Have none yet. At most half of all connections may listen, so that requests find a place at any time."""
+        self.store, self.guard, self.settings = store, guard, settings
+        self.heartbeat = HEARTBEAT
+        self.open: dict[asyncio.AbstractEventLoop, Feed] = {}
+        self.most = max(1, _connections(settings) // 2)
+
+    async def listen(self, call: Call, query: EventQuery) -> "EventStream":
+        """Answer with the events after the one that the client names. Raises InvalidQuery, FeedRewound, Busy."""
+        if sum(len(feed.listeners) for feed in self.open.values()) >= self.most:
+            raise Busy(f"{self.most} clients listen to the events already.")
+        given = _last_event_id(call)
+        asked = query.after if given is None else given, query.student_id, query.course_id
+        found, newest = await self.store.read(follow_events, *asked, PAGE)
+        return EventStream(200, b"", HEADERS, self, Listener(*asked), found, newest)
+
+    def of_loop(self) -> "Feed":
+        """Give the feed of the running event loop."""
+        loop = running_loop()
+        return self.open.get(loop) or Feed(self, loop)
+
+    def close(self) -> None:
+        """End the streams of the running event loop."""
+        self.of_loop().end()
+
+
+class Feed:
+    """The clients that listen on one event loop, and the two tasks that run while there are any."""
+
+    def __init__(self, feeds: Feeds, loop: asyncio.AbstractEventLoop) -> None:
+        """Have no clients yet."""
+        self.feeds, self.store, self.loop = feeds, feeds.store, loop
+        self.listeners: set[Listener] = set()
+        self.turn = asyncio.Lock()
+        """Held by the one client behind that reads a page: others than the clients have their turn between two."""
+        self._level: set[Listener] = set()
+        """Those that have all events up to `_newest`, or wait for them."""
+        self._newest = 0
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def add(self, listener: "Listener") -> None:
+        """Count a client that listens."""
+        if not self.listeners:
+            self.feeds.open[self.loop] = self
+            self._tasks["tend"] = self.loop.create_task(self._tend())
+        self.listeners.add(listener)
+        listener.feed = self
+
+    def remove(self, listener: "Listener") -> None:
+        """Count a client no more; the last one ends the tasks."""
+        self.fall_behind(listener)
+        self.listeners.discard(listener)
+        if not self.listeners:
+            self.feeds.open.pop(self.loop, None)
+            self._tasks.pop("tend").cancel()
+
+    def join(self, listener: "Listener", found: Sequence[EventRecord], newest: int) -> None:
+        """Let a client follow the feed from its newest event on, if the page that it has just read is its last one.
+
+        `newest` is the id of the newest event when the page was read. If the feed has come further since, or the page
+        is full, the client has to read another one.
+        """
+        if found:
+            listener.seen = found[-1].id
+        if len(found) == PAGE or (self._level and newest < self._newest):
+            return
+        if not self._level:
+            self._newest = newest
+            self._tasks["read"] = self.loop.create_task(self._read())
+        self._level.add(listener)
+        listener.seen, listener.is_level = max(listener.seen, newest), True
+
+    def fall_behind(self, listener: "Listener") -> None:
+        """Let a client read pages of its own again."""
+        listener.is_level = False
+        if listener in self._level:
+            self._level.discard(listener)
+            if not self._level:
+                self._tasks.pop("read").cancel()
+
+    def end(self) -> None:
+        """End all streams."""
+        for listener in self.listeners:
+            self.fall_behind(listener)
+            listener.end()
+
+    async def _read(self) -> None:
+        """Read the events behind the newest one whenever something was committed, and offer them to all who are level.
+
+        Where the database cannot be read, all streams end: when the clients come back, they are told why.
+        """
+        state: object = None
+        try:
+            while True:
+                state = await self._read_new(state)
+        except ServiceError as refusal:
+            logger.warning("The streams of events ended: %s", refusal.detail)
+        except Exception:
+            logger.exception("The feed of the events failed.")
+        self.end()
+
+    async def _read_new(self, state: object) -> object:
+        try:
+            state = await self.store.changed(state)
+            began = self.loop.time()
+            while await self._read_page() == PAGE:
+                pass
+        except Busy:
+            await asyncio.sleep(AGAIN)
+            return None
+        await asyncio.sleep(began + GATHER_SECONDS - self.loop.time())
+        return state
+
+    async def _read_page(self) -> int:
+        found = await self.store.read(list_events, self._newest, None, None, PAGE)
+        if found:
+            batch, self._newest = Batch(found), found[-1].id
+            for at, listener in enumerate([*self._level], 1):
+                listener.offer(batch)
+                if not at % TURN:
+                    await asyncio.sleep(0)
+        return len(found)
+
+    async def _tend(self) -> None:
+        """See to what comes with time: comments, clients that do not read, rights that are gone, the server's end."""
+        guard, asked = self.feeds.guard, self.loop.time()
+        while True:
+            await asyncio.sleep(TICK)
+            now = self.loop.time()
+            if _server_stops():
+                self.end()
+            for listener in self.listeners:
+                listener.look(now, self.feeds.heartbeat, self.feeds.settings.answer_timeout)
+            if guard is not None and now - asked >= guard.again:
+                asked = now
+                await self._ask(guard)
+
+    async def _ask(self, guard: Guard) -> None:
+        """End the streams of those who may not listen any more; one question is enough for all with the same token."""
+        same: dict[object, list[Listener]] = {}
+        for listener in self.listeners:
+            same.setdefault(guard.key(listener.scope), []).append(listener)
+        answers = await asyncio.gather(*(_admits(guard, listeners[0].scope) for listeners in same.values()))
+        for listeners, admitted in zip(same.values(), answers, strict=True):
+            for listener in [] if admitted else listeners:
+                listener.end()
+
+
+class EventStream(Stream, frozen=True):
+    """The answer with the events to one client: first those that are found, then those that come."""
+
+    feeds: Any = None
+    listener: Any = None
+    found: Sequence[EventRecord] = ()
+    newest: int = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer, to a HEAD request without the events."""
+        listener: Listener = self.listener
+        await send({"type": "http.response.start", "status": self.status, "headers": [*self.headers, *ALWAYS]})
+        if scope["method"] != "HEAD":
+            feed: Feed = self.feeds.of_loop()
+            feed.add(listener)
+            feed.join(listener, self.found, self.newest)
+            try:
+                await listener.run(scope, receive, send, Batch(self.found).data)
+            except OSError:
+                return  # As some servers tell that the client is gone.
+            except asyncio.CancelledError:
+                if not listener.is_cut_off:
+                    raise
+                return  # Without an end: the client has to see that there may be more.
+            finally:
+                feed.remove(listener)
+        await send({"type": "http.response.body", "body": b""})
+
+
+def _last_event_id(call: Call) -> int | None:
+    """Give the id in the header Last-Event-ID, with which a client that had lost its connection comes back, or None.
+
+    Raises InvalidQuery for another text than the service sends as an id: a stream from elsewhere than where the client
+    had left off would have a gap, or would begin anew, and the client would not notice.
+    """
+    text = call.header(b"last-event-id").decode("latin-1")
+    try:
+        return _EVENT_ID.check(int(text) if re.fullmatch("[0-9]{1,19}", text) else text) if text else None
+    except ValueError as error:
+        raise InvalidQuery([("Last-Event-ID", str(error))]) from None
+
+
+def _connections(settings: Settings) -> int:
+    """Give how many connections the server may have: each is a file descriptor, of which the process has so many."""
+    with suppress(ImportError):  # Windows has no limit of that kind.
+        import resource  # noqa: PLC0415
+
+        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return min(settings.max_connections, most if most != resource.RLIM_INFINITY else settings.max_connections)
+    return settings.max_connections
+
+
+async def _admits(guard: Guard, scope: Scope) -> bool:
+    """Tell whether a client may still listen; where that cannot be found out, it may not."""
+    try:
+        await guard.admit(scope, RIGHT)
+    except ServiceError:
+        return False
+    except Exception:
+        logger.exception("Whether a client may go on listening could not be found out.")
+        return False
+    return True
+
+
+def _server_stops() -> bool:
+    """Tell whether a uvicorn that runs this program was told to stop.
+
+    It waits until all answers have ended, and only then tells the application. Its handler of SIGTERM is a method of
+    the server, as long as the server runs.
+    """
+    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return bool(getattr(server, "should_exit", False))

@@ -1,0 +1,42 @@
+"""Wait for the next commit to the file: the writer thread tells of its own, and those of others are looked for."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+import peewee as pw
+
+from service.storage import fetch
+from service.storage.event_loop import running_loop
+
+LOOK_SECONDS = 0.05
+"""Seconds between two looks for the commits of other connections. A look takes 30 µs, so to look takes 0.1 % of a core
+as long as somebody waits."""
+
+Tell = Callable[[], object]
+
+
+def state(db: pw.SqliteDatabase) -> object:
+    """Give what differs once another connection has committed: `PRAGMA data_version`, which is a connection's own."""
+    return db.connection(), fetch(db, "PRAGMA data_version")
+
+
+async def wait(read: Callable[..., Coroutine[Any, Any, object]], told: set[Tell], since: object) -> object:
+    """Give the state once it is not `since`; `read` runs a rule, and the writer thread calls what is in `told`."""
+    loop, woken = running_loop(), asyncio.Event()
+
+    def tell() -> None:
+        with suppress(RuntimeError):  # The event loop is closed, so nobody waits on it.
+            loop.call_soon_threadsafe(woken.set)
+
+    told.add(tell)
+    try:
+        while (found := await read(state)) == since:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await woken.wait()
+            woken.clear()
+        return found
+    finally:
+        told.discard(tell)

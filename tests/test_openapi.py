@@ -113,6 +113,7 @@ def test_what_an_operation_takes(path: str, method: str, declared: Any, told: di
     query = [] if declared.query is NoQuery else [field.name for field in attrs.fields(declared.query)]
     wanted = [("path", name) for name, _ in declared.words] + [("query", name) for name in query]
     wanted += [("header", name) for name in getattr(declared, "heeds", ())]
+    wanted += [("header", "Last-Event-ID")] if declared.streams else []
     assert [(each["in"], each["name"]) for each in told.get("parameters", [])] == wanted
     assert ("requestBody" in told) == (declared.body is not None)
     assert told["summary"] == declared.summary
@@ -170,6 +171,15 @@ def test_what_is_a_page_has_a_link() -> None:
     for *_, declared, told in OPERATIONS:
         listed = "list[" in repr(declared.gives.get(200))
         assert ("Link" in resolved(told["responses"].get("200", {})).get("headers", {})) == listed
+
+
+def test_what_streams_says_so() -> None:
+    """The one operation that can answer with server-sent events tells of their type."""
+    kinds = {
+        told["operationId"]: resolved(told["responses"].get("200", {})).get("content", {}) for *_, told in OPERATIONS
+    }
+    assert [name for name, content in kinds.items() if "text/event-stream" in content] == ["show_events"]
+    assert [each.handler.__name__ for *_, each, _ in OPERATIONS if each.streams] == ["show_events"]
 
 
 @EACH

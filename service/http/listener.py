@@ -27,13 +27,14 @@ logger = logging.getLogger(__name__)
 class Batch:
     """Events in the order of their ids, each with its bytes, which all batches that have the event share."""
 
-    __slots__ = ("data", "events", "parts")
+    __slots__ = ("chunk", "data", "events", "parts")
 
     def __init__(self, events: Sequence[EventRecord], parts: Sequence[bytes] = ()) -> None:
         """Encode the events, unless that is done already."""
         self.events = events
         self.parts = parts or [b"id: %d\ndata: %b\n\n" % (event.id, ok(event).body) for event in events]
         self.data = b"".join(self.parts)
+        self.chunk = b"%x\r\n%b\r\n" % (len(self.data), self.data)
 
     def only(self, wanted: Callable[[EventRecord], bool]) -> "Batch":
         """Give the batch of the events that are wanted."""
@@ -60,6 +61,8 @@ class Listener:
 
     feed: Feed
     scope: Scope
+    _send_part: Callable[[bytes, bytes], bool] | None
+    """What the service's own server sends a part with that is the same for many; other servers have no such thing."""
     _task: "asyncio.Task[Any] | None"
 
     def __init__(self, after: int, student_id: int | None, course_id: int | None) -> None:
@@ -81,7 +84,7 @@ class Listener:
             and self._course_id in {None, event.course_id}
         )
 
-    def offer(self, batch: Batch) -> None:
+    def offer(self, batch: Batch, now: float) -> None:
         """Let events wait for the client; where too much waits, forget it all, and let the client read pages."""
         if not self.is_level:
             return
@@ -89,6 +92,9 @@ class Listener:
             batch = batch.only(self._wants)
             if not batch.events:
                 return
+        if self._is_idle() and self._send_part is not None and self._send_part(batch.chunk, batch.data):
+            self.seen, self._sent_at = batch.events[-1].id, now
+            return
         self._waiting.append(batch)
         self._bytes += len(batch.data)
         if self._bytes > MOST_WAITING:
@@ -111,6 +117,9 @@ class Listener:
         self._ended = True
         self._wake()
 
+    def _is_idle(self) -> bool:
+        return self._waiter is not None and not self._waiter.done()
+
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -118,6 +127,7 @@ class Listener:
     async def run(self, scope: Scope, receive: Receive, send: Send, first: bytes) -> None:
         """Send events until the client is gone, or the stream is to end."""
         self.scope, self._task = scope, asyncio.current_task()
+        self._send_part = getattr(getattr(send, "__self__", None), "send_part", None)
         loop = asyncio.get_running_loop()
         gone = loop.create_task(self._until_gone(receive))
         data = BEGINNING + first

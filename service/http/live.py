@@ -32,7 +32,7 @@ HEARTBEAT = 15.0
 """Seconds without an event after which a client is sent a comment, so that no proxy takes the connection for dead."""
 GATHER_SECONDS = 0.02
 """Seconds from one look at the events to the next one while events come: they are sent in one piece."""
-TICK = 0.2
+TICK = 0.5
 """Seconds between two looks at the clock, at the rights of the clients, and at whether the server stops."""
 AGAIN = 1.0
 """Seconds after which the events are read again, where another program held the database."""
@@ -167,9 +167,9 @@ class Feed:
     async def _read_page(self) -> int:
         found = await self.store.read(list_events, self._newest, None, None, PAGE)
         if found:
-            batch, self._newest = Batch(found), found[-1].id
+            batch, self._newest, now = Batch(found), found[-1].id, self.loop.time()
             for at, listener in enumerate([*self._level], 1):
-                listener.offer(batch)
+                listener.offer(batch, now)
                 if not at % TURN:
                     await asyncio.sleep(0)
         return len(found)

@@ -11,7 +11,7 @@ from service.enrolling import EnrollmentRecord
 from service.enrollments import RosterRow, ScheduleRow
 from service.fields import EXTERNAL_ID, ID, TOKEN_ID, Field, Id, TokenId, word
 from service.http import body, conditional, examples, schemas
-from service.http.answers import NAME, SERVICE_UNAVAILABLE, Created, SeeOther
+from service.http.answers import NAME, SERVICE_UNAVAILABLE, Created, SeeOther, Stream
 from service.http.calls import MAX_BODY, MAX_BULK_BODY, Rows
 from service.http.conditional import Conditional, Tagged
 from service.http.edge import (
@@ -94,6 +94,21 @@ CONDITIONS = {
     conditional.IF_NONE_MATCH: "The answer is 304, to a write 412, if the record has one of these tags, or any: `*`.",
 }
 """What the headers of conditional requests are for, each a list of tags or * (RFC 9110, section 13.1)."""
+LAST_EVENT_ID: Schema = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "required": False,
+    "description": "The `id` of the last event that the client has got, where it comes back to a stream. It counts "
+    "more than `after`; where the answer is no stream it counts for nothing.",
+    "schema": {"type": "string"},
+    "example": "17",
+}
+STREAM: Schema = {
+    "schema": {
+        "type": "string",
+        "description": "Server-sent events without an end: the `data` of each is an Event, and its `id` the Event's.",
+    }
+}
 
 
 def document(api: Api) -> dict[str, Any]:
@@ -173,6 +188,8 @@ def _parameters(each: Operation) -> Iterator[dict[str, Any]]:
         yield _parameter(name, "query", schema)
     for name in each.heeds if isinstance(each, Conditional) else ():
         yield {**_parameter(name, "header", {"type": "string"}), "description": CONDITIONS[name]}
+    if each.streams:
+        yield LAST_EVENT_ID
 
 
 def _parameter(name: str, place: str, schema: Schema) -> dict[str, Any]:
@@ -219,6 +236,8 @@ def _answer(each: Operation, status: int, kind: Any) -> dict[str, Any]:
         content = {"application/json": {"schema": reference(kind), "example": examples.record(kind)}}
     elif kind:
         content = {"application/json": {"schema": {"type": "object"}}}
+    if each.streams and status == Stream.STATUS:
+        content["text/event-stream"] = STREAM
     return {
         "description": HTTPStatus(status).phrase,
         **({"headers": {name: {"$ref": f"#/components/headers/{name}"} for name in headers}} if headers else {}),

@@ -1,6 +1,5 @@
 """Many clients that listen to the events while others enroll: how long an event takes from its enrollment to them."""
 
-import json
 import select
 import socket
 import sqlite3
@@ -69,7 +68,7 @@ def measure(server: Server, pairs: Iterator[Pair], seconds: int) -> dict[str, An
         sent: list[int] = []
         busy = _share(server, lambda: sent.extend(_run(listeners, writers, pairs, seconds)))
         events = [(number, datetime.fromisoformat(at).timestamp()) for number, at in db.execute(NEW, (newest,))]
-    spread, came = _spread(listeners, newest, events)
+    spread, came = _spread(listeners, events)
     quantiles = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
     return {
         "listeners": LISTENERS,
@@ -118,7 +117,7 @@ def _run(
     return sent, refused
 
 
-def _spread(listeners: list[Listener], newest: int, events: list[tuple[int, float]]) -> tuple[Counter[int], int]:
+def _spread(listeners: list[Listener], events: list[tuple[int, float]]) -> tuple[Counter[int], int]:
     """Count the latencies, in tenths of a millisecond, and all events that came."""
     spread, came, numbers = Counter[int](), 0, [number for number, _ in events]
     for each in listeners:

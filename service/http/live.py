@@ -74,7 +74,8 @@ class Feeds:
 
     def close(self) -> None:
         """End the streams of the running event loop."""
-        self.of_loop().end()
+        if self.open:
+            self.of_loop().end()
 
 
 class Feed:

@@ -14,8 +14,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -28,10 +28,11 @@ from answers import refusal
 from conftest import Server as Serving
 from starlette.testclient import TestClient
 from stores import open_store
+from test_docs import API_PAGE, SHOWN, blocks, settled
 from test_server import running
 
 from service import Settings, connect, create_app
-from service.courses import insert_course
+from service.courses import insert_course, update_course
 from service.enrollments import drop, enroll
 from service.errors import Busy
 from service.events import list_events
@@ -81,7 +82,7 @@ class Client:
 
     def message(self) -> dict[str, str] | None:
         """Give the fields of the next message, a comment as the field with no name; None at the end of the stream."""
-        fields = {}
+        fields: dict[str, str] = {}
         while line := self.answer.readline():
             if line == b"\n":
                 return fields
@@ -106,11 +107,14 @@ class Client:
 
 
 @contextmanager
-def serving(path: Path, options: dict[str, Any] | None = None, **settings: Any) -> Iterator[tuple[Any, Any]]:
-    """Run the service's own server in this process; give the app and the address."""
+def serving(
+    path: Path, options: dict[str, Any] | None = None, *, kind: str = "own", **settings: Any
+) -> Iterator[tuple[Any, Any]]:
+    """Run the service's own server or plain uvicorn in this process; give the app and the address."""
     given = Settings(database_url=str(path), port=0, **settings)
     app = create_app(given, **(options or {}))
-    server = Server(app, given)
+    plain = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical"))
+    server: Any = Server(app, given) if kind == "own" else plain
     with running(server):
         yield app, server.servers[0].sockets[0].getsockname()
 
@@ -123,10 +127,10 @@ def until(done: Callable[[], object], seconds: float = 8) -> None:
         time.sleep(0.005)
 
 
-def change(db: pw.SqliteDatabase, times: int = 1, student: int = 1, course: int = 1) -> None:
+def change(db: pw.Database, times: int = 1, student: int = 1, course: int = 1) -> None:
     """Enroll a student and drop the student again, in a commit each time that is of two events."""
     for _ in range(times):
-        with db.atomic():
+        with db.atomic("IMMEDIATE"):
             enroll(db, student, course)
             drop(db, student, course)
 
@@ -185,6 +189,19 @@ def test_form(live: httpx2.Client, db: pw.SqliteDatabase) -> None:
         assert first + client.events(3) == live.get("/events").json()
 
 
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not on this machine")
+def test_the_example(serve: Callable[..., Serving], db: pw.SqliteDatabase) -> None:
+    """The page of the API shows what curl prints of a stream, until it is interrupted."""
+    update_course(db, 1, {"capacity": 1, "waitlist_capacity": 1})
+    for student, course in ((3, 2), (1, 1), (2, 1)):
+        enroll(db, student, course)
+    section = API_PAGE.section("Live")
+    (command,), (shown,) = blocks("sh", section), blocks("text", section)
+    command = command.replace(SHOWN, serve().url.removeprefix("http://")).replace("curl", "curl --max-time 1")
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30, check=False)
+    assert settled(done.stdout) == settled(shown)
+
+
 @pytest.mark.parametrize(
     ("accept", "streams"),
     [
@@ -236,11 +253,12 @@ def test_where_it_begins(path: Path, db: pw.SqliteDatabase) -> None:
         until(lambda: not app.feeds.open)
 
 
-def test_filters(path: Path, db: pw.SqliteDatabase) -> None:
+@pytest.mark.parametrize("kind", ["own", "uvicorn"])
+def test_filters(path: Path, db: pw.SqliteDatabase, kind: str) -> None:
     """Who asks for a student, a course or both gets what the list gives, of old events and of new ones."""
     queries = ["student_id=1", "course_id=2", "student_id=2&course_id=2", "student_id=9"]
     with ExitStack() as stack:
-        app, address = stack.enter_context(serving(path))
+        app, address = stack.enter_context(serving(path, kind=kind))
         pairs = [(student, course) for student in range(1, STUDENTS + 1) for course in range(1, COURSES + 1)]
         for student, course in pairs:
             change(db, 1, student, course)
@@ -294,10 +312,10 @@ def test_no_gap_and_no_repeat(serve: Callable[..., Serving], path: Path) -> None
     address, done = address_of(serve().url), threading.Event()
 
     def write_here() -> None:
-        with connect(path) as db:
+        with closing(connect(path)) as db:
             while not done.is_set():
                 change(db, 1, 1, 1)
-                time.sleep(0.02)  # Without a pause, the server would hardly ever get the lock.
+                time.sleep(0.005)  # Without a pause, the server would hardly ever get the lock.
 
     def write_there() -> None:
         with httpx2.Client(base_url=f"http://{address[0]}:{address[1]}") as client:
@@ -306,7 +324,8 @@ def test_no_gap_and_no_repeat(serve: Callable[..., Serving], path: Path) -> None
                 client.delete("/students/2/courses/2").raise_for_status()
 
     def follow(query: str, wanted: Callable[[dict[str, Any]], bool]) -> list[int]:
-        seen, last = [], "0"
+        seen: list[int] = []
+        last = "0"
         while len(seen) < 100:
             with Client(address, f"?after=0&{query}", last_event_id=last) as client:
                 events = client.events(17)
@@ -321,12 +340,13 @@ def test_no_gap_and_no_repeat(serve: Callable[..., Serving], path: Path) -> None
             pool.submit(follow, "", lambda _: True),
             pool.submit(follow, "student_id=2", lambda event: event["student_id"] == 2),
         ]
-        for each in followers:
-            each.add_done_callback(lambda _: all(map(Future.done, followers)) and done.set())
-        for each in as_completed([*writers, *followers]):
+        while not all(each.done() for each in followers) and not any(each.done() for each in writers):
+            time.sleep(0.01)
+        done.set()
+        for each in writers:
             each.result()
         everything, some = (each.result() for each in followers)
-    with connect(path) as db:
+    with closing(connect(path)) as db:
         assert everything == [event.id for event in list_events(db, limit=len(everything))]
         assert some == [event.id for event in list_events(db, 0, 2, limit=len(some))]
 
@@ -346,8 +366,9 @@ def test_kill_and_restart(serve: Callable[..., Serving], db: pw.SqliteDatabase) 
         assert ids(seen + client.events(4)) == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
-def test_one_query_for_a_commit(path: Path) -> None:
+def test_one_query_for_a_commit(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many listen, each commit costs one query, and nothing is asked where nobody listens."""
+    monkeypatch.setattr(live, "TURN", 10)
     with ExitStack() as stack:
         app, address = stack.enter_context(serving(path))
         clients = [stack.enter_context(Client(address)) for _ in range(30)]
@@ -434,7 +455,6 @@ def fill(address: tuple[str, int], app: Any, db: pw.SqliteDatabase) -> socket.so
     until(lambda: listening(app))
     for _ in range(3):
         change_much(db)
-    until(lambda: any(each._is_sending for each in listening(app)))  # noqa: SLF001
     return client
 
 
@@ -442,13 +462,7 @@ def fill(address: tuple[str, int], app: Any, db: pw.SqliteDatabase) -> socket.so
 def test_who_reads_nothing_is_cut_off(path: Path, db: pw.SqliteDatabase, kind: str) -> None:
     """A client that takes nothing of what it was sent is cut off, and can see that this was not the end."""
     with ExitStack() as stack:
-        if kind == "own":
-            app, address = stack.enter_context(serving(path, answer_timeout=1))
-        else:
-            app = create_app(Settings(database_url=str(path), answer_timeout=1))
-            server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical"))
-            stack.enter_context(running(server))  # type: ignore[arg-type]
-            address = server.servers[0].sockets[0].getsockname()
+        app, address = stack.enter_context(serving(path, kind=kind, answer_timeout=1))
         client = stack.enter_context(fill(address, app, db))
         until(lambda: not app.feeds.open)
         data = b""
@@ -544,7 +558,7 @@ def test_whom_a_host_no_longer_knows(
         ada, bo, cy = (stack.enter_context(Client(address, name=name)) for name in sorted(known))
         known -= {"ada", "bo"}
         assert [*ada.messages()] == [*bo.messages()] == [{"retry": "1000"}]
-        with connect(path) as db:
+        with closing(connect(path)) as db:
             change(db)
         assert ids(cy.events(2)) == [1, 2]
     assert "could not be found out" in caplog.text
@@ -605,6 +619,26 @@ def test_plain_uvicorn_stops(path: Path, tmp_path: Path, db: pw.SqliteDatabase) 
             connection.close()
         finally:
             process.kill()
+
+
+def test_the_handler_of_sigterm_tells_that_uvicorn_stops(path: Path) -> None:
+    """As long as uvicorn runs, its server's method handles SIGTERM, and the server says whether it is to stop."""
+
+    class Uvicorn:
+        should_exit = False
+
+        def handle_exit(self, *_: object) -> None:
+            raise AssertionError
+
+    server = Uvicorn()
+    usual = signal.signal(signal.SIGTERM, server.handle_exit)
+    try:
+        with serving(path) as (app, address), Client(address) as client:
+            until(lambda: level(app) == 1)
+            server.should_exit = True
+            assert [*client.messages()] == [{"retry": "1000"}]
+    finally:
+        signal.signal(signal.SIGTERM, usual)
 
 
 def test_half_closed(path: Path) -> None:
@@ -697,7 +731,7 @@ def test_a_page_that_cannot_be_read(path: Path, db: pw.SqliteDatabase, caplog: p
 @pytest.mark.parametrize("end", ["cancel", "OSError", "lifespan"])
 def test_how_another_server_ends_it(path: Path, end: str) -> None:
     """A server may cancel the request, raise OSError where the client is gone, or end the lifespan: nothing is left."""
-    app = create_app(Settings(database_url=str(path)))
+    app: Any = create_app(Settings(database_url=str(path)))
 
     async def follow() -> list[Any]:
         sent: list[Any] = []

@@ -9,9 +9,9 @@ MOST_WAITING bytes for it, and none misses an event or gets one twice.
 import asyncio
 import logging
 import re
+import resource
 import signal
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
@@ -244,12 +244,8 @@ def _last_event_id(call: Call) -> int | None:
 
 def _connections(settings: Settings) -> int:
     """Give how many connections the server may have: each is a file descriptor, of which the process has so many."""
-    with suppress(ImportError):  # Windows has no limit of that kind.
-        import resource  # noqa: PLC0415
-
-        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        return min(settings.max_connections, most if most != resource.RLIM_INFINITY else settings.max_connections)
-    return settings.max_connections
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return settings.max_connections if most == resource.RLIM_INFINITY else min(settings.max_connections, most)
 
 
 async def _admits(guard: Guard, scope: Scope) -> bool:

@@ -8,7 +8,8 @@ measured one after the other in each way, in another order every time. Figures a
 and a ratio is taken within each round before that.
 
 Then come bulk (rows per second, against executemany on a bare sqlite3 connection) and growth (the service
-on 32 thousand, 1 million and 10 million enrollments). The table comes out here; results.json and the
+on 32 thousand, 1 million and 10 million enrollments), and live (1,000 clients that listen to the events
+while 1,000 enrollments a second come). The table comes out here; results.json and the
 charts go to the output folder. Parts of it:
 
     make bench BENCH="--section load --system ours --system hello --connections 32"

@@ -67,7 +67,9 @@ def ratio(over: Samples, under: Samples) -> Figure | None:
 def errors(results: Results, section: str = "", **where: Any) -> dict[str, int]:
     """Count what went wrong, by kind: `refused` by the server, `failed` on the way, `lost` though answered."""
     found = Counter[str]()
-    for sample in chain.from_iterable(results.get(one, ()) for one in ([section] if section else ("load", "growth"))):
+    for sample in chain.from_iterable(
+        results.get(one, ()) for one in ([section] if section else ("load", "growth", "live"))
+    ):
         if all(sample.get(name) == value for name, value in where.items()):
             found.update({kind: sample.get(kind, 0) for kind in ("refused", "failed", "lost")})
     return dict(+found)
@@ -129,6 +131,8 @@ def goals(results: Results) -> list[Goal]:
     ]
     worst = max((one for one in singles if one), default=None)
     found += [Goal("slowest single request, 10 million / 32 thousand, median time", worst, 1.3, "×", at_most=True)]
+    late = figure(pick(results, "live", "p99"))
+    found += [Goal("enrollment to the clients that listen, p99", late, 50, "ms", at_most=True)]
     bulk = ratio(pick(results, "bulk", "service"), pick(results, "bulk", "bare"))
     found += [Goal("bulk / bare executemany", bulk, 0.2, "×")]
     for key, what, bound, unit in (

@@ -67,6 +67,7 @@ def table(results: Results) -> str:
         ("", "", "system", "first answer s", "±", "MB idle", "MB after", "packages", "MB on disk"): _footprint(results),
         ("rows at once", "", "", "rows/s", "±", "ours is"): _bulk(results),
         ("growth", "conn.", "enrollments", "req/s", "±", "time ×", *latencies): _growth(results),
+        ("live", "", "listeners", "events/s", "±", "of a core", *latencies): _live(results),
         ("claim", "", "", "measured", "±", "goal"): map(_goal, goals(results)),
     }
     rows = [row for head, body in blocks.items() if (found := list(body)) for row in (head, *found, ())]
@@ -146,6 +147,14 @@ def _growth(results: Results) -> Iterator[Row]:
             if request in KINDS:
                 more = [*_latencies(results, "growth", **where), _errors(results, "growth", **where)]
             yield (request, str(connections), f"{size:,}", *measured, _times(growth_ratio(results, **where)), *more)
+
+
+def _live(results: Results) -> Iterator[Row]:
+    for count in dict.fromkeys(sample["listeners"] for sample in results.get("live", ())):
+        rates, busy = (pick(results, "live", key, listeners=count) for key in ("rate", "busy"))
+        share = figure(busy)
+        rest = (*_latencies(results, "live", listeners=count), _errors(results, "live", listeners=count))
+        yield ("events", "", f"{count:,}", *_rate(figure(rates)), f"{share.middle:.0%}" if share else "", *rest)
 
 
 def _goal(goal: Goal) -> Row:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import attrs
 import click
 
-from bench import bulk, load
+from bench import bulk, listeners, load
 from bench.campus import SIZES, Campus
 from bench.processes import Server
 from bench.report import Progress
@@ -159,10 +159,22 @@ def _grow(
         yield {"request": kind, "connections": connections, "rate": bulk.post(server, bulk.take(requests.pairs))}
 
 
+def live_section(bench: Bench) -> None:
+    """Let many clients listen to the service's events while enrollments come at a steady rate."""
+    base = made(bench.folder / "live")
+    OURS.prepare(base, bench.campus)
+    for number in bench.rounds():
+        bench.progress.say(f"live: {listeners.LISTENERS:,} clients, {listeners.RATE:,} enrollments a second")
+        with _copy(base) as folder, OURS.serve(folder) as server:
+            sample = listeners.measure(server, load.Requests(OURS, bench.campus).pairs, bench.plan.seconds)
+            bench.samples["live"].append({"round": number, **sample})
+
+
 SECTIONS: Mapping[str, Callable[[Bench], None]] = {
     "load": load_section,
     "bulk": bulk_section,
     "growth": growth_section,
+    "live": live_section,
 }
 
 

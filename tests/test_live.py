@@ -28,7 +28,7 @@ from answers import refusal
 from conftest import Server as Serving
 from starlette.testclient import TestClient
 from stores import open_store
-from test_docs import API_PAGE, SHOWN, blocks, settled
+from test_docs import API_PAGE, OPERATING, SECURITY, SHOWN, blocks, settled
 from test_server import running
 
 from service import Settings, connect, create_app
@@ -567,6 +567,15 @@ def test_whom_a_host_no_longer_knows(
 def test_the_right_is_the_operations() -> None:
     """The right that is asked for again is the one that was asked for first."""
     assert API["/events"]["GET"].right == live.RIGHT
+
+
+def test_the_pages_have_the_numbers() -> None:
+    """The numbers in the text are those of the code."""
+    limits = {what: limit.partition(";")[0] for what, limit, _ in SECURITY.table("Limits")}
+    assert limits["events that wait for one that listens"] == f"{listener.MOST_WAITING >> 10} KiB"
+    assert f"for {live.HEARTBEAT:g} seconds" in API_PAGE.words("Live")
+    assert f"{live.HEARTBEAT:g} seconds without a byte" in OPERATING.words("nginx")
+    assert f"{Settings().max_connections // 2:,} clients" in OPERATING.words("Limits")
 
 
 # Ends

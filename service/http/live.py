@@ -60,11 +60,11 @@ class Feeds:
 
     async def listen(self, call: Call, query: EventQuery) -> "EventStream":
         """Answer with the events after the one that the client names. Raises InvalidQuery, FeedRewound, Busy."""
-        if sum(len(feed.listeners) for feed in self.open.values()) >= self.most:
-            raise Busy(f"{self.most} clients listen to the events already.")
         given = _last_event_id(call)
         asked = query.after if given is None else given, query.student_id, query.course_id
         found, newest = await self.store.read(follow_events, *asked, PAGE)
+        if sum(len(feed.listeners) for feed in self.open.values()) >= self.most:
+            raise Busy(f"{self.most} clients listen to the events already.")
         return EventStream(200, b"", HEADERS, self, Listener(*asked), found, newest)
 
     def of_loop(self) -> "Feed":
@@ -157,8 +157,10 @@ class Feed:
         try:
             state = await self.store.changed(state)
             began = self.loop.time()
-            while await self._read_page() == PAGE:
-                pass
+            is_full = True
+            while is_full:
+                is_full = await self._read_page() == PAGE
+                await asyncio.sleep(0)
         except Busy:
             await asyncio.sleep(AGAIN)
             return None

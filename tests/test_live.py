@@ -40,6 +40,7 @@ from service.http import listener, live
 from service.http.api import API
 from service.http.guard import HostGuard
 from service.http.server import Server
+from service.storage.sqlite import news
 from service.storage.sqlite.store import Store
 from service.students import insert_student
 from service.tokens import create_token, revoke_token
@@ -393,6 +394,17 @@ def test_one_query_for_a_commit(path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert statements == []
 
 
+def test_own_commits_need_no_look(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the service itself commits is sent at once, and not at the next look for other programs' commits."""
+    monkeypatch.setattr(news, "LOOK_SECONDS", 60)
+    with serving(path) as (app, address), Client(address) as client:
+        until(lambda: level(app) == 1)
+        (feed,) = app.feeds.open.values()
+        time.sleep(0.1)  # The feed has looked once.
+        asyncio.run_coroutine_threadsafe(app.parts[0].write(change), feed.loop).result(5)
+        assert ids(client.events(2)) == [1, 2]
+
+
 def test_who_was_sent_an_event_gets_it_no_more(path: Path, db: pw.SqliteDatabase) -> None:
     """A client that has read further than the feed gets of the feed's next batch only what is new to the client."""
     change(db, 2)
@@ -594,6 +606,15 @@ def test_the_server_stops_at_once(serve: Callable[..., Serving], db: pw.SqliteDa
         assert [client.message() for client in clients] == [None] * 20
         assert server.process.wait(5) in {0, -signal.SIGTERM}
         assert time.monotonic() - began < 3
+
+
+def test_the_server_stops_without_a_signal(path: Path) -> None:
+    """Where a program stops the server, streams end too."""
+    with serving(path) as (app, address):
+        client = Client(address)
+        until(lambda: level(app) == 1)
+    with client:
+        assert [*client.messages()] == [{"retry": "1000"}]
 
 
 HOST = """

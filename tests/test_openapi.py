@@ -149,7 +149,8 @@ def test_what_gives_a_record_gives_its_tag() -> None:
     for path, method, _, told in OPERATIONS:
         if any("ETag" in resolved(answer).get("headers", {}) for answer in told["responses"].values()):
             tagged.add((path, method))
-        checked[path, method] = [each["name"] for each in told.get("parameters", []) if each["in"] == "header"]
+        headers = {each["name"] for each in told.get("parameters", []) if each["in"] == "header"}
+        checked[path, method] = sorted(headers - {"Last-Event-ID"})
     records = [*(f"/{noun}s/{{{noun}_id}}" for noun in ("student", "course", "term"))]
     named = [f"/{noun}s/by-external-id/{{external_id:path}}" for noun in ("student", "course", "term")]
     enrollment = "/students/{student_id}/courses/{course_id}"

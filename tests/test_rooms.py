@@ -26,6 +26,8 @@ FILES = {
 RULES = (
     *("bulk", "courses", "enrolling", "enrollments", "errors", "events", "fields", "overrides", "registrar", "rows"),
     *("sessions", "students", "terms", "tokens"),
+    *("exchange.dropping", "exchange.importing", "exchange.pairs", "exchange.reading", "exchange.refusals"),
+    *("exchange.report", "exchange.rosters", "exchange.turns", "exchange.upserting", "exchange.words", "exchange.work"),
 )
 
 

@@ -43,6 +43,8 @@ class Refused(msgspec.Struct, frozen=True):
     code: str
     detail: str
     """What is wrong, and what to do about it."""
+    values: Mapping[str, str | None] = {}
+    """All cells of the row that could be read, as those of a `Row`."""
 
 
 @attrs.frozen

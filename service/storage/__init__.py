@@ -127,6 +127,22 @@ class Backend(Protocol):
     def fetch_anyway(self, db: pw.Database, error: Exception, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         """Run a statement again whose rows the driver could not read, in a way that can, or raise its error again."""
 
+    def explain(self, db: pw.Database, error: Exception) -> ServiceError:
+        """Tell why a transaction was undone: a rule of another program refused, or the database or its file failed.
+
+        A ServiceError is given as it is. Any other error is raised again.
+        """
+
+    def others_wrote(self, db: pw.Database) -> int:
+        """Give a number that is another one once another connection has written since the last call."""
+
+    def copied(self, db: pw.Database, tick: Callable[[int, int], object]) -> AbstractContextManager[pw.Database]:
+        """Make a copy of the database as it is now, without holding up who writes; the end of the block removes it.
+
+        What is written to the copy need not outlast the block. `tick` is called now and then, with how much of all is
+        copied, and may raise an error.
+        """
+
 
 class Store(Protocol):
     """Runs rules for callers on an event loop.

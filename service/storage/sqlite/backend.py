@@ -8,19 +8,23 @@ from typing import Any
 import peewee as pw
 
 from service.storage import NameKey, fetch
+from service.storage.sqlite.copying import copied
 from service.storage.sqlite.inserting import insert_each
-from service.storage.sqlite.violations import violation
+from service.storage.sqlite.violations import explain, violation
 from service.storage.sqlite.words import Conditions, search
 from service.storage.texts import Garbled, readable
 
 __all__ = [
     "NOW",
     "atomic",
+    "copied",
     "events_of_student",
+    "explain",
     "fetch_anyway",
     "insert_each",
     "list_roster_by_name",
     "list_rows",
+    "others_wrote",
     "search_rows",
     "transaction",
     "violation",
@@ -94,6 +98,12 @@ def fetch_anyway(db: pw.Database, error: Exception, sql: str, params: Sequence[A
     finally:
         connection.text_factory = str
     return rows
+
+
+def others_wrote(db: pw.Database) -> int:
+    """Do what `Backend.others_wrote` says."""
+    ((number,),) = fetch(db, "PRAGMA data_version")
+    return int(number)
 
 
 def events_of_student(

@@ -131,14 +131,33 @@ def may_leave_half(db: pw.Database) -> bool:
     return any(_FAIL.search(sql) for (sql,) in rules)
 
 
+def explain(db: pw.Database, error: Exception) -> ServiceError:
+    """Do what `Backend.explain` in `service.storage` says."""
+    if isinstance(error, ServiceError):
+        return error
+    refusal: ServiceError | None = getattr(db, "violated", None)
+    if refusal is not None and isinstance(newest(error), (pw.IntegrityError, sqlite3.IntegrityError)):
+        return refusal  # The COMMIT found it, while the broken row was still there.
+    if is_failure(error):
+        return _failure(error, "What was committed before stays.")
+    if isinstance(newest(error), (pw.IntegrityError, sqlite3.IntegrityError)):
+        return violation(db, error)
+    raise error
+
+
+def _failure(error: Exception, kept: str) -> ServiceError:
+    if is_locked(error):
+        return Busy(f"Another process holds the database. {kept}")
+    cause = newest(error)
+    return StorageUnavailable(f"The database cannot be used: {getattr(cause, 'strerror', cause)}. {kept}")
+
+
 def unavailable(error: Exception, kept: str) -> ServiceError:
     """Make Busy or StorageUnavailable of an error of the database; `kept` is the sentence on what was kept.
 
     Busy means that another connection held a lock. Any other error is logged with its traceback, once a
     second at most.
     """
-    if is_locked(error):
-        return Busy(f"Another process holds the database. {kept}")
-    logger.error("The database cannot be used.", exc_info=error)
-    cause = newest(error)
-    return StorageUnavailable(f"The database cannot be used: {getattr(cause, 'strerror', cause)}. {kept}")
+    if not is_locked(error):
+        logger.error("The database cannot be used.", exc_info=error)
+    return _failure(error, kept)

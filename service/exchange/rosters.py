@@ -1,0 +1,161 @@
+"""Take the rows of enrollments: who is dropped comes first, so that the seats are free, then who is enrolled."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import peewee as pw
+
+from service.enrolling import Asked, Result, enroll_each
+from service.errors import AlreadyEnrolled, AlreadyWaitlisted, EnrollmentNotFound, ServiceError
+from service.events import NOBODY
+from service.exchange.dropping import Plan, drop_each
+from service.exchange.pairs import Paired, Pairs
+from service.exchange.parts import Part, Row
+from service.exchange.reading import Ahead
+from service.exchange.words import refused
+from service.exchange.work import Lost, Placed, Work
+from service.storage import Pair, fetch
+
+WINDOW = 20_000
+"""How many rows are taken at a time, and enrolled course by course: the rows of one course lie side by side in the
+database, which makes an import of many twice as fast."""
+MOST_IN_SLICE = 3_000
+"""The most enrollments of a slice: more do not fit in its time."""
+MOST_DROPPED = 2_000
+"""The most enrollments of one course that one transaction drops: all other writes wait until its end."""
+SUPERSEDED = "another row enrolls the student in the same course"
+
+EXTERNAL_IDS = """
+    SELECT students.external_id, courses.external_id
+    FROM students CROSS JOIN courses
+    WHERE students.id = ? AND courses.id = ?"""
+
+Place = tuple[Part | None, int]
+"""The part and the line of a row; None and 0 for an enrollment that no row speaks of."""
+NOWHERE: Place = None, 0
+
+
+class Rosters:
+    """Takes the rows of enrollments of one import."""
+
+    def __init__(self, work: Work, db: pw.Database) -> None:
+        """Have taken no row yet."""
+        self._work, self._db, self._options = work, db, work.options
+        self._parts = work.parts["enrollments"]
+        self._pairs = Pairs(db)
+        self._done = 0
+
+    def drop_marked(self) -> None:
+        """Drop whoever has a row that says so, but none that enrolls the student in the same course."""
+        drops: dict[int, dict[int, Place]] = defaultdict(dict)
+        for placed in self._windows("drop"):
+            found, lost = self._pairs.resolve(placed)
+            self._work.refuse("enrollments", lost)
+            for part, row, (student_id, course_id) in found:
+                if student_id in drops[course_id]:
+                    self._work.count("enrollments", "unchanged")
+                drops[course_id].setdefault(student_id, (part, row.line))
+        for placed in self._windows("enroll"):
+            found, _ = self._pairs.resolve(placed)
+            for *_, (student_id, course_id) in found:
+                if course_id in drops and drops[course_id].pop(student_id, False):
+                    self._work.skip("enrollments", SUPERSEDED)
+        self._drop(drops)
+
+    def drop_missing(self, plan: Plan) -> None:
+        """Drop whom the files do not have."""
+        self._drop({course_id: dict.fromkeys(leaving, NOWHERE) for course_id, leaving in plan.leaving.items()})
+
+    def _windows(self, action: str) -> Iterator[list[Placed]]:
+        """Read the rows with an action again."""
+        ahead = Ahead(self._parts, WINDOW)
+        while read := ahead.take():
+            self._work.show("dropping", 0, None, 0)
+            yield [(part, row) for part, row in read if isinstance(row, Row) and row.values.get("action") == action]
+
+    def _drop(self, drops: dict[int, dict[int, Place]]) -> None:
+        turns, done, of = self._work.turns(self._db, lambda: False), 0, sum(map(len, drops.values()))
+        for course_id, leaving in drops.items():
+            standing = self._pairs.standing(course_id, leaving)
+            self._work.count("enrollments", "unchanged", len(leaving) - len(standing))
+            # Who waits comes first, so that nobody is promoted into a seat who is then dropped.
+            pairs = [(each, course_id) for each in sorted(standing, key=lambda each: (standing[each] is None, each))]
+            while pairs:
+                results = turns.write(pairs[:MOST_DROPPED], partial(drop_each, self._db, self._options.why))
+                for pair, result in zip(pairs, results, strict=False):
+                    self._settle_drop(pair, leaving[pair[0]], result)
+                pairs = pairs[len(results) :]
+            done += len(leaving)
+            self._work.show_rows("dropping", done, of)
+
+    def _settle_drop(self, pair: Pair, place: Place, result: str | ServiceError) -> None:
+        if not isinstance(result, ServiceError):
+            self._work.count("enrollments", result)
+        elif isinstance(result, EnrollmentNotFound):
+            self._work.count("enrollments", "unchanged")
+        else:
+            ((student, course),) = fetch(self._db, EXTERNAL_IDS, *pair)
+            part, line = place
+            values = {"student_external_id": student, "course_external_id": course, "action": "drop"}
+            self._work.refuse("enrollments", [(part, refused(part, Row(line, values), result))])
+
+    def enroll(self) -> None:
+        """Enroll whoever has a row that says so, within each course in the order of the rows."""
+        ahead = Ahead(self._parts, WINDOW)
+        turns = self._work.turns(self._db, ahead.more)
+        while read := ahead.take():
+            placed, lost = self._work.sift("enrollments", read)
+            found, more = self._pairs.resolve([each for each in placed if each[1].values.get("action") != "drop"])
+            lost += more
+            left = self._new(found)
+            at = 0
+            while at < len(left):
+                some = left[at : at + MOST_IN_SLICE]
+                results = turns.write(some, self._enroll_each)
+                lost += self._settle(some, results)
+                at += len(results)
+                self._show(len(read) * at // len(left))
+            self._work.refuse("enrollments", lost)
+            self._done += len(read)
+            self._show(0)
+
+    def _show(self, more: int) -> None:
+        self._work.show_rows("enrollments", self._done + more, self._work.counts["enrollments"])
+
+    def _new(self, found: Sequence[Paired]) -> list[Paired]:
+        """Give the rows whose pairs are not enrolled yet, course by course."""
+        by_course: dict[int, list[Paired]] = defaultdict(list)
+        for each in found:
+            by_course[each.pair[1]].append(each)
+        left: list[Paired] = []
+        for course_id, rows in sorted(by_course.items()):
+            standing = self._pairs.standing(course_id, (each.pair[0] for each in rows))
+            # With an override, who waits gets a seat.
+            there = {each for each, place in standing.items() if place is None or not self._options.override}
+            left += [each for each in rows if each.pair[0] not in there]
+        self._work.count("enrollments", "unchanged", len(found) - len(left))
+        return left
+
+    def _enroll_each(self, rows: Sequence[Paired], until: float) -> list[Result]:
+        options = self._options
+        if options.override or options.why is not NOBODY:
+            asked: list[Any] = [Asked(*each.pair, options.override, options.why) for each in rows]
+        else:
+            asked = [each.pair for each in rows]
+        return enroll_each(self._db, asked, until=until)
+
+    def _settle(self, rows: Sequence[Paired], results: Sequence[Result]) -> list[Lost]:
+        """Count what came of rows, and give those that were refused."""
+        lost, counts = list[Lost](), {"enrolled": 0, "waitlisted": 0, "unchanged": 0}
+        for (part, row, _), result in zip(rows, results, strict=False):
+            if not isinstance(result, ServiceError):
+                counts[result.status] += 1
+            elif isinstance(result, (AlreadyEnrolled, AlreadyWaitlisted)):
+                counts["unchanged"] += 1
+            else:
+                lost.append((part, refused(part, row, result)))
+        for what, count in counts.items():
+            self._work.count("enrollments", what, count)
+        return lost

@@ -1,0 +1,83 @@
+"""Write many rows in slices, each a transaction, and give others their turn in between."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import peewee as pw
+
+from service.errors import Busy, ServiceError, StorageUnavailable
+from service.storage import backend_of
+
+Row = TypeVar("Row")
+Result = TypeVar("Result")
+
+ALONE = 50
+"""How many rows are written one by one after the transaction of a slice was undone, as one of them may be to blame."""
+SHORT, LONG = (0.03, 0.02), (0.1, 0.025)
+"""Seconds after which a slice begins no further row, and seconds from its end to the next slice: where others write,
+and where nobody has written for a while.
+
+A connection of SQLite that waits for another one to commit is not woken, but looks 0, 1, 3, 8, 18, 33, 53, 78, 103 and
+128 ms after it began to wait, and then ever more rarely. So the time between two slices must be longer than the time
+between two of these looks: then whoever began to wait during a slice has its turn after it.
+"""
+QUIET = 2.0
+"""Seconds without a write of others after which slices are longer."""
+STEP = 0.001
+"""Seconds that are slept at a time where there is nothing to do until the next slice."""
+
+
+class Turns:
+    """The slices of one import."""
+
+    def __init__(self, db: pw.Database, ahead: Callable[[], bool], *, alone: bool) -> None:
+        """Begin; `ahead` does a little of what comes next, and gives False where nothing is to be done.
+
+        With `alone`, nobody else uses the database.
+        """
+        self._db, self._ahead, self._alone = db, ahead, alone
+        self._others = backend_of(db).others_wrote(db)
+        self._quiet_at = time.monotonic() + QUIET
+        self._next_at = 0.0
+
+    def write(
+        self, rows: Sequence[Row], work: Callable[[Sequence[Row], float], Sequence[Result | ServiceError]]
+    ) -> Sequence[Result | ServiceError]:
+        """Write as many of the first rows as fit in a slice, but at least one, and give one result for each, in order.
+
+        `work` takes the rows, and after which moment of the monotonic clock to begin no further one. Raises Busy and
+        StorageUnavailable; nothing of the slice is kept then.
+        """
+        self._rest()
+        seconds, pause = SHORT if time.monotonic() < self._quiet_at else LONG
+        try:
+            return self._write(rows, work, time.monotonic() + seconds)
+        finally:
+            self._next_at = time.monotonic() + pause
+
+    def _write(
+        self, rows: Sequence[Row], work: Callable[[Sequence[Row], float], Sequence[Result | ServiceError]], until: float
+    ) -> Sequence[Result | ServiceError]:
+        backend = backend_of(self._db)
+        try:
+            with backend.atomic(self._db):
+                return work(rows, until)
+        except Exception as error:
+            # What `explain` does not know is raised again.
+            refusal = backend.explain(self._db, error)
+            if isinstance(refusal, (Busy, StorageUnavailable)):
+                raise refusal from error
+            if len(rows) == 1:
+                return [refusal]
+        return [result for row in rows[:ALONE] for result in self._write([row], work, until)]
+
+    def _rest(self) -> None:
+        if self._alone:
+            return
+        while (left := self._next_at - time.monotonic()) > 0:
+            if not self._ahead():
+                time.sleep(min(left, STEP))
+        number = backend_of(self._db).others_wrote(self._db)
+        if number != self._others:
+            self._others, self._quiet_at = number, time.monotonic() + QUIET

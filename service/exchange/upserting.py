@@ -1,0 +1,189 @@
+"""Take rows of students, courses and terms: add what is new, change what differs, and leave what is the same."""
+
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import attrs
+import peewee as pw
+
+from service import courses, students, terms
+from service.bulk import bare
+from service.errors import ConstraintViolated, InvalidPayload, ServiceError
+from service.exchange.parts import Kind, Part, Row
+from service.exchange.words import Repeated
+from service.exchange.work import Placed
+from service.fields import ID, Field, checked, external_id_text, pointer
+from service.rows import Key, Table, external_key, find_id, not_found
+from service.storage import fetch
+
+
+class Upserted(NamedTuple):
+    """What came of a row, and the id of the row of the database."""
+
+    word: Literal["created", "updated", "unchanged"]
+    row_id: int
+
+
+MOST_SOUGHT = 500
+"""The most ids or external ids that one statement looks up."""
+NUMBERS = ("id", "term_id", "capacity", "waitlist_capacity", "student_id", "course_id")
+"""The fields that are integers. In a file they are texts as all others."""
+
+
+@attrs.frozen
+class Noun:
+    """How rows of a kind are written: the rules of students, courses or terms."""
+
+    fields: Mapping[str, Field]
+    put: Callable[[pw.Database, str, Mapping[str, Any]], Any]
+    update: Callable[[pw.Database, Key, Mapping[str, Any]], Any]
+
+
+NOUNS: Mapping[Kind, Noun] = {
+    "terms": Noun(terms.FIELDS, terms.put_term, terms.update_term),
+    "courses": Noun(courses.FIELDS, courses.put_course, courses.update_course),
+    "students": Noun(students.FIELDS, students.put_student, students.update_student),
+}
+
+
+def read_cells(values: Mapping[str, str | None]) -> dict[str, Any]:
+    """Give the cells as the values that the API takes; what is no integer stays a text, which its rule refuses."""
+    return {
+        name: int(text) if name in NUMBERS and text and re.fullmatch("[0-9]{1,19}", text) else text
+        for name, text in values.items()
+    }
+
+
+def in_groups(values: Iterable[Any]) -> Iterator[list[Any]]:
+    """Give values, each once, in groups of which each fits in one statement."""
+    once = [*dict.fromkeys(values)]
+    return (once[at : at + MOST_SOUGHT] for at in range(0, len(once), MOST_SOUGHT))
+
+
+def find_ids(db: pw.Database, table: Table, texts: Iterable[str]) -> dict[str, int]:
+    """Look up many external ids, in the form that is stored; give the ids of those that there are."""
+    return {
+        text: row_id
+        for some in in_groups(texts)
+        for row_id, text in fetch(
+            db, f"SELECT id, external_id FROM {table} WHERE external_id IN ({', '.join('?' * len(some))})", *some
+        )
+    }
+
+
+def stored_text(text: str | None) -> str | None:
+    """Give an external id in the form that is stored, or None for a text that is none."""
+    try:
+        return external_id_text(text)
+    except ValueError:
+        return None
+
+
+class Upserting:
+    """Takes the rows of one kind."""
+
+    def __init__(self, db: pw.Database, kind: Kind) -> None:
+        """Have taken no row yet."""
+        self._db, self._kind, self._noun = db, kind, NOUNS[kind]
+        self._table: Any = kind
+        self._taken: dict[int, tuple[Part, int]] = {}
+        """The rows of the database that rows of the files stand for: their ids, with the part and the line."""
+
+    def upsert_each(self, placed: Sequence[Placed], until: float) -> list[Upserted | ServiceError]:
+        """Take one row after the other within the caller's transaction, and give each row's result, in order.
+
+        After `until`, in seconds of the monotonic clock, no further row is begun except the first one. Raises
+        ConstraintViolated, as nobody can tell what a rule of another program has left of its row.
+        """
+        results: list[Upserted | ServiceError] = []
+        stored = self._find(row.values for _, row in placed)
+        taken: dict[int, tuple[Part, int]] = {}
+        for part, row in placed:
+            if results and time.monotonic() > until:
+                break
+            try:
+                done = self._upsert(row, stored, taken)
+            except ConstraintViolated:
+                raise
+            except ServiceError as error:
+                results.append(bare(error))
+            else:
+                results.append(done)
+                taken.setdefault(done.row_id, (part, row.line))
+        return results
+
+    def remember(self, part: Part, row: Row, done: Upserted) -> None:
+        """Remember, once it is committed, that a row of the files was taken."""
+        self._taken.setdefault(done.row_id, (part, row.line))
+
+    def _find(self, rows: Iterable[Mapping[str, Any]]) -> dict[str | int, dict[str, Any] | None]:
+        """Look up what rows stand for, by the external id or the id; None for what is not there."""
+        asked = [*rows]
+        ids = {row["id"] for row in map(read_cells, asked) if type(row.get("id")) is int}
+        texts = {text for row in asked if "id" not in row and (text := stored_text(row.get("external_id")))}
+        found: dict[str | int, dict[str, Any] | None] = dict.fromkeys(texts | ids)
+        columns = ("id", *self._noun.fields)
+        for column, keys in ("external_id", texts), ("id", ids):
+            for some in in_groups(keys):
+                marks = ", ".join("?" * len(some))
+                sql = f"SELECT {column}, {', '.join(columns)} FROM {self._table} WHERE {column} IN ({marks})"
+                for key, *values in fetch(self._db, sql, *some):
+                    found[key] = dict(zip(columns, values, strict=True))
+        return found
+
+    def _upsert(
+        self, row: Row, stored: dict[str | int, dict[str, Any] | None], taken: Mapping[int, tuple[Part, int]]
+    ) -> Upserted:
+        values = self._values(row)
+        row_id = values.pop("id", None)
+        if row_id is None and values.get("external_id") is None:
+            raise InvalidPayload([(pointer("external_id"), "is required")])
+        key = external_key(values["external_id"]).text if row_id is None else row_id
+        if key not in stored:  # An earlier row of the same transaction has written it.
+            stored |= self._find([{"external_id": key} if row_id is None else {"id": str(key)}])
+        found = stored[key]
+        if found is None:
+            if row_id is not None:
+                raise not_found(self._table, row_id)
+            del values["external_id"]
+            made, _ = self._noun.put(self._db, str(key), values)
+            for each in (key, made.id):
+                stored.pop(each, None)
+            return Upserted("created", made.id)
+        kept = checked(self._noun.fields, values)
+        changes = {name: value for name, value in kept.items() if value != found[name]}
+        if not changes:
+            return Upserted("unchanged", found["id"])
+        earlier = self._taken.get(found["id"]) or taken.get(found["id"])
+        if earlier:
+            raise Repeated(earlier[0].file, earlier[1])
+        self._noun.update(self._db, found["id"], changes)
+        for each in (key, found["id"], found["external_id"], changes.get("external_id")):
+            stored.pop(each or 0, None)
+        return Upserted("updated", found["id"])
+
+    def _values(self, row: Row) -> dict[str, Any]:
+        """Give the values of a row, with the id of the term that it names. Raises InvalidPayload, TermNotFound."""
+        values = read_cells(row.values)
+        if "id" in values:
+            try:
+                ID.check(values["id"])
+            except ValueError as error:
+                raise InvalidPayload([(pointer("id"), str(error))]) from error
+        if "term_external_id" in values:
+            text = values.pop("term_external_id")
+            values["term_id"] = None
+            if text is not None:
+                values["term_id"] = self._term(text)
+        return values
+
+    def _term(self, text: str) -> int:
+        try:
+            key = external_key(text)
+        except InvalidPayload as error:
+            raise InvalidPayload([(pointer("term_external_id"), what) for _, what in error.faults]) from error
+        if not (found := find_id(self._db, "terms", key)):
+            raise not_found("terms", key)
+        return found

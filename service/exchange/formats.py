@@ -1,0 +1,71 @@
+"""Read a school's files, whatever their format is: see `read`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import get_args
+
+from service.exchange import canvas, oneroster, plain
+from service.exchange.lookups import Lookups
+from service.exchange.parts import Found, Kind
+from service.exchange.shapes import Format, FormatName, listed
+from service.exchange.sheets import sheets
+from service.exchange.sources import ZIP, Measure, members, opened
+from service.exchange.tables import Table, text_table
+from service.exchange.unreadable import UnreadableFile
+from service.exchange.workbooks import is_workbook
+
+FORMATS: Mapping[FormatName, Format] = {
+    "csv": plain.FORMAT,
+    "oneroster": oneroster.FORMAT,
+    "canvas": canvas.FORMAT,
+}
+TEXTS = (".csv", ".tsv", ".tab", ".txt")
+"""How the names of the files end that are read from a zip."""
+
+
+def read(files: Sequence[Path], format: FormatName | None = None, *, work: Path) -> Found:
+    """Read the files of one import: texts, zips of texts, and workbooks.
+
+    The format is told by the columns, unless it is given: the API's own names ("csv"), OneRoster, or a SIS import of
+    Canvas. What is looked up between files is kept in the folder `work`, which the caller removes after the last use of
+    what is found. Raises UnreadableFile, here and while the rows of a part are read.
+    """
+    tables, left_out = _tables(files)
+    chosen = FORMATS[format or _format_of(tables)]
+    found, others, notes = chosen.files(tables)
+    if left_out := [*left_out, *others]:
+        notes.append(f"{listed(left_out)} {'was' if len(left_out) == 1 else 'were'} left out.")
+    parts = sorted(chosen.parts(found, Lookups(work)), key=lambda part: get_args(Kind).index(part.kind))
+    if not parts or all(file.table.empty for files in found.values() for file in files):
+        raise UnreadableFile(" ".join(["There is nothing to import in the files.", *notes]))
+    return Found(chosen.title, parts, notes)
+
+
+def _tables(files: Sequence[Path]) -> tuple[list[Table], list[str]]:
+    """Give the tables in files, and the names of what is no table."""
+    tables, left_out, measure = [], [], Measure()
+    for source in map(opened, dict.fromkeys(files)):
+        if not source.begins_with().startswith(ZIP):
+            tables.append(text_table(source, measure, loose=True))
+        elif is_workbook(source):
+            found, hidden = sheets(source, measure)
+            tables += found
+            left_out += hidden
+        else:
+            for member in members(source):
+                if member.file.casefold().endswith(TEXTS) or member.begins_with().startswith(ZIP):
+                    tables.append(text_table(member, measure, loose=False))
+                else:
+                    left_out.append(member.file)
+    return tables, left_out
+
+
+def _format_of(tables: Sequence[Table]) -> FormatName:
+    """Tell the format by the columns. Raises UnreadableFile where there are several."""
+    fitting = {name: [table.file for table in tables if format.fitting(table)] for name, format in FORMATS.items()}
+    found = [name for name, names in fitting.items() if names]
+    if len(found) > 1:
+        several = listed([f"{fitting[name][0]} of the format {name}" for name in found])
+        raise UnreadableFile(f"The files are of several formats: {several}. Import those of each format by themselves.")
+    # Where no file has all columns that it needs, the format of which the files have most tells what is missing.
+    return max(found or FORMATS, key=lambda name: sum(map(FORMATS[name].count, tables)))

@@ -1,4 +1,4 @@
-"""The command line: serve, migrate, rollback, status, check, repair, token."""
+"""The command line: serve, import, migrate, rollback, status, check, repair, token."""
 
 import signal
 
@@ -19,6 +19,7 @@ from service import tokens
 from service.app import create_app
 from service.errors import SetupError
 from service.http.server import Server, taking_port
+from service.import_commands import import_
 from service.options import database_url_option, settings_of
 from service.settings import Settings
 from service.storage.sqlite import schema
@@ -192,6 +193,7 @@ def repair(database_url: str | None) -> None:
         click.echo(sentence)
 
 
+cli.add_command(import_)
 cli.add_command(token)
 
 if __name__ == "__main__":

@@ -1,0 +1,280 @@
+"""The command `import`: what it takes and prints, how it ends, and that the service goes on beside it."""
+
+import json
+import os
+import pty
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from statistics import quantiles
+
+import httpx2
+import pytest
+from click.testing import Result
+from conftest import ROOT, Server
+from test_cli import run
+from test_seats import audit, run_script
+
+from service import connect, import_commands
+from service.events import list_events
+from service.exchange.report import Progress
+
+STUDENTS = "external_id,name,email\n"
+COURSES = "external_id,name,level,capacity\n"
+ENROLLMENTS = "student_external_id,course_external_id,action\n"
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    """Write files of three students, of whom one has no email address, and of two courses."""
+    texts = {
+        "students.csv": STUDENTS + "S1,Ada,ada@example.org\nS2,Bo,\nS3,Cy,nope\n",
+        "courses.csv": COURSES + "C1,Logic,1,1\nC2,Algebra,1,\n",
+        "enrollments.csv": ENROLLMENTS + "S2,C1,enroll\nS1,C1,enroll\nS1,C2,\nS9,C2,\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text, "utf-8")
+    return [str(tmp_path / name) for name in texts]
+
+
+def many(folder: Path, students: int, courses: int = 20) -> list[str]:
+    """Write files in which each student is in three courses."""
+    texts = {
+        "students.csv": STUDENTS + "".join(f"S{n},Student {n},s{n}@example.org\n" for n in range(students)),
+        "courses.csv": COURSES + "".join(f"C{n},Course {n},1,\n" for n in range(courses)),
+        "enrollments.csv": ENROLLMENTS
+        + "".join(f"S{n},C{(n + more) % courses},enroll\n" for n in range(students) for more in range(3)),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text, "utf-8")
+    return [str(folder / name) for name in texts]
+
+
+def imported(path: Path, *args: str) -> Result:
+    """Run the command in this process."""
+    return run("import", "--database-url", str(path), *args)
+
+
+def command(path: Path, *args: str) -> list[str]:
+    """Give the command line of a process that imports."""
+    return [sys.executable, "-m", "service", "import", "--database-url", str(path), *args]
+
+
+def counts(path: Path) -> list[int]:
+    """Count students, enrollments and events."""
+    with closing(sqlite3.connect(path)) as db:
+        tables = ("students", "enrollments", "enrollment_events")
+        return [count for table in tables for (count,) in db.execute(f"SELECT count(*) FROM {table}")]
+
+
+def test_what_is_printed(path: Path, files: list[str], tmp_path: Path) -> None:
+    """The totals and the refused rows are printed, those are written to a file too, and the exit code says so."""
+    done = imported(path, *files, "--report", str(tmp_path / "bad.csv"))
+    assert done.exit_code == 3
+    shown = done.stdout.splitlines()
+    assert shown[0].split() == ["courses", "students", "enrollments"]
+    assert ["refused", "0", "1", "2"] in [line.split() for line in shown]
+    assert any(
+        line.startswith("enrollments.csv  3     course_external_id   C1     The course C1 is full") for line in shown
+    )
+    assert {path.name for path in tmp_path.glob("bad*")} == {"bad-students.csv", "bad-enrollments.csv"}
+    # What is mended is taken as it is.
+    for place, old, new in ("bad-students.csv", "nope", "cy@example.org"), ("bad-enrollments.csv", "C1", "C2"):
+        text = (tmp_path / place).read_text("utf-8")
+        assert text.count(old) > 0
+        (tmp_path / place).write_text(text.replace(f",{old},", f",{new},").replace("S9,", "S3,"), "utf-8")
+    again = imported(path, *map(str, tmp_path.glob("bad-*.csv")))
+    assert again.exit_code == 0
+    assert counts(path)[:2] == [3, 3]
+    audit(path)
+
+
+def test_json(path: Path, files: list[str]) -> None:
+    """With --json the report is one line; with --progress ndjson lines of progress are before it."""
+    report = json.loads(imported(path, *files, "--json", "--dry-run").stdout)
+    assert (report["type"], report["dry_run"], report["finished"]) == ("report", True, True)
+    assert report["totals"]["students"]["created"] == 2
+    assert [row["line"] for row in report["refused"]] == [4, 3, 5]
+    assert counts(path) == [0, 0, 0]
+    *lines, last = map(json.loads, imported(path, *files, "--json", "--progress", "ndjson").stdout.splitlines())
+    assert [line["type"] for line in lines] == ["progress"] * len(lines)
+    assert [line["stage"] for line in lines] == ["reading", "courses", "students", "enrollments"]
+    assert {**last, "seconds": 0, "dry_run": True} == {**report, "seconds": 0}
+
+
+def test_options(path: Path, files: list[str]) -> None:
+    """Each option reaches the import."""
+    imported(path, *files)
+    (_, courses, enrollments) = files
+    Path(enrollments).write_text(ENROLLMENTS + "S1,C1,\n", "utf-8")
+    assert imported(path, enrollments, "--missing", "drop").exit_code == 1
+    assert imported(path, enrollments).exit_code == 3
+    why = ("--actor", "office", "--reason", "autumn")
+    assert imported(path, enrollments, courses, "--override", "--format", "csv", *why).exit_code == 0
+    assert imported(path, enrollments, "--missing", "drop", "--max-drops", "50").exit_code == 0
+    with closing(connect(path)) as db:
+        assert [(event.type, event.actor, event.reason) for event in list_events(db)][-2:] == [
+            ("enrolled", "office", "autumn"),
+            ("dropped", None, None),
+        ]
+    refused = imported(path, enrollments, "--actor", "\x07")
+    assert refused.exit_code == 2
+    assert "'--actor'" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "args", "says"),
+    [
+        ("", [], "is empty"),
+        ("shoe,size\n1,2\n", [], "lacks"),
+        (STUDENTS + "S1,Ada,\n", ["--report", "/nowhere/bad.csv"], "/nowhere/bad.csv: No such file"),
+    ],
+)
+def test_what_cannot_be_imported(path: Path, tmp_path: Path, text: str, args: list[str], says: str) -> None:
+    """What cannot be imported at all is told in a sentence, with exit code 1."""
+    (tmp_path / "students.csv").write_text(text, "utf-8")
+    done = imported(path, str(tmp_path / "students.csv"), *args)
+    assert done.exit_code == 1
+    assert says in done.stderr
+    assert "Traceback" not in done.output
+    assert counts(path) == [0, 0, 0]
+
+
+def test_another_database(tmp_path: Path, files: list[str]) -> None:
+    """Where there is no database, the command that makes one is named."""
+    done = imported(tmp_path / "no.db", *files)
+    assert done.exit_code == 1
+    assert "migrate" in done.stderr
+
+
+def test_the_bar(path: Path, tmp_path: Path) -> None:
+    """On a terminal a bar shows how far the import is, and is erased at its end."""
+    ours, theirs = pty.openpty()
+    args = command(path, *many(tmp_path, 300))
+    with subprocess.Popen(args, cwd=ROOT, stderr=theirs, stdout=subprocess.PIPE) as process:
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError):
+            while some := os.read(ours, 4096):
+                shown += some
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"enrollments [" in shown
+    assert b"of 900 rows" in shown
+    assert shown.endswith(b"\r\x1b[K")
+    half = Progress("students", 5, 10, 50, 2, 2.6)
+    assert import_commands.bar(half) == f"students    [{'#' * 15}{'.' * 15}]  50 %  5 of 10 rows  2/s  3 s left"
+
+
+SLOW = """
+    CREATE TRIGGER slow AFTER INSERT ON students BEGIN
+        SELECT count(*) FROM (
+            WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 20000) SELECT x FROM n);
+    END;"""
+"""Makes each student take some milliseconds."""
+
+
+def begun(process: "subprocess.Popen[bytes]", path: Path) -> None:
+    """Wait until some students are there."""
+    while counts(path)[0] < 20:
+        assert process.poll() is None
+        time.sleep(0.01)
+
+
+def test_ctrl_c(path: Path, tmp_path: Path) -> None:
+    """Ctrl+C ends the import between two rows; the report tells what was done, and the same command goes on."""
+    run_script(path, SLOW)
+    files = many(tmp_path, 1_000)
+    with subprocess.Popen(command(path, *files, "--json"), cwd=ROOT, stdout=subprocess.PIPE) as process:
+        begun(process, path)
+        process.send_signal(signal.SIGINT)
+        told, _ = process.communicate(timeout=20)
+    assert process.returncode == 130
+    report = json.loads(told)
+    assert report["problem"]["code"] == "interrupted"
+    assert report["finished"] is False
+    done = report["totals"]["students"]["created"]
+    assert counts(path) == [done, 0, 0]
+    assert 20 <= done < 1_000
+    run_script(path, "DROP TRIGGER slow")
+    again = json.loads(imported(path, *files, "--json").stdout)
+    assert again["totals"]["students"]["unchanged"] == done
+    assert counts(path) == [1_000, 3_000, 3_000]
+    audit(path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_dry_run_is_interrupted(path: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """A dry run that is told to end leaves no copy behind."""
+    files, work = many(tmp_path, 1_000), tmp_path / "work"
+    work.mkdir()
+    run_script(path, SLOW)
+    environ = {**os.environ, "TMPDIR": str(work)}
+    args = command(path, *files, "--dry-run", "--progress", "ndjson")
+    with subprocess.Popen(args, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        while '"students"' not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(number)
+        told, _ = process.communicate(timeout=20)
+    assert process.returncode == 128 + number
+    assert json.loads(told.splitlines()[-1])["problem"]["code"] == "interrupted"
+    assert not [*work.iterdir()]
+    assert counts(path) == [0, 0, 0]
+
+
+def test_killed(path: Path, tmp_path: Path) -> None:
+    """After a kill in the middle the file is sound, and the same command does the rest."""
+    run_script(path, SLOW)
+    files = many(tmp_path, 500)
+    for _ in range(3):
+        before = counts(path)[0]
+        with subprocess.Popen(command(path, *files), cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+            while counts(path)[0] < before + 20:
+                assert process.poll() is None
+                time.sleep(0.01)
+            process.kill()
+        audit(path)
+    run_script(path, "DROP TRIGGER slow")
+    assert imported(path, *files).exit_code == 0
+    assert counts(path) == [500, 1_500, 1_500]
+    audit(path)
+
+
+def test_beside_a_server(
+    serve: Callable[..., Server], path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While an import runs, the service answers: no write waits long, and none is refused."""
+    files = many(tmp_path, 2_000)
+    url = serve().url
+    waits: dict[str, list[float]] = {"GET": [], "POST": []}
+    with httpx2.Client(base_url=url, timeout=30) as client:
+        client.get("/courses")
+        with subprocess.Popen(command(path, *files, "--json"), cwd=ROOT, stdout=subprocess.PIPE) as process:
+            begun(process, path)
+            while process.poll() is None:
+                for method, where in (("POST", "/students"), ("GET", "/courses")):
+                    began = time.perf_counter()
+                    answer = client.request(method, where, json={"name": "Ada"} if method == "POST" else None)
+                    waits[method].append(time.perf_counter() - began)
+                    assert answer.is_success
+            told, _ = process.communicate()
+    assert json.loads(told)["totals"]["enrollments"]["enrolled"] == 6_000
+    for method, times in waits.items():
+        p99 = quantiles(times, n=100)[98]
+        with capsys.disabled():
+            print(f"\n{method} beside an import: p99 {p99:.3f} s of {len(times)}", end=" ")  # noqa: T201
+        assert max(times) < 2
+    audit(path)
+
+
+def test_nothing_is_read_of_it_elsewhere() -> None:
+    """The other commands load nothing of imports."""
+    code = "import sys, service.__main__; print([name for name in sys.modules if name.startswith('service.exchange')])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout == "[]\n"

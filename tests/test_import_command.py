@@ -7,8 +7,10 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 from statistics import quantiles
@@ -226,6 +228,28 @@ def test_a_dry_run_is_interrupted(path: Path, tmp_path: Path, number: signal.Sig
     assert json.loads(told.splitlines()[-1])["problem"]["code"] == "interrupted"
     assert not [*work.iterdir()]
     assert counts(path) == [0, 0, 0]
+
+
+def test_a_signal_in_this_process(path: Path, tmp_path: Path) -> None:
+    """The report of an import that is interrupted says how to go on, and the bar is erased."""
+    run_script(path, SLOW)
+    over = threading.Event()
+
+    def interrupt() -> None:
+        while not over.is_set() and counts(path)[0] < 20:
+            over.wait(0.01)
+        if not over.is_set():
+            signal.raise_signal(signal.SIGINT)
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(interrupt)
+        done = imported(path, *many(tmp_path, 1_000), "--progress", "bar")
+        over.set()
+        waiting.result()
+    assert done.exit_code == 130
+    assert done.stderr.endswith("\r")  # Click takes away what is for terminals alone.
+    assert done.stdout.endswith("the same command again goes on from there.\n")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_killed(path: Path, tmp_path: Path) -> None:

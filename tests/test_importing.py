@@ -1,7 +1,8 @@
 """Imports: what becomes of each row, that a second import changes nothing, and that a typo drops nobody."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,10 @@ def test_changes(db: pw.Database) -> None:
     report = take(
         db,
         part("students", {"external_id": "S1", "email": "ada@example.org"}, {"id": "2", "external_id": "T2"}),
-        part("courses", {"external_id": "C1", "capacity": None, "term_id": None, "opens_at": "2026-01-01T00:00:00Z"}),
+        part(
+            "courses",
+            {"external_id": "C1", "capacity": None, "term_external_id": None, "opens_at": "2026-01-01T00:00:00Z"},
+        ),
     )
     assert nonzero(report.totals["students"]) == {"updated": 2}
     assert nonzero(report.totals["courses"]) == {"updated": 1}
@@ -285,32 +289,6 @@ def test_who_and_why(db: pw.Database) -> None:
     ]
 
 
-# Drops
-
-
-def test_drops_come_first(db: pw.Database, path: Path) -> None:
-    """Seats are free before anybody is enrolled, wherever in the files the drops are."""
-    take(db, *SCHOOL)
-    report = take(db, enrollments("S1 C1", "S2 C1 drop", "S3 C1 drop", "S3 C1 drop", "S1 C1 enroll"))
-    assert nonzero(report.totals["enrollments"]) == {"enrolled": 1, "dropped": 2, "unchanged": 2}
-    assert rosters_of(db) == {"C1": (["S1"], [])}
-    # Who waited was dropped before a seat fell free.
-    assert [event[0] for event in audit(path)] == ["enrolled", "waitlisted", "dropped", "dropped", "enrolled"]
-
-
-@pytest.mark.parametrize("rows", [("S3 C1 drop", "S3 C1"), ("S3 C1", "S3 C1 drop")])
-def test_an_active_row_wins(db: pw.Database, rows: Sequence[str]) -> None:
-    """Where one row enrolls and one drops the same pair, it stays, whatever the order."""
-    take(db, *SCHOOL)
-    before = state(db)
-    report = take(db, enrollments(*rows, "S1 C1 drop"))
-    assert state(db) == before
-    assert nonzero(report.totals["enrollments"]) == {"unchanged": 2, "skipped": {rosters.SUPERSEDED: 1}}
-
-
-# Who is missing
-
-
 @pytest.fixture
 def full(db: pw.Database) -> pw.Database:
     """Have C1 of the term fall and C2 of no term, each with S1 to S4; in C1 S3 and S4 wait."""
@@ -327,6 +305,45 @@ def full(db: pw.Database) -> pw.Database:
         enrollments(*(f"S{student} C{course}" for course in (1, 2) for student in (1, 2, 3, 4))),
     )  # fmt: skip
     return db
+
+
+# Drops
+
+
+def test_drops_come_first(db: pw.Database, path: Path) -> None:
+    """Seats are free before anybody is enrolled, wherever in the files the drops are."""
+    take(db, *SCHOOL)
+    report = take(db, enrollments("S1 C1", "S2 C1 drop", "S3 C1 drop", "S3 C1 drop", "S1 C1 enroll"))
+    assert nonzero(report.totals["enrollments"]) == {"enrolled": 1, "dropped": 2, "unchanged": 2}
+    assert rosters_of(db) == {"C1": (["S1"], [])}
+    # Who waited was dropped before a seat fell free.
+    assert [event[0] for event in audit(path)] == ["enrolled", "waitlisted", "dropped", "dropped", "enrolled"]
+
+
+def test_a_rule_that_drops_more(full: pw.Database, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whom a trigger of the host has dropped already, or another program, is as the row wants it."""
+    run_script(
+        path,
+        "CREATE TRIGGER host AFTER DELETE ON enrollments WHEN OLD.student_id = 1 AND OLD.course_id = 2"
+        " BEGIN DELETE FROM enrollments WHERE student_id = 2 AND course_id = 2; END;",
+    )
+    monkeypatch.setattr(turns, "SHORT", (0, 0))
+    report = take(full, enrollments("S1 C2 drop", "S2 C2 drop", "S3 C2 drop"))
+    assert nonzero(report.totals["enrollments"]) == {"dropped": 2, "unchanged": 1}
+    assert rosters_of(full)["C2"] == (["S4"], [])
+
+
+@pytest.mark.parametrize("rows", [("S3 C1 drop", "S3 C1"), ("S3 C1", "S3 C1 drop")])
+def test_an_active_row_wins(db: pw.Database, rows: Sequence[str]) -> None:
+    """Where one row enrolls and one drops the same pair, it stays, whatever the order."""
+    take(db, *SCHOOL)
+    before = state(db)
+    report = take(db, enrollments(*rows, "S1 C1 drop"))
+    assert state(db) == before
+    assert nonzero(report.totals["enrollments"]) == {"unchanged": 2, "skipped": {rosters.SUPERSEDED: 1}}
+
+
+# Who is missing
 
 
 ALL: dict[str, Any] = {"drop_missing": True, "max_drops": 100}
@@ -583,6 +600,29 @@ def test_the_others_have_their_turn(db: pw.Database, path: Path, monkeypatch: py
     audit(path)
 
 
+def test_slices_are_short_where_others_write(db: pw.Database, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While nobody else writes, slices are long; the first write of another connection makes them short again."""
+    monkeypatch.setattr(turns, "QUIET", 0)
+    taking = turns.Turns(db, lambda: False, alone=False)
+
+    def seconds() -> float:
+        began = time.monotonic()
+        ((until,),) = taking.write([0], lambda _, until: [(until - began,)])  # type: ignore[misc]
+        return float(until)
+
+    assert seconds() > turns.LONG[0] - 0.01
+    insert_into(path)
+    monkeypatch.setattr(turns, "QUIET", 60)
+    assert seconds() < turns.LONG[0]
+    assert seconds() < turns.LONG[0]
+
+
+def insert_into(path: Path) -> None:
+    """Write with another connection."""
+    with closing(connect(path)) as other:
+        insert_student(other, "Ada")
+
+
 # The refused rows
 
 
@@ -706,3 +746,15 @@ def test_any_roster(small: Path, tmp_path: Path, rows: list[tuple[str, str, str]
             assert (third.totals["enrollments"].enrolled, third.totals["enrollments"].waitlisted) == (0, 0)
         audit(copy)
     assert dropped[0] == dropped[1]
+
+
+def test_a_file_that_breaks_off(db: pw.Database) -> None:
+    """Where a file cannot be read to its end, nothing of the import is done."""
+
+    def rows() -> Iterator[Row]:
+        yield Row(2, {"external_id": "S1", "name": "Ada"})
+        raise SetupError("students.csv breaks off.")
+
+    with pytest.raises(SetupError, match="breaks off"):
+        take(db, courses("C1"), Part("students", "students.csv", {}, rows, 9))
+    assert state(db)[1] == []

@@ -15,8 +15,8 @@ Result = TypeVar("Result")
 ALONE = 50
 """How many rows are written one by one after the transaction of a slice was undone, as one of them may be to blame."""
 SHORT, LONG = (0.03, 0.02), (0.1, 0.025)
-"""Seconds after which a slice begins no further row, and seconds from its end to the next slice: where others write,
-and where nobody has written for a while.
+"""Seconds after which a slice begins no further row, and seconds of the pause after it: where others write, and where
+nobody has written for a while. Slices that are shorter count as one until they have as many seconds together.
 
 A connection of SQLite that waits for another one to commit is not woken, but looks 0, 1, 3, 8, 18, 33, 53, 78, 103 and
 128 ms after it began to wait, and then ever more rarely. So the time between two slices must be longer than the time
@@ -39,7 +39,8 @@ class Turns:
         self._db, self._ahead, self._alone = db, ahead, alone
         self._others = backend_of(db).others_wrote(db)
         self._quiet_at = time.monotonic() + QUIET
-        self._next_at = 0.0
+        self._held = self._ended = 0.0
+        """Seconds of all slices since the last pause, and when the last one ended."""
 
     def write(
         self, rows: Sequence[Row], work: Callable[[Sequence[Row], float], Sequence[Result | ServiceError]]
@@ -49,12 +50,13 @@ class Turns:
         `work` takes the rows, and after which moment of the monotonic clock to begin no further one. Raises Busy and
         StorageUnavailable; nothing of the slice is kept then.
         """
-        self._rest()
-        seconds, pause = SHORT if time.monotonic() < self._quiet_at else LONG
+        seconds = self._rest()
+        began = time.monotonic()
         try:
-            return self._write(rows, work, time.monotonic() + seconds)
+            return self._write(rows, work, began + seconds)
         finally:
-            self._next_at = time.monotonic() + pause
+            self._ended = time.monotonic()
+            self._held += self._ended - began
 
     def _write(
         self, rows: Sequence[Row], work: Callable[[Sequence[Row], float], Sequence[Result | ServiceError]], until: float
@@ -72,12 +74,18 @@ class Turns:
                 return [refusal]
         return [result for row in rows[:ALONE] for result in self._write([row], work, until)]
 
-    def _rest(self) -> None:
+    def _rest(self) -> float:
+        """Make a pause if it is time for one, and give how many seconds the next slice may take."""
         if self._alone:
-            return
-        while (left := self._next_at - time.monotonic()) > 0:
-            if not self._ahead():
-                time.sleep(min(left, STEP))
+            return LONG[0]
         number = backend_of(self._db).others_wrote(self._db)
         if number != self._others:
             self._others, self._quiet_at = number, time.monotonic() + QUIET
+        seconds, pause = SHORT if time.monotonic() < self._quiet_at else LONG
+        if self._held >= seconds:
+            while (left := self._ended + pause - time.monotonic()) > 0:
+                if not self._ahead():
+                    time.sleep(min(left, STEP))
+        if time.monotonic() >= self._ended + pause:
+            self._held = 0
+        return seconds - self._held

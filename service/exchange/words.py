@@ -33,7 +33,6 @@ WORDS: Mapping[str, tuple[tuple[str, ...], str]] = {
         _COURSE,
         "The course {value} closed for enrolling at {closes_at}. Let it close later, or import with --override.",
     ),
-    "already_enrolled": (_COURSE, "The student is enrolled in the course {value} already: nothing is left to do."),
     "external_id_taken": (("external_id",), "Another row of the database has the number {value}. Give each its own."),
     "capacity_below_enrolled": (
         ("capacity",),

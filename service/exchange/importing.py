@@ -22,7 +22,7 @@ from service.storage import backend_of, fetch
 
 __all__ = ["Import", "Options"]
 
-FEW = 300
+FEW = 100
 """How many rows of terms, courses and students are taken at a time."""
 WHO = """
     SELECT courses.external_id, students.external_id, students.name

@@ -131,12 +131,13 @@ def may_leave_half(db: pw.Database) -> bool:
     return any(_FAIL.search(sql) for (sql,) in rules)
 
 
-def explain(db: pw.Database, error: Exception) -> ServiceError:
+def explain(db: Any, error: Exception) -> ServiceError:
     """Do what `Backend.explain` in `service.storage` says."""
     if isinstance(error, ServiceError):
         return error
     refusal: ServiceError | None = getattr(db, "violated", None)
     if refusal is not None and isinstance(newest(error), (pw.IntegrityError, sqlite3.IntegrityError)):
+        db.violated = None
         return refusal  # The COMMIT found it, while the broken row was still there.
     if is_failure(error):
         return _failure(error, "What was committed before stays.")

@@ -70,11 +70,12 @@ class File:
     def term(self, row: Record, fields: Fields) -> Row | Refused:
         """Read a term, whose days may be times, as long as there is one way to understand them."""
         values = self.picked(row, fields)
-        for field in values.keys() & {"starts_on", "ends_on"}:
-            found = day(values[field])
-            if found is None:
-                return self.refused(row, fields[field][0], UNCLEAR)
-            values[field] = found
+        for field in ("starts_on", "ends_on"):
+            if field in values:
+                found = day(values[field])
+                if found is None:
+                    return self.refused(row, fields[field][0], UNCLEAR)
+                values[field] = found
         return Row(row.line, values)
 
     def refused(self, row: Record, name: str, detail: str) -> Refused:

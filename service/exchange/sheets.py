@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from functools import partial
 
 from service.exchange.parts import Refused
@@ -92,7 +92,7 @@ def _texts_of(book: Workbook) -> Callable[[Cell], str]:
     shown = {style: _shown(number, code, first_day) for style, (number, code) in styles.items()}
 
     def text_of(cell: Cell) -> str:
-        if cell.text is None:
+        if cell.text is None or (cell.kind == "n" and not cell.text):
             if cell.formula:
                 raise _Fault(cell, "The formula has no result: save the file in a spreadsheet program first.")
             return ""
@@ -138,7 +138,7 @@ def _day(first_day: datetime, cell: Cell) -> str:
         raise _Fault(cell, "The number is shown as a date, but no date has it: write the date anew.") from error
     if 0 <= days < 1:
         return moment.time().isoformat()
-    return moment.isoformat() if moment.time() else moment.date().isoformat()
+    return moment.isoformat() if moment.time() != time.min else moment.date().isoformat()
 
 
 def _value(cell: Cell) -> float:

@@ -91,25 +91,24 @@ def text_table(source: Source, measure: Measure, *, loose: bool) -> Table:
     encoding, notes = _encoding(source)
     skipped, delimiter = _delimiter(source, encoding)
 
-    def rows() -> Iterator[Line]:
-        return _rows(source, encoding, delimiter, skipped)
+    def rows() -> tuple[Sequence[str] | None, Iterator[Line]]:
+        """Begin to read the file: the header, and the rows after it."""
+        found = _rows(source, encoding, delimiter, skipped)
+        return next((cells for _, cells in found if _has_text(cells)), None), found
 
-    reading = (cells for _, cells in rows() if any(map(str.strip, cells)))
-    header = next(reading, None)
+    header, found = rows()
     if header is None:
         raise UnreadableFile(f"{source.file} is empty: it needs a row with the names of the columns, and rows.")
-    empty = next(reading, None) is None
-    deque(reading, maxlen=0)
-
-    def lines(_: Collection[int]) -> Iterator[Line]:
-        found = rows()
-        for _line, cells in found:
-            if any(map(str.strip, cells)):
-                break
-        yield from found
+    empty = not any(any(map(str.strip, cells)) for _, cells in found)
+    deque(found, maxlen=0)
 
     names = [name.strip() for name in header]
-    return Table(source.file, source.file, size, loose, names, lines, empty, notes)
+    return Table(source.file, source.file, size, loose, names, lambda _: rows()[1], empty, notes)
+
+
+def _has_text(cells: Sequence[str]) -> bool:
+    """Tell whether a row has more than what may stand between cells."""
+    return any(cell.strip().strip(DELIMITERS) for cell in cells)
 
 
 def _rows(source: Source, encoding: str, delimiter: str, skipped: int = 0) -> Iterator[tuple[int, list[str]]]:
@@ -211,7 +210,7 @@ def _delimiter(source: Source, encoding: str) -> tuple[int, str]:
         return 1, said[1]
 
     def cells(delimiter: str) -> int:
-        found = (cells for _, cells in _rows(source, encoding, delimiter) if any(map(str.strip, cells)))
+        found = (cells for _, cells in _rows(source, encoding, delimiter) if _has_text(cells))
         try:
             return len(next(found, ()))
         except UnreadableFile:  # With another delimiter the quotes may be right.

@@ -1,12 +1,16 @@
 """The formats of a school's files: which is meant, and what becomes of each row."""
 
+import contextlib
 import itertools
+import zipfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from school_files import canvas_set, messy, taken, workbook, written, zipped
 from test_tables import archive
 
@@ -561,8 +565,10 @@ def test_canvas_without_sections(found: Any) -> None:
 def test_canvas_with_what_an_import_has_no_use_for(found: Any) -> None:
     """Files of Canvas that are for nothing here are left out, and people are told."""
     xlists = [["xlist_course_id", "section_id", "status"], ["C9", "S1", "active"]]
-    set_ = found(canvas(xlists=xlists, change_sis_id=[["old_id", "new_id", "type"], ["a", "b", "user"]]))
-    assert set_.notes == ["xlists.csv and change_sis_id.csv were left out."]
+    logins = [["user_id", "login_id", "existing_user_id"], ["U9", "other", "U1"]]
+    set_ = found(canvas(xlists=xlists, logins=logins))
+    assert set_.notes == ["xlists.csv and logins.csv were left out."]
+    assert [part.kind for part in set_.parts].count("students") == 1
 
 
 def test_a_large_set_of_canvas(tmp_path: Path) -> None:
@@ -587,6 +593,33 @@ def test_a_large_set_of_canvas(tmp_path: Path) -> None:
     assert students <= {student for student, _ in pairs}
     assert not rows(found, "courses")[0].line > 2
     assert isinstance(found.parts[0], Part)
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    """Give the bytes of a text, of zips and of a workbook."""
+    folder = tmp_path_factory.mktemp("samples")
+    files = [zipped(folder / "a.zip", BULK), zipped(folder / "b.zip", canvas()), workbook(folder / "c.xlsx", OURS)]
+    with zipfile.ZipFile(folder / "d.zip", "w") as stored:  # Here a changed byte is one of a text.
+        for file in written(folder, OURS):
+            stored.write(file, file.name)
+    return [messy(), *(file.read_bytes() for file in [*files, folder / "d.zip"])]
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_whatever_a_file_has(
+    data: st.DataObject, samples: list[bytes], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A file of which any bytes are others is read or refused, and nothing else is raised."""
+    content = bytearray(data.draw(st.sampled_from(samples)))
+    for _ in range(data.draw(st.integers(1, 5))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    work = tmp_path_factory.getbasetemp()
+    (work / "sample").write_bytes(content)
+    with contextlib.suppress(UnreadableFile):
+        for part in read([work / "sample"], work=work).parts:
+            assert all(isinstance(row, Row | Skipped | Refused) for row in part.rows())
 
 
 def test_rows_of_a_file_that_are_read_by_halves(found: Any) -> None:

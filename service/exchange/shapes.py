@@ -81,9 +81,11 @@ class Format:
 
     def shape_of(self, table: Table) -> str | None:
         """Give the shape of a table by its columns; None if the table is to be left out. Raises UnreadableFile."""
+        if PurePath(table.name).stem.casefold() in self.others:
+            return None
         fitting, named = self.fitting(table), self.named(table)
         if not fitting:
-            if PurePath(table.name).stem.casefold() in self.others or not (table.loose or named):
+            if not (table.loose or named):
                 return None
             raise UnreadableFile(self._unfit(table, named))
         counts = {name: self.shapes[name].count(table) for name in fitting}

@@ -96,6 +96,17 @@ def test_what_is_printed(path: Path, files: list[str], tmp_path: Path) -> None:
     audit(path)
 
 
+def test_a_cell_that_cannot_be_read(path: Path, files: list[str], tmp_path: Path) -> None:
+    """A row with a bad cell comes back with all of its cells, and nobody is dropped for it."""
+    imported(path, *files)
+    Path(files[2]).write_text(ENROLLMENTS + "S2,C1,joined\nS1,C1,\n", "utf-8")
+    bad = tmp_path / "bad.csv"
+    done = imported(path, files[2], "--missing", "drop", "--max-drops", "100", "--report", str(bad))
+    assert done.exit_code == 3
+    assert bad.read_text("utf-8-sig").splitlines()[1].startswith("S2,C1,joined,2,invalid_row,")
+    assert counts(path)[1] == 2
+
+
 def test_json(path: Path, files: list[str]) -> None:
     """With --json the report is one line; with --progress ndjson lines of progress are before it."""
     report = json.loads(imported(path, *files, "--json", "--dry-run").stdout)

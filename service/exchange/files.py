@@ -56,7 +56,7 @@ class File:
         """Refuse a row, because none of some columns has a text."""
         found = [self.header(name) for name in names if name in self.columns]
         detail = f"The row has nothing in {' or '.join(found)}: fill the cell, or take the row out."
-        return Refused(row.line, found[0], None, "invalid_row", detail)
+        return Refused(row.line, found[0], None, "invalid_row", detail, row.cells)
 
     def picked(self, row: Record, fields: Fields) -> dict[str, str]:
         """Give each field of the API from the first of its columns that has a text."""
@@ -80,7 +80,7 @@ class File:
 
     def refused(self, row: Record, name: str, detail: str) -> Refused:
         """Refuse a cell of a row."""
-        return Refused(row.line, self.header(name), row.cells[name], "invalid_row", detail)
+        return Refused(row.line, self.header(name), row.cells[name], "invalid_row", detail, row.cells)
 
 
 def taken(files: Iterable[File]) -> Iterator[Record]:

@@ -37,8 +37,8 @@ def files(folder: Path, students: int, *, shuffle: bool) -> list[str]:
         "students.csv": (f"S{n},Given{n % 977},Family{n % 3511},s{n}@example.org\n" for n in range(students)),
         "enrollments.csv": (f"S{student},C{course},enroll\n" for student, course in pairs),
     }
-    heads = ("external_id,name,level", "external_id,given_name,family_name,email")
-    heads += ("student_external_id,course_external_id,action",)
+    heads = ["external_id,name,level", "external_id,given_name,family_name,email"]
+    heads.append("student_external_id,course_external_id,action")
     for (name, lines), head in zip(rows.items(), heads, strict=True):
         with (folder / name).open("w", encoding="utf-8") as file:
             file.write(f"{head}\n")

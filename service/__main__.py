@@ -1,4 +1,4 @@
-"""The command line: serve, import, migrate, rollback, status, check, repair, token."""
+"""The command line: serve, import, migrate, rollback, status, check, repair, backup, token."""
 
 import signal
 
@@ -10,6 +10,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 
 import sys
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import click
@@ -191,6 +192,19 @@ def repair(database_url: str | None) -> None:
         _clear()
     for sentence in done or ["Nothing was to be done."]:
         click.echo(sentence)
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@database_url_option
+def backup(file: Path, database_url: str | None) -> None:
+    """Copy the database to FILE, while the service may go on; FILE is replaced once the copy is whole and checked."""
+    settings = settings_of(database_url=database_url)
+    try:
+        size = schema.back_up(settings.database_url, file, _show)
+    finally:
+        _clear()
+    click.echo(f"{file} is a copy of {settings.database_url}, of {size:,} bytes.")
 
 
 cli.add_command(import_)

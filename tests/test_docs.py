@@ -412,7 +412,7 @@ def test_commands() -> None:
     assert {name for name, _ in OPERATING.table("Commands")} == set(cli.commands)
     commands = [*cli.commands.values(), *token.commands.values()]
     options = {each for command in (cli, *commands) for option in command.params for each in option.opts}
-    options -= {"token_id", "files"}
+    options -= {"token_id", "file", "files"}
     assert [option for option in options if not re.search(rf"`[^`]*{option}`", OPERATING.section("Commands"))] == []
 
 
@@ -720,29 +720,43 @@ def test_the_name_behind_nginx(serve: Callable[..., Server]) -> None:
         assert httpx2.post(f"{server.url}/students", json={"name": "Ada"}, headers=headers).status_code == 201
 
 
-@pytest.mark.parametrize("tool", ["sqlite3", "python3"])
-def test_backup_and_restore(serve: Callable[[], Server], path: Path, tool: str) -> None:
-    """What is copied from the running service with a command that is shown comes back with the other commands."""
-    if tool == "sqlite3" and not shutil.which(tool):
-        pytest.skip("sqlite3 is not on this machine")
-    here = {"/var/lib/enrollment/enrollment.db": path, "/var/backups/": f"{path.parent}/", "python3": sys.executable}
-    commands = "".join(blocks("sh", OPERATING.section("Backups and restore")))
-    for there, ours in here.items():
-        commands = commands.replace(there, str(ours))
-    stop = "systemctl stop enrollment"
-    before, after = (part.strip().splitlines() for part in commands.split(stop))
-    (backup,) = (command for command in before if command.startswith(str(here.get(tool, tool))))
+def test_backup_and_restore(serve: Callable[[], Server], path: Path) -> None:
+    """What is copied from the running service with the commands that are shown comes back with the other commands."""
+    section = OPERATING.section("Backups and restore")
+    for there, ours in {
+        "/var/lib/enrollment/enrollment.db": path,
+        "/var/backups": path.parent,
+        "/opt/enrollment/bin/python": sys.executable,
+    }.items():
+        section = section.replace(there, str(ours))
+    backup, daily, restore = blocks("sh", section)
 
     server = serve()
     with httpx2.Client(base_url=server.url) as client:
-        add_student(client)
-        subprocess.run(["sh", "-c", backup], check=True)
+        for command, name in (backup, "Ada"), (daily, "Grace"):
+            client.post("/students", json={"name": name})
+            subprocess.run(["sh", "-ec", command], cwd=ROOT, check=True)
         client.post("/students", json={"name": "Too late"})
     server.process.kill()
     server.process.wait()
-    for command in after[:-1]:
+    stop, *commands, start = restore.strip().splitlines()
+    assert (stop, start) == ("systemctl stop enrollment", "systemctl start enrollment")
+    for command in commands:
         subprocess.run(["sh", "-c", command], check=True)
-    assert [each["name"] for each in httpx2.get(f"{serve().url}/students").json()] == ["Ada"]
+    assert [each["name"] for each in httpx2.get(f"{serve().url}/students").json()] == ["Ada", "Grace"]
+
+
+def test_the_daily_backup_tells_what_is_wrong(path: Path, tmp_path: Path) -> None:
+    """The file that is shown for cron fails, and prints why, where the copy does not stand the test."""
+    _, daily, _ = blocks("sh", OPERATING.section("Backups and restore"))
+    with closing(sqlite3.connect(path)) as plain:
+        plain.execute("DROP TRIGGER enrollment_added")
+    for there, ours in (("/var/lib/enrollment/enrollment.db", path), ("/var/backups", tmp_path)):
+        daily = daily.replace(there, str(ours))
+    daily = daily.replace("/opt/enrollment/bin/python", sys.executable)
+    done = subprocess.run(["sh", "-ec", daily], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, "enrollment_added" in done.stdout) == (1, True)
+    assert done.stderr.startswith("Error: The database is not sound.")
 
 
 @pytest.mark.skipif(not shutil.which("sqlite3"), reason="sqlite3 is not on this machine")

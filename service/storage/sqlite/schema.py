@@ -1,4 +1,4 @@
-"""Manage the schema of a database: run the migrations, undo one, check and repair it, and tell its version."""
+"""Manage the schema of a database: run the migrations, undo one, check, repair and copy it, and tell its version."""
 
 import os
 import shlex
@@ -12,7 +12,7 @@ import peewee as pw
 
 from service.errors import SchemaMismatch, SetupError, StorageUnavailable
 from service.storage import fetch
-from service.storage.sqlite import drift
+from service.storage.sqlite import backup, drift
 from service.storage.sqlite.check import Result, Tick, run, silent
 from service.storage.sqlite.connections import enter_wal, open_database
 from service.storage.sqlite.repair import mend
@@ -163,6 +163,18 @@ def repair(url: str | os.PathLike[str], tick: Tick = silent) -> list[str]:
     with _setting_up(_existing(url), **_MIGRATING, **_LOOKING) as db, db.atomic("IMMEDIATE"):
         _check_versions(db, url)
         return mend(db, tick)
+
+
+def back_up(url: str | os.PathLike[str], target: Path, tick: Tick = silent) -> int:
+    """Copy a database, which may be served meanwhile, to the file `target`, and give the size of that file in bytes.
+
+    Its schema may be of any version, so that a copy can be made before an upgrade. Raises SchemaMismatch if there is no
+    database of the service, and SetupError as `backup.back_up` does; a `target` that was there is then as it was.
+    """
+    with _setting_up(_existing(url)) as db, db.atomic():
+        if not versions(db).applied:
+            raise SchemaMismatch(f"The database {os.fspath(url)} has nothing of the service: no migration was applied.")
+        return backup.back_up(db, target, tick)
 
 
 def versions(db: pw.Database) -> Versions:

@@ -85,7 +85,7 @@ def test_a_backup_of_what_is_served(serve: Callable[[], Server], path: Path, tmp
 def test_a_backup_ends_although_others_write(large: Path, tmp_path: Path) -> None:
     """The copy is of the moment at which it began, and does not begin anew with each commit of another connection."""
     target, ticks = tmp_path / "copy.db", list[str]()
-    with connect(large) as writer:
+    with closing(connect(large)) as writer:
 
         def tick(what: str, _: float) -> None:
             ticks.append(what)

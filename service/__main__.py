@@ -19,6 +19,7 @@ import service
 from service import tokens
 from service.app import create_app
 from service.errors import SetupError
+from service.http.logs import AccessLog, logging_as
 from service.http.server import Server, taking_port
 from service.import_commands import import_
 from service.options import database_url_option, settings_of
@@ -76,14 +77,16 @@ def serve(
 ) -> None:
     """Serve the API over HTTP until SIGTERM or Ctrl+C.
 
-    AUTH, ALLOWED_HOSTS, PUBLIC_URL, BUSY_TIMEOUT, KEEP_ALIVE and MAX_PENDING_WRITES are read from the environment too.
+    AUTH, ALLOWED_HOSTS, PUBLIC_URL, BUSY_TIMEOUT, KEEP_ALIVE and MAX_PENDING_WRITES are read from the environment too,
+    and so are LOG, ACCESS_LOG and SLOW_MS, which say what is logged to stderr.
     """
     settings = settings_of(host=host, port=port, root_path=root_path, database_url=database_url)
     # The port is taken first, so that no migration runs where the port is in use. The server listens last, so that no
     # client connects before the schema is right.
-    with taking_port(settings) as sockets:
+    with taking_port(settings) as sockets, logging_as(settings):
         app = create_app(settings, migrate=migrate, snapshot_per_turn=True, check_origins=True, check_tokens=True)
-        Server(app, settings, _open_to(settings)).run(sockets)
+        told = AccessLog(app) if settings.access_log or settings.slow_ms else app
+        Server(told, settings, _open_to(settings), app.state.metrics).run(sockets)
 
 
 def _open_to(settings: Settings) -> str | None:

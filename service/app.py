@@ -17,6 +17,7 @@ from service.http.api import API
 from service.http.calls import Call
 from service.http.edge import NothingThere
 from service.http.guard import Authenticate, Guard, HostGuard, TokenGuard
+from service.http.metrics import Metrics
 from service.http.operations import Endpoint
 from service.http.origins import OriginCheck
 from service.settings import Settings
@@ -63,6 +64,7 @@ def create_app(  # noqa: PLR0913 - a host program turns each of these on or off.
         busy_timeout=settings.busy_timeout,
         max_pending_writes=settings.max_pending_writes,
         snapshot_per_turn=snapshot_per_turn,
+        slow_ms=settings.slow_ms,
     )
 
     checks_tokens = check_tokens and settings.auth != "none"
@@ -80,13 +82,17 @@ def create_app(  # noqa: PLR0913 - a host program turns each of these on or off.
         store.end_turn()
         await run_in_threadpool(store.close)
 
+    metrics = Metrics()
+    tally = metrics.tally()
+
     async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             await WebSocketClose()(scope, receive, send)
         else:
-            await problem(Call(scope, receive, store), NothingThere())(scope, receive, send)
+            tally.refuse_at_once(scope, refusal := NothingThere())
+            await problem(Call(scope, receive, store), refusal)(scope, receive, send)
 
-    routes = [Route(path, Endpoint(store, operations, guard)) for path, operations in API.items()]
+    routes = [Route(path, Endpoint(store, operations, metrics.tally(path), guard)) for path, operations in API.items()]
     for route in routes:
         # Starlette ends the pattern of a path with $, which also matches before a newline at the end of the path.
         pattern = route.path_regex.pattern.removesuffix("$") + r"\Z"
@@ -95,10 +101,11 @@ def create_app(  # noqa: PLR0913 - a host program turns each of these on or off.
         route.path_regex = re.compile(pattern, re.DOTALL)
     app = _Service(routes=routes, lifespan=lifespan)
     app.parts = store, guard, settings
+    app.state.metrics = metrics
     app.router.redirect_slashes = False
     app.router.default = not_found
     if check_origins:
-        app.middleware_stack = OriginCheck(app.router, store, settings, checks_tokens=checks_tokens)
+        app.middleware_stack = OriginCheck(app.router, store, settings, tally, checks_tokens=checks_tokens)
     return app
 
 

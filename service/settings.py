@@ -50,6 +50,13 @@ class Settings:
     max_pending_writes: int = attrs.field(default=1000, converter=int, validator=ge(1))
     """How many writes may wait for the writer thread at once; one more is refused with 503 busy."""
 
+    log: str = attrs.field(default="text", validator=in_(("text", "json")))
+    """The form of the lines that `serve` logs."""
+    access_log: bool = attrs.field(default=False, converter=attrs.converters.to_bool)
+    """Whether `serve` logs a line for each request."""
+    slow_ms: float = attrs.field(default=0, converter=float, validator=[ge(0), le(3_600_000)])
+    """Milliseconds from which on a statement of SQL is logged; with 0 none is."""
+
     @root_path.validator
     def _check_root_path(self, _: object, value: str) -> None:
         if not re.fullmatch(r"(/[\w.~-]+)*", value, re.ASCII):  # Only characters that a URL need not escape.

@@ -30,6 +30,7 @@ from service.errors import CourseFull, StudentNotFound
 from service.fields import MAX_EMAIL, MAX_ID, MAX_NAME
 from service.http.api import API
 from service.http.calls import MAX_BODY, MAX_BULK_BODY, MAX_BULK_FAULTS
+from service.http.exposition import FAMILIES
 from service.http.page import POLICY
 from service.http.problems import PROBLEMS
 from service.http.queries import MAX_LIMIT
@@ -404,6 +405,13 @@ def test_settings() -> None:
     """The table of settings has every field with its variable and its default, and no other."""
     assert [row[:3] for row in OPERATING.table("Settings")] == [
         [field.name, field.name.upper(), str(field.default) or "empty"] for field in attrs.fields(Settings)
+    ]
+
+
+def test_metrics() -> None:
+    """The table of metrics has each with its type and what it tells, and no other."""
+    assert [tuple(row) for row in OPERATING.table("Metrics")] == [
+        (name, kind, says) for name, (kind, says) in FAMILIES.items()
     ]
 
 

@@ -272,6 +272,8 @@ def test_each_declared_refusal_comes(school: Path, stack: ExitStack, template: s
     if code in CONDITIONS:
         options = {"headers": {"if-match": CONDITIONS[code]}, "json": value}
     answer = send(client, method, url, value, who=STRANGERS.get(code, "admin"), **options)
+    who = "read" if (template, code) == ("/metrics", "insufficient_scope") else STRANGERS.get(code, "admin")
+    answer = send(client, method, url, value, who=who, **UNREADABLE.get(code, {}))
     assert refusal(answer) == (PROBLEMS[code].status, code)
 
 
@@ -286,6 +288,8 @@ def test_each_operation_gives_what_it_declares(school: Path, template: str, meth
     kind = declared[answer.status_code]
     if kind is None:
         assert answer.content == b""
+    elif kind is PlainText:
+        assert answer.headers["content-type"] == exposition.TYPE
     elif kind is str:
         assert answer.headers["content-type"] == "text/html; charset=utf-8"
     else:

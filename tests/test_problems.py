@@ -255,6 +255,7 @@ ALLOW = {
     "/tokens/{token_id}/rotate": "OPTIONS, POST",
     "/health/live": "GET, HEAD, OPTIONS",
     "/health/ready": "GET, HEAD, OPTIONS",
+    "/metrics": "GET, HEAD, OPTIONS",
     "/problems/{code}": "GET, HEAD, OPTIONS",
     "/": "GET, HEAD, OPTIONS",
     "/docs": "GET, HEAD, OPTIONS",

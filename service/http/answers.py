@@ -12,11 +12,12 @@ from service.http import body
 from service.http.calls import Call
 from service.http.edge import Edge, Headers
 from service.http.problems import PROBLEMS
+from service.http.request_ids import HEADER, known_id
 from service.storage.event_loop import in_pieces
 
 T = TypeVar("T")
 
-NO_CONTENT, NOT_MODIFIED, SERVICE_UNAVAILABLE = 204, 304, 503
+NO_CONTENT, NOT_MODIFIED, FAILED, SERVICE_UNAVAILABLE = 204, 304, 500, 503
 RETRY_AFTER = 1
 """Seconds after which a client may try again that was answered 503."""
 MEMBERS = (
@@ -57,7 +58,10 @@ class Answer(msgspec.Struct, frozen=True):
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
         """Send the answer, to a HEAD request without the body."""
-        headers = [*self.headers, *ALWAYS]  # A new list, because a middleware of the host program may append to it.
+        # A new list, because a middleware of the host program may append to it.
+        headers = [*self.headers, *ALWAYS]
+        if known := known_id(scope):
+            headers.append((HEADER, known))
         if self.status not in (NO_CONTENT, NOT_MODIFIED):
             headers.append((b"content-length", b"%d" % len(self.body)))
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
@@ -94,6 +98,16 @@ class Page(Ok[T], Generic[T], frozen=True):
 
 class Html(Ok[T], Generic[T], frozen=True):
     """The answer 200 with a page for people."""
+
+
+class PlainText(str):
+    """A text for programs."""
+
+    __slots__ = ()
+
+
+class Text(Ok[T], Generic[T], frozen=True):
+    """The answer 200 with a text for programs."""
 
 
 class SeeOther(Answer, frozen=True):
@@ -165,6 +179,11 @@ def html(text: bytes, policy: str) -> Html[str]:
     return Html(200, text, (_HTML, (b"content-security-policy", policy.encode()), (b"referrer-policy", b"no-referrer")))
 
 
+def text(content: str, media_type: str) -> Text[PlainText]:
+    """Answer 200 with a text for programs."""
+    return Text(200, content.encode(), ((b"content-type", media_type.encode()),))
+
+
 def see_other(location: str) -> SeeOther:
     """Answer 303: what the client accepts of what it asked for is at another path."""
     return SeeOther(SeeOther.STATUS, headers=((b"location", location.encode()), (b"vary", b"accept")))
@@ -201,7 +220,10 @@ def problem(call: Call, refusal: ServiceError) -> Answer:
     headers = (_PROBLEM_JSON, *(refusal.headers if isinstance(refusal, Edge) else ()))
     if status == SERVICE_UNAVAILABLE:
         headers = (*headers, (b"retry-after", b"%d" % RETRY_AFTER))
-    return Answer(status, _encode(problem_members(call.url, refusal)), headers)
+    members = problem_members(call.url, refusal)
+    if status >= FAILED and (request_id := call.request_id()):  # By it, whoever runs the service finds the cause.
+        members["request_id"] = request_id
+    return Answer(status, _encode(members), headers)
 
 
 def problem_members(url: Callable[[str], str], refusal: ServiceError) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from service.errors import (
     TermNotFound,
     WaitlistCapacityBelowWaitlisted,
 )
-from service.http import handlers, office, sessions, tokens
+from service.http import exposition, handlers, office, sessions, tokens
 from service.http.conditional import conditional
 from service.http.described import Described
 from service.http.edge import InvalidToken, NothingThere
@@ -152,6 +152,9 @@ TABLE: Api = {
     },
     "/health/ready": {
         "GET": operation(None, handlers.show_ready, Busy, StorageUnavailable),
+    },
+    "/metrics": {
+        "GET": operation("metrics", exposition.show_metrics),
     },
     "/problems/{code}": {
         "GET": operation(None, handlers.show_problem, NothingThere),

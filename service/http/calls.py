@@ -16,9 +16,11 @@ from service.fields import MAX_ID, Id
 from service.http import body
 from service.http.cookies import Cookies
 from service.http.edge import InsufficientScope, NothingThere
+from service.http.metrics import Metrics
 from service.http.payloads import BulkRow, NewEnrollment, P
 from service.http.queries import Q, write_cursor
 from service.http.reading import MAX_FAULTS, read_payload, read_query
+from service.http.request_ids import request_id
 from service.rows import ExternalId, Key
 from service.storage import Store
 from service.storage.event_loop import in_pieces
@@ -60,6 +62,16 @@ class Call:
         self.has_query = bool(scope["query_string"])
         self.granted = EVERYBODY
         """Who the client is, and what the client may do."""
+
+    def request_id(self) -> str:
+        """Give the id of the request; nothing where it is refused before it is one."""
+        return request_id(self._scope) if "headers" in self._scope else ""
+
+    @property
+    def metrics(self) -> Metrics:
+        """What is counted of the application that the request is for."""
+        found: Metrics = self._scope["app"].state.metrics
+        return found
 
     def word(self, word: tuple[str, Any]) -> Any:
         """Give the value of a word of the path, such as student_id; `word` is (its name, its type).

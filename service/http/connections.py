@@ -5,6 +5,7 @@ import logging
 from typing import Protocol
 
 from service.errors import ServiceError
+from service.http.metrics import Metrics
 from service.log import OneASecond
 from service.settings import Settings
 
@@ -29,8 +30,11 @@ class Connection(Protocol):
 class Connections:
     """The connections of one server, and what they share."""
 
-    def __init__(self, settings: Settings, most: int) -> None:
-        """Have none yet; `most` may be open at once."""
+    def __init__(self, settings: Settings, most: int, metrics: Metrics | None = None) -> None:
+        """Have none yet; `most` may be open at once. What is refused is counted in `metrics`."""
+        metrics = metrics or Metrics()
+        metrics.connections = self
+        self._tally = metrics.tally()
         self.settings = settings
         self.now = 0.0
         """The event loop's time, in seconds, at the last sweep."""
@@ -45,6 +49,10 @@ class Connections:
         """Those that wait for their next request, the one that waits longest first."""
         self._answers: list[tuple[asyncio.Transport, bytes]] = []
         self._sweeping = False
+
+    def __len__(self) -> int:
+        """Tell how many are open."""
+        return len(self._open)
 
     def add(self, connection: Connection) -> bool:
         """Count a connection that was made; tell whether there is a place for it.
@@ -79,10 +87,11 @@ class Connections:
         self._idle[connection] = None
 
     def noted(self, refusal: ServiceError) -> ServiceError:
-        """Log why a client is refused before the application is asked, and give the refusal back.
+        """Count and log why a client is refused before the application is asked, and give the refusal back.
 
         The line is of the level INFO, which `serve` leaves out: what clients send must not fill the log.
         """
+        self._tally.refuse_at_once({}, refusal)
         logger.info("A client was refused: %s", refusal.detail)
         return refusal
 

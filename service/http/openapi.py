@@ -11,7 +11,7 @@ from service.enrolling import EnrollmentRecord
 from service.enrollments import RosterRow, ScheduleRow
 from service.fields import EXTERNAL_ID, ID, TOKEN_ID, Field, Id, TokenId, word
 from service.http import body, conditional, examples, schemas
-from service.http.answers import NAME, SERVICE_UNAVAILABLE, Created, SeeOther, Stream
+from service.http.answers import NAME, SERVICE_UNAVAILABLE, Created, PlainText, SeeOther, Stream
 from service.http.calls import MAX_BODY, MAX_BULK_BODY, Rows
 from service.http.conditional import Conditional, Tagged
 from service.http.edge import (
@@ -230,6 +230,8 @@ def _answer(each: Operation, status: int, kind: Any) -> dict[str, Any]:
         headers.append("Link")
         listed = {**reference(kind), "maxItems": MAX_LIMIT}
         content = {"application/json": {"schema": listed, "example": examples.record(kind)}}
+    elif kind is PlainText:
+        content = {"text/plain": {"schema": {"type": "string"}}}
     elif kind is str:
         content = {"text/html": {"schema": {"type": "string"}}}
     elif hasattr(kind, "__struct_fields__"):

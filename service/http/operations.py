@@ -1,6 +1,7 @@
 """Declare operations (one method of one path each), and dispatch each request to its operation."""
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import UnionType
 from typing import Any, Concatenate, Literal, ParamSpec, Union, get_args, get_origin, get_type_hints
@@ -31,8 +32,10 @@ from service.http.edge import (
     UnsupportedMediaType,
 )
 from service.http.guard import Guard
+from service.http.metrics import Tally
 from service.http.payloads import Payload
 from service.http.queries import NoQuery, Query
+from service.http.request_ids import request_id
 from service.rows import ExternalId
 from service.storage import Store
 
@@ -147,13 +150,15 @@ def _value(answer: Any) -> Any:
 class Endpoint:
     """The ASGI application of one path: it runs the operation of the request's method, and answers its refusals."""
 
-    def __init__(self, store: Store, operations: Mapping[str, Operation], guard: Guard | None = None) -> None:
+    def __init__(
+        self, store: Store, operations: Mapping[str, Operation], tally: Tally, guard: Guard | None = None
+    ) -> None:
         """Add to the operations what HTTP wants of every path: HEAD where there is a GET, and OPTIONS.
 
         Without a guard, every client may do everything.
         """
         operations = {**operations, **({"HEAD": operations["GET"]} if "GET" in operations else {})}
-        self._store, self._guard = store, guard
+        self._store, self._tally, self._guard = store, tally, guard
         self._cookies = guard.cookies if guard else None
         self._run: dict[str, Run] = {method: each.run for method, each in operations.items()}
         self._run_if = {method: run for method, each in operations.items() if (run := each.run_if)}
@@ -165,6 +170,7 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, with 500 and a line in the log if the service has a defect."""
+        began = time.perf_counter()
         call = Call(scope, receive, self._store, self._cookies)
         try:
             run = self._run.get(scope["method"])
@@ -176,12 +182,16 @@ class Endpoint:
                 run = run_if
             answer = await run(call)
         except ServiceError as refusal:
+            self._tally.refuse(scope, refusal)
             answer = problem(call, refusal)
         except ClientDisconnect:
             return  # The client has closed the connection, so nobody would read an answer.
         except Exception:
-            logger.exception("%s %s failed.", scope["method"], scope["path"])
-            answer = problem(call, Failed())
+            told = {"request_id": request_id(scope)}
+            logger.exception("%s %s failed.", scope["method"], scope["path"], extra={"told": told})
+            self._tally.refuse(scope, failed := Failed())
+            answer = problem(call, failed)
+        self._tally.add(scope["method"], answer.status, time.perf_counter() - began)
         await answer(scope, receive, send)
 
     async def _options(self, call: Call) -> NoContent:

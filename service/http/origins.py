@@ -17,6 +17,7 @@ from service.errors import ServiceError
 from service.http.answers import problem
 from service.http.calls import Call
 from service.http.edge import ForeignOrigin, MisdirectedRequest
+from service.http.metrics import Tally
 from service.settings import Settings
 from service.storage import Store
 
@@ -42,13 +43,15 @@ Place = tuple[str, str]
 class OriginCheck:
     """An ASGI application that passes on to another one what is not sent by a page of another site."""
 
-    def __init__(self, app: ASGIApp, store: Store, settings: Settings, *, checks_tokens: bool = False) -> None:
+    def __init__(
+        self, app: ASGIApp, store: Store, settings: Settings, tally: Tally, *, checks_tokens: bool = False
+    ) -> None:
         """Read the names of the service from the settings.
 
         With `checks_tokens`, a request with a token is passed on unseen: the application behind refuses a token that
         does not count, and no page of another site has one that does.
         """
-        self._app, self._store, self._checks_tokens = app, store, checks_tokens
+        self._app, self._store, self._tally, self._checks_tokens = app, store, tally, checks_tokens
         names = {*LOOPBACK, *map(_plain, settings.allowed_hosts.split(","))} - {""}
         self._names = frozenset(name for name in names if not name.startswith("*"))
         self._ends = tuple(name.removeprefix("*") for name in names if name.startswith("*"))
@@ -59,6 +62,7 @@ class OriginCheck:
         """Pass a request on, or answer it with the refusal."""
         refusal = self._refusal(scope) if scope["type"] == "http" else None
         if refusal and not (self._checks_tokens and bearer(scope) is not None):
+            self._tally.refuse_at_once(scope, refusal)
             return problem(Call(scope, receive, self._store), refusal)(scope, receive, send)
         return self._app(scope, receive, send)
 

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 
 from service.errors import SetupError
 from service.http.connections import Connections
+from service.http.metrics import Metrics
 from service.http.protocol import Protocol
 from service.settings import Settings
 
@@ -83,13 +84,16 @@ class Server(uvicorn.Server):
     once.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, open_to: str | None = None) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: Settings, open_to: str | None = None, metrics: Metrics | None = None
+    ) -> None:
         """Translate the service's settings into uvicorn's configuration.
 
-        `open_to` says who needs no token, for the line at the start; it is None where everybody needs one.
+        `open_to` says who needs no token, for the line at the start; it is None where everybody needs one. `metrics`
+        are those of the application.
         """
         self._settings, self._open_to = settings, open_to
-        self._connections = Connections(settings, _places(settings))
+        self._connections = Connections(settings, _places(settings), metrics)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -103,6 +107,7 @@ class Server(uvicorn.Server):
                 lifespan="on",
                 log_level="warning",
                 access_log=False,
+                log_config=None,  # `serve` has set logging up, and a host program its own.
                 server_header=False,
                 proxy_headers=False,
             )

@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar, TypeVarTuple, cast
 import peewee as pw
 
 from service.errors import ServiceError
+from service.storage.measured import Measured
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -175,6 +176,9 @@ class Store(Protocol):
 
     async def check_ready(self) -> None:
         """Raise Busy or StorageUnavailable unless a write would be accepted and kept now."""
+
+    def measured(self) -> Measured:
+        """Give what was measured of the writes so far; the database is not asked."""
 
 
 @cache

@@ -3,7 +3,8 @@
 In WAL mode a commit appends the changed pages to the file named -wal; a checkpoint copies them to the database later.
 """
 
-from contextlib import suppress
+import sqlite3
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ class Database(pw.SqliteDatabase):
 
     committing = False
     """Whether the COMMIT began. If it fails, nobody can tell whether the transaction was kept."""
+    timed: AbstractContextManager[None] = nullcontext()
+    """Is entered for each COMMIT, to measure it."""
     violated: ServiceError | None = None
     """The refusal of a constraint that SQLite checks at COMMIT; nothing of the transaction is kept then."""
 
@@ -39,7 +42,8 @@ class Database(pw.SqliteDatabase):
         """Commit the transaction."""
         self.committing = True
         try:
-            super().commit()
+            with self.timed:
+                super().commit()
         except pw.IntegrityError as error:
             # The broken row can be found only now, while the transaction is still open.
             self.violated = violation(self, error)
@@ -78,14 +82,20 @@ keeps in memory, and not in a temporary file, what a savepoint may have to undo.
 
 
 def open_database(
-    path: Path, *, busy_timeout: float = 5.0, create: bool = False, thread_safe: bool = True, **pragmas: Any
+    path: Path,
+    *,
+    busy_timeout: float = 5.0,
+    create: bool = False,
+    thread_safe: bool = True,
+    factory: type[sqlite3.Connection] = sqlite3.Connection,
+    **pragmas: Any,
 ) -> Database:
     """Make a Peewee database on a file; it connects at its first use.
 
     `busy_timeout` is how many seconds a statement waits for another connection's lock. With `create`, a missing file is
     made, for its owner alone; without, a missing file is an error and never an empty new one. With `thread_safe` every
-    thread has its own connection; without, there is one connection, which one thread at a time may use. `pragmas` come
-    before those in PRAGMAS and replace them.
+    thread has its own connection; without, there is one connection, which one thread at a time may use. `factory` makes
+    the driver's connections. `pragmas` come before those in PRAGMAS and replace them.
     """
     if create:
         _make(path)
@@ -95,6 +105,7 @@ def open_database(
         timeout=busy_timeout,
         thread_safe=thread_safe,
         check_same_thread=thread_safe,
+        factory=factory,
         # The caller's come first: SQLite heeds locking_mode and page_size only before it has read the file.
         pragmas=pragmas | PRAGMAS | pragmas,
     )

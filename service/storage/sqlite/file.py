@@ -7,6 +7,7 @@ copies them to the database file later; the one named -shm is an index of the -w
 import errno
 import os
 import shlex
+import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -40,9 +41,12 @@ class File:
     the two files changes then, something other than SQLite did it.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Remember which file is at the path, so that another file put there later is refused. Raises OSError."""
-        self._path = path
+    def __init__(self, path: Path, factory: type[sqlite3.Connection] = sqlite3.Connection) -> None:
+        """Remember which file is at the path, so that another file put there later is refused. Raises OSError.
+
+        The connections to the file are made by `factory`.
+        """
+        self._path, self._factory = path, factory
         self._folder = os.fspath(path.parent)
         found = path.stat()
         self._own: Mapping[str, Identity] = {os.fspath(path): (found.st_dev, found.st_ino)}
@@ -61,7 +65,7 @@ class File:
 
     def open(self, busy_timeout: float, **pragmas: Any) -> Database:
         """Make a connection that one thread at a time may use; `busy_timeout` is in seconds."""
-        return open_database(self._path, busy_timeout=busy_timeout, thread_safe=False, **pragmas)
+        return open_database(self._path, busy_timeout=busy_timeout, thread_safe=False, factory=self._factory, **pragmas)
 
     def verify(self) -> None:
         """Raise OSError unless the database file, its -wal and its -shm are still the files that were opened.
@@ -113,6 +117,13 @@ class File:
             except (pw.DatabaseError, OSError):  # Another connection has a lock, or the file is not in WAL mode.
                 self._beside = {}
                 holder.close()
+
+    def written(self) -> int:
+        """Give when the database file itself was written last, in nanoseconds; 0 where it cannot be told."""
+        try:
+            return os.stat(self._path).st_mtime_ns  # noqa: PTH116 - Path.stat is slower, as in `verify`.
+        except OSError:
+            return 0
 
     def log_size(self) -> int:
         """Give the size of the -wal in bytes; 0 if the file is not held."""

@@ -23,11 +23,13 @@ import peewee as pw
 from service.errors import ServiceError, SetupError, StorageUnavailable
 from service.storage import fetch
 from service.storage.event_loop import running_loop
+from service.storage.measured import Measured
 from service.storage.sqlite.connections import Database
 from service.storage.sqlite.file import File, check_writable
 from service.storage.sqlite.fork import pause_at_forks
 from service.storage.sqlite.patience import Patience
 from service.storage.sqlite.schema import Schema
+from service.storage.sqlite.slow import connection_class
 from service.storage.sqlite.urls import database_path
 from service.storage.sqlite.violations import is_interrupted, is_locked, unavailable
 from service.storage.sqlite.writer import Job, Writer, settle
@@ -62,18 +64,20 @@ class Store:
         busy_timeout: float,
         max_pending_writes: int,
         snapshot_per_turn: bool = False,
+        slow_ms: float = 0,
     ) -> None:
         """Remember which file is at the URL's path, so that another file put there later is refused.
 
         `busy_timeout` is how many seconds a statement waits for another connection's lock. With `snapshot_per_turn`,
         all reads of one turn (iteration) of the event loop share a snapshot. That is right only where nothing else in
-        this program writes to the file: a later read of the same turn would not see such a write. Raises SetupError
-        for a URL that names no SQLite file, OSError if there is no file.
+        this program writes to the file: a later read of the same turn would not see such a write. Statements that take
+        `slow_ms` milliseconds or more are logged, unless it is 0. Raises SetupError for a URL that names no SQLite
+        file, OSError if there is no file.
         """
         self._path = database_path(url)
         self._busy_timeout = busy_timeout
         self._snapshot_per_turn = snapshot_per_turn
-        self._file = File(self._path)
+        self._file = File(self._path, connection_class(slow_ms / 1000))
         self._patience = Patience(busy_timeout)
         self._idle_readers: deque[Database] = deque()
         self._reading: dict[object, Database | None] = {}
@@ -233,6 +237,10 @@ class Store:
             # value that changes nothing: user_version as it is.
             ((version,),) = fetch(db, "PRAGMA user_version")
             db.execute_sql(f"PRAGMA user_version = {version}")
+
+    def measured(self) -> Measured:
+        """Do what `Store.measured` in `service.storage` says."""
+        return self._writer.commits.measured(self._writer.waiting)
 
     def end_turn(self) -> None:
         """End the running event loop's turn early: release its snapshot and hand its writes to the writer thread.

@@ -20,6 +20,7 @@ import peewee as pw
 
 from service.errors import Busy, ServiceError, StorageUnavailable
 from service.storage import fetch
+from service.storage.sqlite.commits import Commits
 from service.storage.sqlite.connections import Database
 from service.storage.sqlite.file import File
 from service.storage.sqlite.others import Others
@@ -73,6 +74,7 @@ class Writer:
         """What the thread calls behind each group: those wait for a commit."""
         self._file = file
         self._db = file.open(busy_timeout)
+        self._db.timed = self.commits = Commits(file)
         self._others = Others()
         self._busy_timeout = busy_timeout
         self._max_pending = max_pending
@@ -88,11 +90,16 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._closing = False
 
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait."""
+        return len(self._pending) + len(self._alone)
+
     def submit(self, jobs: Sequence[Job]) -> Sequence[Job]:
         """Queue the jobs that there is room for; give the others back, each with its error set."""
         failure = None
         with self._changed:
-            room = max(0, self._max_pending - len(self._pending) - len(self._alone))
+            room = max(0, self._max_pending - self.waiting)
             try:
                 self._start()
             except RuntimeError as error:
@@ -147,6 +154,7 @@ class Writer:
 
     def _serve(self, group: Sequence[Job]) -> None:
         self._commit(group)
+        self.commits.groups.observe(len(group))
         self._look_at = min(self._look_at, time.monotonic() + LOOK_AGAIN)
         by_loop = defaultdict(list)
         for job in group:
@@ -194,11 +202,7 @@ class Writer:
             self._others.look(self._db)
             if self._file.log_size() > limit:
                 self._look_at = time.monotonic() + LOOK_AGAIN
-                self._db.timeout = 0
-                try:
-                    fetch(self._db, "PRAGMA wal_checkpoint(TRUNCATE)")
-                finally:
-                    self._db.timeout = self._busy_timeout
+                self.commits.truncate(self._db)
 
     def _commit(self, group: Sequence[Job]) -> None:
         """Commit a group in one transaction or, where a constraint or a rule undid it, job by job.

@@ -1,0 +1,148 @@
+"""What `serve` logs, and the ids of requests."""
+
+import json
+import logging
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+from conftest import ROOT
+from starlette.testclient import TestClient
+from stores import held
+
+from service import Settings, connect, create_app, students
+from service.http.logs import AccessLog, Json, Text, logging_as
+from service.tokens import create_token
+
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
+
+
+@contextmanager
+def logging_server(path: Path, **environ: str) -> Iterator[tuple[httpx2.Client, Callable[[], str]]]:
+    """Run a server; give a client, and what ends the server and gives all that it has logged."""
+    command = [sys.executable, "-m", "service", "serve", "--port", "0", "--database-url", str(path)]
+    with subprocess.Popen(
+        command, cwd=ROOT, env={"PATH": "", **environ}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        found = re.search(r"http://\S+", process.stdout.readline())
+        assert found
+
+        def ended() -> str:
+            process.terminate()
+            return process.communicate(timeout=20)[1]
+
+        with httpx2.Client(base_url=found[0]) as client:
+            yield client, ended
+        process.kill()
+
+
+def test_lines_of_requests(path: Path) -> None:
+    """With ACCESS_LOG and JSON each request is one line, without its query, its token and its body."""
+    with connect(path) as db:
+        token = create_token(db, "office", ["admin"])
+    with logging_server(path, LOG="json", ACCESS_LOG="1", SLOW_MS="0.000001") as (client, ended):
+        headers = {"authorization": f"Bearer {token}", "x-request-id": "from-nginx"}
+        client.post("/students?secret=1", json={"name": "Hidden Name"}, headers=headers)
+        answer = client.post("/students", json={"name": "Hidden Name"}, headers=headers)
+        assert (answer.status_code, answer.headers["x-request-id"]) == (201, "from-nginx")
+        client.get("/a%0AFORGED%1b", headers={"cookie": "enrollment=hidden", "x-request-id": "n\tot sane"})
+        log = ended()
+    events = [json.loads(line) for line in log.splitlines()]
+    assert not re.search(f"Hidden|secret|{token}|hidden", log)
+    assert all(re.fullmatch(TIME, event["time"]) for event in events)
+    requests = [event for event in events if event["message"] == "Request."]
+    told = [(each["method"], each["path"], each["status"], each["request_id"]) for each in requests]
+    assert told[:2] == [("POST", "/students", 422, "from-nginx"), ("POST", "/students", 201, "from-nginx")]
+    assert told[2][:3] == ("GET", "/a\nFORGED\x1b", 404)
+    assert re.fullmatch("[0-9a-f]{16}", told[2][3])
+    assert (requests[1]["actor"], requests[1]["client"]) == (f"token:{token[4:12]}", "127.0.0.1")
+    assert requests[1]["bytes"] == len(answer.content)
+    assert 0 < requests[1]["seconds"] < 10
+    slow = [event for event in events if event["message"] == "A statement was slow."]
+    assert [each for each in slow if each["sql"] == "COMMIT" and each["ms"] > 0]
+    assert {each.get("request_id") for each in slow} >= {"from-nginx", None}
+
+
+def test_nothing_is_logged_of_what_goes_well(path: Path) -> None:
+    """Without the settings there is no line for a request that is answered."""
+    with logging_server(path) as (client, ended):
+        assert "x-request-id" not in client.get("/students").headers
+        assert ended() == ""
+
+
+def test_a_503_is_logged(path: Path) -> None:
+    """A write that is refused for another's lock is one line, whose id the problem and the answer have."""
+    with logging_server(path, BUSY_TIMEOUT="0") as (client, ended):
+        with held(path, "BEGIN IMMEDIATE"):
+            answers = [client.post("/students", json={"name": "Ada"}) for _ in range(2)]
+        (line,) = ended().splitlines()
+    assert [each.status_code for each in answers] == [503, 503]
+    first = answers[0]
+    assert first.headers["x-request-id"] == first.json()["request_id"]
+    said = "A request was refused with 503 busy: Another process holds the database. Nothing was kept."
+    assert re.fullmatch(f"{TIME} WARNING {re.escape(said)} request_id={first.json()['request_id']}", line)
+
+
+def test_a_defect_has_its_id(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The problem, the answer and the line of a defect have one id; the traceback cannot forge a line."""
+
+    def fail(*_: object) -> None:
+        raise ValueError("one\n2026-01-01T00:00:00.000Z forged\x1b")
+
+    monkeypatch.setattr(students, "find_student", fail)
+    answer = client.get("/students/1", headers={"x-request-id": "abc"})
+    assert (answer.json()["request_id"], answer.headers["x-request-id"]) == ("abc", "abc")
+    (record,) = [each for each in caplog.records if each.exc_info]
+    first, *rest = Text().format(record).splitlines()
+    assert re.fullmatch(f"{TIME} ERROR GET /students/1 failed. request_id=abc", first)
+    assert all(line.startswith("    ") for line in rest)
+    assert rest[-1] == "    2026-01-01T00:00:00.000Z forged\\x1b"
+    event = json.loads(Json().format(record))
+    assert event["traceback"].endswith("forged\x1b")
+
+
+@pytest.mark.parametrize(
+    ("sent", "back"),
+    [("a", "a"), ("~" * 128, "~" * 128), ("", None), ("~" * 129, None), ("a b", None), ("é", None)],
+)
+def test_which_ids_are_taken(client: TestClient, sent: str, back: str | None) -> None:
+    """An id of 1 to 128 visible characters of ASCII is given back, whatever the answer, and no other."""
+    for url in "/students", "/nothing", "/students/1":
+        assert client.get(url, headers={b"x-request-id": sent.encode()}).headers.get("x-request-id") == back
+
+
+def test_text_is_one_line() -> None:
+    """What a client sends ends no line and hides none; values with spaces are quoted."""
+    record = logging.LogRecord("service", logging.INFO, "", 0, "A\r\nB\x85\u2028", (), None)
+    record.told = {"path": "/a b\n", "bytes": 3}
+    assert re.fullmatch(TIME + re.escape(r' INFO A\r\nB\x85\u2028 path="/a b\n" bytes=3'), Text().format(record))
+
+
+@pytest.mark.anyio
+async def test_the_lifespan_is_passed_on(path: Path) -> None:
+    """What is no request is not logged."""
+    called = []
+
+    async def app(scope: object, receive: object, send: object) -> None:
+        called.append((scope, receive, send))
+
+    scope = {"type": "lifespan"}
+    await AccessLog(app)(scope, None, None)  # type: ignore[arg-type]
+    assert called == [(scope, None, None)]
+    assert create_app(Settings(database_url=str(path)))
+
+
+def test_handlers_are_for_the_block_only() -> None:
+    """After the server has ended, its program logs as it did before."""
+    before = [*logging.getLogger().handlers]
+    with logging_as(Settings(log="json", access_log=True)):
+        assert len(logging.getLogger().handlers) == len(before) + 1
+    assert logging.getLogger().handlers == before

@@ -119,6 +119,8 @@ def refusal(answer: httpx2.Response) -> tuple[int, str]:
     errors = {"errors"} if fields & {"faults", "refusals"} else set()
     told = fields & {*MEMBERS, "newest_id"} & problem.keys()  # What is no id is not told.
     assert all(problem[name] for name in told - {"newest_id"})
+    if row.status >= 500:  # What was refused before it was a request has no id.
+        told |= {"request_id"} & problem.keys()
     assert problem == known | {key: problem[key] for key in {"detail"} | errors | told}
     assert problem["detail"]
     assert answer.headers["content-type"] == "application/problem+json"

@@ -3,10 +3,11 @@
 import json
 import logging
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx2
@@ -17,6 +18,7 @@ from stores import held
 
 from service import Settings, connect, create_app, students
 from service.http.logs import AccessLog, Json, Text, logging_as
+from service.storage.sqlite.slow import connection_class
 from service.tokens import create_token
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
@@ -146,3 +148,49 @@ def test_handlers_are_for_the_block_only() -> None:
     with logging_as(Settings(log="json", access_log=True)):
         assert len(logging.getLogger().handlers) == len(before) + 1
     assert logging.getLogger().handlers == before
+
+
+def test_a_request_is_told_once_it_is_over(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What is told has the client and the actor where they are known, and the id that deeper lines have as well."""
+    caplog.set_level(logging.INFO, "service.http.logs")
+    with TestClient(AccessLog(create_app(Settings(database_url=str(path), slow_ms=1e-6)))) as client:
+        client.post("/students", json={"name": "Ada"}, headers={"x-request-id": "abc"})
+    told = [record.told for record in caplog.records if record.getMessage() == "Request."]  # type: ignore[attr-defined]
+    assert [(each["path"], each["status"], each["client"], "actor" in each) for each in told] == [
+        ("/students", 201, "testclient", False)
+    ]
+    slow = [record.told["sql"] for record in caplog.records if "slow" in record.message]  # type: ignore[attr-defined]
+    assert [sql for sql in slow if sql.startswith("INSERT INTO students (name, ")]
+    assert not [sql for sql in slow if "Ada" in sql]
+
+
+@pytest.mark.anyio
+async def test_a_request_of_an_actor_without_an_address(caplog: pytest.LogCaptureFixture) -> None:
+    """Where a server tells no client, none is told."""
+    caplog.set_level(logging.INFO, "service.http.logs")
+
+    async def app(scope: object, receive: object, send: object) -> None:
+        assert scope
+        assert receive
+        assert send
+        log = logging.getLogger("deep")
+        log.warning("Deep.")
+        assert json.loads(Json().format(caplog.records[-1]))["request_id"] == "abc"
+
+    headers = [(b"x-request-id", b"abc")]
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": headers, "state": {"actor": "token:1"}}
+    await AccessLog(app)(scope, 1, 1)  # type: ignore[arg-type]
+    told = caplog.records[-1].told  # type: ignore[attr-defined]
+    assert ("client" in told, told["actor"], told["status"]) == (False, "token:1", 0)
+
+
+def test_a_statement_that_is_slow_to_give_its_rows(caplog: pytest.LogCaptureFixture) -> None:
+    """The time that the rows take counts as well; a statement that is quick is not told."""
+    with closing(sqlite3.connect(":memory:", factory=connection_class(0.05))) as db:
+        numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)\n SELECT i FROM n"
+        assert len(db.execute(numbers, (10,)).fetchall()) == 10
+        assert caplog.records == []
+        assert len(db.execute(numbers, (500_000,)).fetchall()) == 500_000
+    (record,) = caplog.records
+    assert record.told["sql"] == " ".join(numbers.split())  # type: ignore[attr-defined]
+    assert record.told["ms"] >= 50  # type: ignore[attr-defined]

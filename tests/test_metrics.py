@@ -103,9 +103,12 @@ def test_metrics_within_a_host_program(path: Path) -> None:
     apps = [create_app(Settings(database_url=str(path))) for _ in range(2)]
     with TestClient(Starlette(routes=[Mount("/a", apps[0]), Mount("/b", apps[1])])) as client:
         client.get("/a/students")
+        for _ in range(2):
+            assert client.request("TRACE", "/a/students").status_code == 405
         first, second = (scraped(client.get(f"/{each}/metrics")) for each in "ab")
     label = {"method": "GET", "path": "/students", "status": "200"}
     assert of(first, "http_requests_total", **label) == 1
+    assert of(first, "http_requests_total", method=ELSEWHERE, path="/students", status="405") == 2
     assert ("enrollment_http_requests_total", tuple(sorted(label.items()))) not in second
     assert not [name for name, _ in first if name == "enrollment_http_connections"]
 

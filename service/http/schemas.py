@@ -82,6 +82,10 @@ PROBLEM: Schema = {
         **{name: {"type": "string"} for name in MEMBERS if name.endswith("external_id")},
         "newest_id": {"type": "integer", "minimum": 0},
         "errors": _ERRORS,
+        "request_id": {
+            "type": "string",
+            "description": "With a status of 500 or above: what the lines of the log about the request have.",
+        },
     },
     "required": ["type", "title", "status", "detail", "code"],
 }

@@ -160,7 +160,7 @@ def test_a_request_is_told_once_it_is_over(path: Path, caplog: pytest.LogCapture
         ("/students", 201, "testclient", False)
     ]
     slow = [record.told["sql"] for record in caplog.records if "slow" in record.message]  # type: ignore[attr-defined]
-    assert [sql for sql in slow if sql.startswith("INSERT INTO students (name, ")]
+    assert [sql for sql in slow if sql.startswith("INSERT INTO students ")]
     assert not [sql for sql in slow if "Ada" in sql]
 
 
@@ -187,10 +187,11 @@ async def test_a_request_of_an_actor_without_an_address(caplog: pytest.LogCaptur
 def test_a_statement_that_is_slow_to_give_its_rows(caplog: pytest.LogCaptureFixture) -> None:
     """The time that the rows take counts as well; a statement that is quick is not told."""
     with closing(sqlite3.connect(":memory:", factory=connection_class(0.05))) as db:
-        numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)\n SELECT i FROM n"
-        assert len(db.execute(numbers, (10,)).fetchall()) == 10
+        counted = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)\n "
+        ends = f"{counted} SELECT i FROM n WHERE i IN (1, ?)"
+        assert db.execute(ends, (9, 9)).fetchall() == [(1,), (9,)]
         assert caplog.records == []
-        assert len(db.execute(numbers, (500_000,)).fetchall()) == 500_000
+        assert db.execute(ends, (3_000_000, 9)).fetchall() == [(1,), (9,)]
     (record,) = caplog.records
-    assert record.told["sql"] == " ".join(numbers.split())  # type: ignore[attr-defined]
+    assert record.told["sql"] == " ".join(ends.split())  # type: ignore[attr-defined]
     assert record.told["ms"] >= 50  # type: ignore[attr-defined]

@@ -43,6 +43,9 @@ def connection_class(seconds: float) -> type[sqlite3.Connection]:
         def cursor(self, factory: Any = Cursor) -> Any:
             return super().cursor(factory)
 
+        def execute(self, sql: str, parameters: Any = (), /) -> Any:
+            return self.cursor().execute(sql, parameters)  # The driver's own would not take the cursor from above.
+
     return Connection
 
 

@@ -20,8 +20,8 @@ from service.courses import insert_course, update_course
 from service.enrolling import EnrollmentRecord
 from service.enrollments import enroll
 from service.fields import Id
-from service.http import handlers, office, sessions, tokens
-from service.http.answers import NoContent, Ok, no_content, ok
+from service.http import exposition, handlers, office, sessions, tokens
+from service.http.answers import NoContent, Ok, PlainText, no_content, ok
 from service.http.api import API
 from service.http.calls import Call, Rows
 from service.http.described import Described
@@ -271,9 +271,8 @@ def test_each_declared_refusal_comes(school: Path, stack: ExitStack, template: s
     options = UNREADABLE.get(code, {})
     if code in CONDITIONS:
         options = {"headers": {"if-match": CONDITIONS[code]}, "json": value}
-    answer = send(client, method, url, value, who=STRANGERS.get(code, "admin"), **options)
     who = "read" if (template, code) == ("/metrics", "insufficient_scope") else STRANGERS.get(code, "admin")
-    answer = send(client, method, url, value, who=who, **UNREADABLE.get(code, {}))
+    answer = send(client, method, url, value, who=who, **options)
     assert refusal(answer) == (PROBLEMS[code].status, code)
 
 
@@ -349,7 +348,7 @@ def test_every_handler_is_declared() -> None:
     """Each handler is the handler of one operation, and none is left over."""
     public = {
         name
-        for place in (handlers, office, sessions, tokens, Described)
+        for place in (exposition, handlers, office, sessions, tokens, Described)
         for name, each in vars(place).items()
         if getattr(each, "__module__", "") == getattr(place, "__module__", place.__name__)
     }

@@ -1,7 +1,4 @@
-"""The writer thread, which alone writes to the database, in groups of jobs.
-
-One transaction, and so one sync to the disk, serves all the callers of a group.
-"""
+"""The writer thread, which alone writes to the database, in groups of jobs: one sync to the disk serves a whole group."""
 
 import asyncio
 import math

@@ -28,6 +28,7 @@ from service.storage.sqlite.store import Store
 from service.storage.sqlite.urls import database_path
 
 if TYPE_CHECKING:
+    from service.http.imports import Imports
     from service.http.live import Feeds
 
 
@@ -125,6 +126,13 @@ class _Service(Starlette):
         from service.http.live import Feeds  # noqa: PLC0415 - only who listens pays for it.
 
         return Feeds(*self.parts)
+
+    @cached_property
+    def imports(self) -> "Imports":
+        """Give what imports files, made when the first one comes."""
+        from service.http.imports import Imports  # noqa: PLC0415 - so that the two do not import each other.
+
+        return Imports(self.parts[-1])
 
     def end_streams(self) -> None:
         """End the streams of the running event loop."""

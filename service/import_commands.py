@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 60.0
 """The fewest seconds that an import waits for the writes of others."""
-SHOWN_EVERY = 0.2
+SHOWN_EVERY = {"bar": 0.2, "ndjson": 0.5}
 """Seconds from one line that tells how far an import is to the next."""
 SOME_REFUSED = 3
 """The exit code where every row was looked at, and some were refused."""
@@ -81,7 +81,7 @@ class _Show:
         now = time.monotonic()
         if self._how == "none" or (now < self._at and progress.stage == self._stage):
             return
-        self._at, self._stage = now + SHOWN_EVERY, progress.stage
+        self._at, self._stage = now + SHOWN_EVERY[self._how], progress.stage
         if self._how == "ndjson":
             click.echo(msgspec.json.encode(progress))
         else:
@@ -186,7 +186,8 @@ def import_(  # noqa: PLR0913, PLR0917 - each is an option.
     # The other commands need nothing of this.
     from service.exchange.formats import read  # noqa: PLC0415
     from service.exchange.importing import Import, Options  # noqa: PLC0415
-    from service.exchange.report import Problem, lines  # noqa: PLC0415
+    from service.exchange.report import BrokenOff, Report, lines  # noqa: PLC0415
+    from service.exchange.unreadable import UnreadableFile  # noqa: PLC0415
 
     settings = settings_of(database_url=database_url)
     options = Options(
@@ -203,12 +204,19 @@ def import_(  # noqa: PLR0913, PLR0917 - each is an option.
         closing(schema.connect(settings.database_url, busy_timeout=max(PATIENCE, settings.busy_timeout))) as db,
     ):
         show = _Show(progress or ("bar" if sys.stderr.isatty() else "none"), check)
-        importing = Import(read(files, format_, work=Path(work)), options, show)
+        try:
+            found = read(files, format_, work=Path(work))
+        except UnreadableFile as error:
+            if progress != "ndjson":
+                raise
+            click.echo(msgspec.json.encode(Report("", dry_run, [], problem=BrokenOff("unreadable_file", str(error)))))
+            sys.exit(1)
+        importing = Import(found, options, show)
         report, code = importing.report, 0
         try:
             importing.run(db)
         except Stopped as stopped:
-            report.problem = Problem("interrupted", INTERRUPTED)
+            report.problem = BrokenOff("interrupted", INTERRUPTED)
             code = 128 + stopped.number
         finally:
             show.end()

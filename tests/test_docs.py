@@ -116,6 +116,7 @@ def blocks(language: str, text: str) -> list[str]:
 def settled(text: str) -> str:
     """Replace what differs from run to run: times, hashes, tokens, and the words that Python puts beside a status."""
     text = re.sub(r"'sha256-[^']*'", "'sha256-…'", text)
+    text = re.sub(r'"seconds":[0-9.]+', '"seconds":SECONDS', text)
     text = re.sub(r"enr_\w{8}_\w{49}", "enr_…", text)
     text = re.sub(r'("id":"|/tokens/)\w{8}', r"\1ID", text)
     text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", "TIME", text)
@@ -219,7 +220,9 @@ def test_examples_show_every_operation() -> None:
         assert asked
         words = {route: re.sub(r"\{\w+\}", "[^/]+", route.replace("{external_id:path}", ".+")) for route in API}
         route = next(route for route in API if re.fullmatch(words[route], asked[1]))
-        shown.add((route, method[1] if method else "POST" if re.search(" (-d|--json) ", command) else "GET"))
+        shown.add(
+            (route, method[1] if method else "POST" if re.search(" (-d|--json|--data-binary) ", command) else "GET")
+        )
     assert shown >= {(route, method) for route, methods in API.items() for method in methods}
 
 

@@ -24,7 +24,7 @@ from service.exchange import report as reports
 from service.exchange import rosters, turns
 from service.exchange.importing import Import, Options
 from service.exchange.parts import Found, Kind, Part, Refused, Row, Skipped
-from service.exchange.report import Progress, Report, Totals, lines
+from service.exchange.report import Progress, Report, RowTotals, lines
 from service.exchange.work import Tick
 from service.rows import ExternalId
 from service.students import find_student, insert_student
@@ -70,14 +70,14 @@ def enrollments(*rows: str) -> Part:
     return part("enrollments", *(pair(*row.split()) for row in rows))
 
 
-def nonzero(totals: Totals) -> dict[str, Any]:
+def nonzero(totals: RowTotals) -> dict[str, Any]:
     """Give the totals that are not 0."""
     return {name: value for name, value in msgspec.structs.asdict(totals).items() if value}
 
 
 def codes(report: Report) -> list[tuple[int, str | None, str]]:
     """Give the line, the column and the code of each refused row."""
-    return [(row.line, row.column, row.code) for row in report.refused]
+    return [(row.line, row.column, row.code) for row in report.refused_rows]
 
 
 def rosters_of(db: pw.Database) -> dict[str, tuple[list[str | None], list[str | None]]]:
@@ -122,7 +122,7 @@ def test_a_school(db: pw.Database, path: Path) -> None:
     assert not report.problem
     assert rosters_of(db) == {"C1": (["S3"], ["S2"])}
     assert codes(report) == [(4, "COURSE_EXTERNAL_ID", "course_full")]
-    assert report.refused[0].value == "C1"
+    assert report.refused_rows[0].value == "C1"
     assert find_course(db, 1).term_id == 1
     audit(path)
 
@@ -216,7 +216,7 @@ def test_refusals(db: pw.Database, kind: Kind, row: Mapping[str, str | None], co
         "enrollments": (pair("S3", "C1"), pair("S2", "C1")),
     }
     report = take(db, part(kind, others[kind][0], row, others[kind][1]))
-    ((kept),) = report.refused
+    ((kept),) = report.refused_rows
     assert (kept.kind, kept.file, kept.line, kept.column, kept.code) == (kind, f"{kind}.csv", 3, column, code)
     assert kept.value == row.get((column or "").lower())
     assert kept.detail.endswith(".")
@@ -236,7 +236,7 @@ def test_the_same_external_id_twice(db: pw.Database) -> None:
     )
     assert nonzero(report.totals["students"]) == {"created": 1, "unchanged": 2, "refused": 3}
     assert codes(report) == [(4, "EXTERNAL_ID", "repeated"), (2, "EXTERNAL_ID", "repeated"), (3, "ID", "repeated")]
-    assert all("Line 2 of students.csv" in row.detail for row in report.refused)
+    assert all("Line 2 of students.csv" in row.detail for row in report.refused_rows)
     assert find_student(db, 1).name == "Ada"
 
 
@@ -531,11 +531,11 @@ def test_a_rule_of_another_program(  # noqa: PLR0913, PLR0917 - two tables of pa
     """A row that a trigger of the host refuses, in whatever way, is refused alone, and in the trigger's words."""
     run_script(path, f"CREATE TRIGGER host {RULES[rule].format(table=table, when=when)};")
     report = take(db, courses("C1"), students("S1", "S2", "S3"), enrollments("S1 C1", "S2 C1", "S3 C1"))
-    refused = [row for row in report.refused if row.code == "constraint_violated"]
+    refused = [row for row in report.refused_rows if row.code == "constraint_violated"]
     assert [(row.kind, row.line) for row in refused] == [(table, 3)]
     assert "not this one" in refused[0].detail
-    assert report.refused[-1].line == 3
-    assert len(report.refused) == count
+    assert report.refused_rows[-1].line == 3
+    assert len(report.refused_rows) == count
     assert rosters_of(db) == {"C1": (["S1", "S3"], [])}
     run_script(path, "DROP TRIGGER host;")
     audit(path)
@@ -549,7 +549,7 @@ def test_a_rule_that_keeps_somebody(full: pw.Database, path: Path) -> None:
         " BEGIN SELECT raise(ABORT, 'they stay'); END;",
     )
     report = take(full, enrollments("S3 C1", "S4 C1 drop", "S1 C1 drop"), **ALL)
-    assert [(row.file, row.line, row.code) for row in report.refused] == [
+    assert [(row.file, row.line, row.code) for row in report.refused_rows] == [
         ("enrollments.csv", 4, "constraint_violated"),
         ("", 0, "constraint_violated"),
     ]
@@ -567,7 +567,7 @@ def test_a_rule_that_is_checked_at_commit(db: pw.Database, path: Path) -> None:
     )
     report = take(db, students("S1", "S2", "S3"))
     assert codes(report) == [(3, None, "constraint_violated")]
-    assert "rooms" in report.refused[0].detail
+    assert "rooms" in report.refused_rows[0].detail
     assert nonzero(report.totals["students"]) == {"created": 2, "refused": 1}
 
 
@@ -677,7 +677,7 @@ def test_the_report_is_bounded(full: pw.Database, monkeypatch: pytest.MonkeyPatc
     for module in ("importing", "refusals"):
         monkeypatch.setattr(f"service.exchange.{module}.MOST_LISTED", 2)
     report = take(full, enrollments("S1 C8", "S1 C7", "S1 C6", "S1 C1"), **ALL)
-    assert (len(report.refused), report.refused_count) == (2, 3)
+    assert (len(report.refused_rows), report.refused_count) == (2, 3)
     assert (len(report.missing), report.missing_count) == (2, 3)
 
 
@@ -685,7 +685,7 @@ def test_the_report_for_people(full: pw.Database, monkeypatch: pytest.MonkeyPatc
     """The terminal shows totals, who is missing, the first refused rows with what to do, and how to see more."""
     monkeypatch.setattr(reports, "MOST_SHOWN", 1)
     report = take(full, enrollments("S1 C1"), courses("C8" * 50), **ALL)
-    report.refused += take(full, enrollments("S9 " + "C" * 60, "S9\x1b C2")).refused
+    report.refused_rows += take(full, enrollments("S9 " + "C" * 60, "S9\x1b C2")).refused_rows
     report.totals["enrollments"].refused = 2
     report.totals["enrollments"].skipped["role teacher"] = 3
     report.refused_files = ["bad.csv"]

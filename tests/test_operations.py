@@ -4,6 +4,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,7 +21,7 @@ from service.courses import insert_course, update_course
 from service.enrolling import EnrollmentRecord
 from service.enrollments import enroll
 from service.fields import Id
-from service.http import exposition, handlers, office, sessions, tokens
+from service.http import exposition, handlers, imports, office, sessions, tokens
 from service.http.answers import NoContent, Ok, PlainText, no_content, ok
 from service.http.api import API
 from service.http.calls import Call, Rows
@@ -60,6 +61,7 @@ SOUND: dict[tuple[str, str], tuple[str, Any]] = {
     ("/terms/{term_id}", "PATCH"): ("/terms/2", {"name": "Spring"}),
     ("/terms/{term_id}", "DELETE"): ("/terms/2", None),
     ("/enrollments", "POST"): ("/enrollments?atomic=true", [{"student_id": 3, "course_id": 2}]),
+    ("/imports", "POST"): ("/imports?file=students.csv", b"external_id,name\n8,Di"),
     ("/tokens", "POST"): ("/tokens", {"name": "desk", "scopes": ["read"]}),
     ("/tokens/{token_id}", "GET"): ("/tokens/spare000", None),
     ("/tokens/{token_id}", "DELETE"): ("/tokens/spare000", None),
@@ -118,6 +120,11 @@ REFUSED: dict[tuple[str, str, str], tuple[str, Any]] = {
     ("/courses/{course_id}", "DELETE", "course_has_enrollments"): ("/courses/1", None),
     ("/courses/{course_id}", "PATCH", "capacity_below_enrolled"): ("/courses/1", {"capacity": 0}),
     ("/courses/{course_id}", "PATCH", "waitlist_capacity_below_waitlisted"): ("/courses/1", {"waitlist_capacity": 0}),
+    ("/imports", "POST", "too_many_drops"): (
+        "/imports?missing=drop",
+        b"student_external_id,course_external_id\n7,M-1/a",
+    ),
+    ("/imports", "POST", "unreadable_file"): ("/imports", b"\0"),
     ("/problems/{code}", "GET", "not_found"): ("/problems/nothing", None),
     ("/session", "POST", "not_found"): ("/session", {"token": "any"}),
     ("/session", "POST", "invalid_token"): ("/session", {"token": "any"}),
@@ -200,7 +207,9 @@ def send(
 
     `who` is the scope of one of the school's tokens, or a text that is no token.
     """
-    if value is not None and not options:
+    if isinstance(value, bytes):
+        options = {"content": value, "headers": {"content-type": "text/csv"}, **options}
+    elif value is not None and not options:
         options = {"json": value}
     # A session that never began ends as one does that began.
     headers = {"cookie": "enrollment=any", **options.pop("headers", {})}
@@ -222,6 +231,11 @@ CONDITIONS = {"precondition_failed": '"another"', "bad_request": "another"}
 """A value of If-Match that is refused so, whatever it is for."""
 
 
+TOO_LARGE: dict[str, Any] = {
+    "content": b"",
+    "headers": {"content-type": "text/csv", "content-length": str(2**28 + 1)},
+}
+"""A file that says of itself that it is too large."""
 STRANGERS = {"unauthorized": "", "invalid_token": "any", "insufficient_scope": "metrics"}
 """What `send` takes for who makes a request that is refused so, whatever it is for."""
 
@@ -269,6 +283,8 @@ def test_each_declared_refusal_comes(school: Path, stack: ExitStack, template: s
     bring_about(code, method, school, stack)
     url, value = refused(template, method, code)
     options = UNREADABLE.get(code, {})
+    if (template, code) == ("/imports", "payload_too_large"):
+        options = TOO_LARGE
     if code in CONDITIONS:
         options = {"headers": {"if-match": CONDITIONS[code]}, "json": value}
     who = "read" if (template, code) == ("/metrics", "insufficient_scope") else STRANGERS.get(code, "admin")
@@ -295,7 +311,8 @@ def test_each_operation_gives_what_it_declares(school: Path, template: str, meth
         msgspec.convert(answer.json(), kind)
         found = answer.json()[0] if isinstance(answer.json(), list) else answer.json()
         (row,) = get_args(kind) if isinstance(answer.json(), list) else (kind,)
-        assert found.keys() == set(getattr(row, "__struct_fields__", found))
+        tag = getattr(getattr(row, "__struct_config__", None), "tag_field", None)
+        assert found.keys() == {*getattr(row, "__struct_fields__", found), *([tag] if tag else [])}
 
 
 @pytest.mark.parametrize("query", ["", "?", "?&", "?&&"])
@@ -348,9 +365,9 @@ def test_every_handler_is_declared() -> None:
     """Each handler is the handler of one operation, and none is left over."""
     public = {
         name
-        for place in (exposition, handlers, office, sessions, tokens, Described)
+        for place in (exposition, handlers, imports, office, sessions, tokens, Described)
         for name, each in vars(place).items()
-        if getattr(each, "__module__", "") == getattr(place, "__module__", place.__name__)
+        if iscoroutinefunction(each) and getattr(each, "__module__", "") == getattr(place, "__module__", place.__name__)
     }
     assert {each.handler.__name__ for each in OPERATIONS.values()} == {
         name for name in public if not name.startswith("_")

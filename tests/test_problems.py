@@ -119,6 +119,7 @@ def test_every_code_is_explained(client: TestClient) -> None:
         assert row.advice
     elsewhere = {"busy", "storage_unavailable", "internal_error", "foreign_origin", "misdirected_request"}
     elsewhere |= {"unauthorized", "invalid_token", "insufficient_scope", "token_not_found", "token_ended"}
+    elsewhere |= {"unreadable_file", "too_many_drops", "repeated", "invalid_row"}
     elsewhere |= {"bad_request", "request_timeout", "uri_too_long", "headers_too_large"}
     assert PROBLEMS.keys() == REFUSALS.keys() | elsewhere
     for unknown in ("nothing", "Busy", "busy%0A", "%00"):
@@ -249,6 +250,7 @@ ALLOW = {
     "/terms/by-external-id/{external_id:path}": "GET, HEAD, OPTIONS, PUT",
     "/enrollments": "OPTIONS, POST",
     "/events": "GET, HEAD, OPTIONS",
+    "/imports": "OPTIONS, POST",
     "/session": "DELETE, GET, HEAD, OPTIONS, POST",
     "/tokens": "GET, HEAD, OPTIONS, POST",
     "/tokens/{token_id}": "DELETE, GET, HEAD, OPTIONS",

@@ -10,8 +10,9 @@ import peewee as pw
 
 from service.bulk import bare
 from service.enrollments import drop
-from service.errors import Conflict, EnrollmentNotFound, ServiceError
+from service.errors import EnrollmentNotFound, ServiceError
 from service.events import Why
+from service.exchange.errors import TooManyDrops
 from service.exchange.pairs import Cells, Keys, Pairs
 from service.exchange.parts import Kind
 from service.storage import Pair, fetch
@@ -19,26 +20,6 @@ from service.storage import Pair, fetch
 ROSTER = "SELECT student_id FROM enrollments WHERE course_id = ? ORDER BY waiting IS NULL, student_id"
 """Who waits comes first, so that nobody is promoted into a seat who is then dropped."""
 TERM = "SELECT term_id FROM courses WHERE id = ?"
-
-
-@attrs.define(eq=False, slots=False)
-class TooManyDrops(Conflict):
-    """An import would drop more of the enrollments of its courses than it may; nothing of it is done."""
-
-    code = "too_many_drops"
-    missing: int
-    of: int
-    most: float
-
-    @property
-    def detail(self) -> str:
-        """Say how many it would be."""
-        percent = 100 * self.missing / self.of
-        return (
-            f"{self.missing:,} of the {self.of:,} enrollments in these courses are not in the files, which is "
-            f"{percent:.1f} % and more than the {self.most:g} % that may be dropped, so nothing was imported. If the "
-            f"files are right, allow more with --max-drops {min(100, int(percent) + 1)}."
-        )
 
 
 def drop_each(
@@ -78,7 +59,12 @@ class Plan:
         """Raise TooManyDrops if more than so many percent would be dropped."""
         missing = sum(map(len, self.leaving.values()))
         if missing * 100 > most * self.of:
-            raise TooManyDrops(missing, self.of, most)
+            percent = 100 * missing / self.of
+            raise TooManyDrops(
+                f"{missing:,} of the {self.of:,} enrollments in these courses are not in the files, which is "
+                f"{percent:.1f} % and more than the {most:g} % that may be dropped, so nothing was imported. If the "
+                f"files are right, allow more: --max-drops {min(100, int(percent) + 1)}, over HTTP as ?max_drops=."
+            )
 
 
 class Absent:

@@ -13,7 +13,7 @@ from service.errors import SetupError
 from service.exchange.dropping import Absent, Plan
 from service.exchange.parts import Found, Kind, Skipped
 from service.exchange.reading import Ahead
-from service.exchange.report import KINDS, MOST_LISTED, Missing, Problem, Report
+from service.exchange.report import KINDS, MOST_LISTED, BrokenOff, Missing, Report
 from service.exchange.rosters import WINDOW, Rosters
 from service.exchange.upserting import Upserted, Upserting
 from service.exchange.words import refused
@@ -59,7 +59,7 @@ class Import:
             raise
         except Exception as error:  # noqa: BLE001 - what `explain` does not know is raised again.
             refusal = backend_of(db).explain(db, error)
-            self.report.problem = Problem(refusal.code, refusal.detail)
+            self.report.problem = BrokenOff(refusal.code, refusal.detail)
         finally:
             self.report.seconds = round(time.monotonic() - began, 3)
             self._work.refusals.close()

@@ -42,9 +42,11 @@ class Refusals:
     def add(self, kind: Kind, part: Part | None, row: Refused) -> None:
         """Keep a row, of a part or of no file. Raises SetupError where it cannot be written."""
         self._report.totals[kind].refused += 1
-        if len(self._report.refused) < MOST_LISTED:
-            file = part.file if part else ""
-            self._report.refused.append(RefusedRow(kind, file, row.line, row.column, row.value, row.code, row.detail))
+        if len(self._report.refused_rows) < MOST_LISTED:
+            file, columns = (part.file, part.columns) if part else ("", {})
+            read = {columns.get(field, field): text for field, text in row.values.items() if text is not None}
+            fault = row.line, row.column, row.value, row.code, row.detail
+            self._report.refused_rows.append(RefusedRow(kind, file, *fault, read))
         if self._path and part:
             cells = {**row.values, **_cell(part.columns, row)}
             told = row.line, row.code, row.detail

@@ -15,7 +15,7 @@ WIDEST = 40
 """The most characters of a cell that a terminal shows."""
 
 
-class Totals(msgspec.Struct):
+class RowTotals(msgspec.Struct):
     """How many rows of one kind came to what."""
 
     created: int = 0
@@ -40,6 +40,8 @@ class RefusedRow(msgspec.Struct, frozen=True):
     value: str | None
     code: str
     detail: str
+    row: dict[str, str] = {}
+    """The cells of the row that could be read, by the columns of the file."""
 
 
 class Missing(msgspec.Struct, frozen=True):
@@ -52,7 +54,7 @@ class Missing(msgspec.Struct, frozen=True):
     student_name: str
 
 
-class Problem(msgspec.Struct, frozen=True):
+class BrokenOff(msgspec.Struct, frozen=True):
     """Why an import did not come to its end."""
 
     code: str
@@ -67,10 +69,10 @@ class Report(msgspec.Struct, tag_field="type", tag="report"):
     notes: list[str]
     finished: bool = False
     """Whether every row was looked at."""
-    problem: Problem | None = None
+    problem: BrokenOff | None = None
     seconds: float = 0
-    totals: dict[str, Totals] = msgspec.field(default_factory=lambda: {kind: Totals() for kind in KINDS})
-    refused: list[RefusedRow] = []
+    totals: dict[str, RowTotals] = msgspec.field(default_factory=lambda: {kind: RowTotals() for kind in KINDS})
+    refused_rows: list[RefusedRow] = []
     """The first rows that were refused, at most MOST_LISTED of them."""
     missing: list[Missing] = []
     """The first enrollments that the files do not have, at most MOST_LISTED of them."""
@@ -105,7 +107,7 @@ COUNTS = ("created", "updated", "unchanged", "enrolled", "waitlisted", "dropped"
 
 def lines(report: Report) -> Iterator[str]:
     """Write a report for a terminal, line by line."""
-    kinds = [kind for kind in KINDS if report.totals[kind] != Totals()]
+    kinds = [kind for kind in KINDS if report.totals[kind] != RowTotals()]
     if kinds:
         head = ["", *kinds]
         rows = [[name, *(f"{getattr(report.totals[kind], name):,}" for kind in kinds)] for name in COUNTS]
@@ -141,7 +143,7 @@ def _refused(report: Report) -> Iterator[str]:
     if not count:
         return
     yield f"{count:,} {'row was' if count == 1 else 'rows were'} refused:"
-    shown = report.refused[:MOST_SHOWN]
+    shown = report.refused_rows[:MOST_SHOWN]
     rows = [(each.file, str(each.line), each.column or "", each.value or "", each.detail) for each in shown]
     yield from aligned([("FILE", "LINE", "COLUMN", "VALUE", "WHAT TO DO"), *rows])
     if count > len(shown):

@@ -11,8 +11,8 @@ import peewee as pw
 from service import courses, students, terms
 from service.bulk import bare
 from service.errors import ConstraintViolated, InvalidPayload, ServiceError
+from service.exchange.errors import Repeated
 from service.exchange.parts import Kind, Part, Row
-from service.exchange.words import Repeated
 from service.exchange.work import Placed
 from service.fields import ID, Field, checked, external_id_text, pointer
 from service.rows import Key, Table, external_key, find_id, not_found

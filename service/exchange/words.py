@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from urllib.parse import unquote
 
-import attrs
-
 from service.errors import InvalidPayload, ServiceError
 from service.exchange.parts import Part, Refused, Row
 
@@ -52,15 +50,6 @@ WORDS: Mapping[str, tuple[tuple[str, ...], str]] = {
     ),
 }
 """For each code: the fields of which the first that the row has is at fault, and the sentence."""
-
-
-@attrs.define(eq=False, slots=False)
-class Repeated(ServiceError):
-    """A row says something else than an earlier row with the same external id."""
-
-    code, sentence = "repeated", "Line {line} of {file} says something else."
-    file: str
-    line: int
 
 
 def refused(part: Part | None, row: Row, error: ServiceError) -> Refused:

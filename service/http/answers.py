@@ -120,6 +120,7 @@ class Stream(Answer, frozen=True):
     """The answer 200 in parts, as server-sent events (WHATWG HTML), for as long as the client listens."""
 
     STATUS: ClassVar[int] = 200
+    MEDIA_TYPE: ClassVar[str] = "text/event-stream"
 
 
 class BulkResult(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -27,7 +27,8 @@ from service.errors import (
     TermNotFound,
     WaitlistCapacityBelowWaitlisted,
 )
-from service.http import exposition, handlers, office, sessions, tokens
+from service.exchange.errors import TooManyDrops, UnreadableUpload
+from service.http import exposition, handlers, imports, office, sessions, tokens
 from service.http.conditional import conditional
 from service.http.described import Described
 from service.http.edge import InvalidToken, NothingThere
@@ -126,6 +127,9 @@ TABLE: Api = {
     "/terms/by-external-id/{external_id:path}": {
         "GET": operation("read", office.show_term_by_external_id, TermNotFound),
         "PUT": operation("write", office.put_term),
+    },
+    "/imports": {
+        "POST": operation("import", imports.import_files, UnreadableUpload, TooManyDrops),
     },
     "/session": {
         "GET": operation("read", sessions.show_session),

@@ -1,10 +1,13 @@
 """Read the body of a request: check its declared media type, take its bytes up to a limit, and decode its JSON."""
 
+import asyncio
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NoReturn, cast
 
+import attrs
 import msgspec
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
@@ -15,6 +18,12 @@ from service.http.edge import MalformedJson, PayloadTooLarge, UnsupportedMediaTy
 JSON = b"application/json"
 MERGE_PATCH = b"application/merge-patch+json"
 NDJSON = b"application/x-ndjson"
+FILES = (b"text/csv", b"application/zip", b"application/vnd.openxmlformats-officedocument.spreadsheetml.sheet")
+"""The media types of files: a table, several tables or a set in one file, a workbook."""
+MAX_UPLOAD = 2**28
+"""The most bytes that a file may have."""
+WRITTEN_AT_ONCE = 2**20
+"""How many bytes of a file are gathered before they are written, by a thread."""
 
 # A parameter is `; name = value` or `; name = "value"`. A value without quotes has no comma: two Content-Type headers
 # of one request are joined with a comma, and must be refused.
@@ -31,28 +40,79 @@ async def read(scope: Scope, receive: Receive, accepted: Sequence[bytes], limit:
 
     Raises UnsupportedMediaType, PayloadTooLarge, and ClientDisconnect where the client is gone.
     """
-    headers = dict(scope["headers"])
-    if len(headers) < len(scope["headers"]):
-        headers = _joined(scope["headers"])
+    headers = _headers(scope)
     media_type = headers.get(b"content-type", b"")
     if media_type not in accepted:
         media_type = _media_type(media_type, accepted)
-    coding = headers.get(b"content-encoding", b"")
-    if coding.lower() not in (b"", b"identity"):
-        _refuse(f"The body came with Content-Encoding {_shown(coding)}.", accepted, (b"accept-encoding", b"identity"))
-    length = headers.get(b"content-length", b"")
-    announced = int(length[:20]) if length.isdigit() else 0
-    body = bytearray()
+    _check_coding(headers, accepted)
+    announced, body = _announced(headers), bytearray()
     more = announced <= limit
     while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        body += message.get("body", b"")
-        more = message.get("more_body", False) and len(body) <= limit
+        part, more = await _part(receive)
+        body += part
+        more = more and len(body) <= limit
     if max(announced, len(body)) > limit:
         raise PayloadTooLarge(limit)
     return media_type, bytes(body)
+
+
+@attrs.frozen
+class Upload:
+    """A body that is a file: its media type, and its bytes, which have not come yet."""
+
+    media_type: bytes
+    _receive: Receive
+
+    async def save(self, path: Path) -> None:
+        """Write the bytes to a new file, as they come. Raises PayloadTooLarge, ClientDisconnect, OSError."""
+        with path.open("xb") as file:
+            size, waiting, more = 0, bytearray(), True
+            while more:
+                part, more = await _part(self._receive)
+                waiting += part
+                size += len(part)
+                if size > MAX_UPLOAD:
+                    raise PayloadTooLarge(MAX_UPLOAD)
+                if len(waiting) >= WRITTEN_AT_ONCE or not more:
+                    await asyncio.to_thread(file.write, bytes(waiting))
+                    waiting.clear()
+
+
+def upload(scope: Scope, receive: Receive) -> Upload:
+    """Give a body that is a file. Raises UnsupportedMediaType, and PayloadTooLarge where it says so beforehand."""
+    headers = _headers(scope)
+    given = headers.get(b"content-type", b"")
+    media_type = given.partition(b";")[0].strip().lower()  # Its charset is found in the bytes: the header may be wrong.
+    if media_type not in FILES:
+        _refuse(f"The body came as {_shown(given)}." if given else "The body came without a Content-Type.", FILES)
+    _check_coding(headers, FILES)
+    if _announced(headers) > MAX_UPLOAD:
+        raise PayloadTooLarge(MAX_UPLOAD)
+    return Upload(media_type, receive)
+
+
+async def _part(receive: Receive) -> tuple[bytes, bool]:
+    """Give the next bytes of a body, and whether more may come. Raises ClientDisconnect."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    return message.get("body", b""), message.get("more_body", False)
+
+
+def _headers(scope: Scope) -> dict[bytes, bytes]:
+    headers = dict(scope["headers"])
+    return headers if len(headers) == len(scope["headers"]) else _joined(scope["headers"])
+
+
+def _announced(headers: Mapping[bytes, bytes]) -> int:
+    length = headers.get(b"content-length", b"")
+    return int(length[:20]) if length.isdigit() else 0
+
+
+def _check_coding(headers: Mapping[bytes, bytes], accepted: Sequence[bytes]) -> None:
+    coding = headers.get(b"content-encoding", b"")
+    if coding.lower() not in (b"", b"identity"):
+        _refuse(f"The body came with Content-Encoding {_shown(coding)}.", accepted, (b"accept-encoding", b"identity"))
 
 
 def decode(body: bytes) -> object:

@@ -181,6 +181,15 @@ class Call:
         told = self.why(reason)
         return partial(rule, actor=told.actor, reason=told.reason)
 
+    async def upload(self) -> body.Upload:
+        """Begin to read the body as a file. Raises PayloadTooLarge, UnsupportedMediaType."""
+        return body.upload(self._scope, self._receive)
+
+    async def left(self) -> None:
+        """Wait until the client has left, or the server lets nobody stay; the body must have been read."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
     async def rows(self) -> Rows:
         """Read the body, a JSON array or NDJSON (a JSON value on each line), as rows. Raises as `payload` does."""
         media_type, content = await body.read(self._scope, self._receive, BULK_TYPES, MAX_BULK_BODY)

@@ -11,6 +11,8 @@ from service.enrolling import EnrollmentRecord
 from service.enrollments import RosterRow, ScheduleRow
 from service.errors import ServiceError
 from service.events import EventRecord
+from service.exchange.errors import InvalidRow, Repeated, TooManyDrops, UnreadableUpload
+from service.exchange.report import Report, RowTotals
 from service.http import conditional, edge, schemas
 from service.http.answers import LINKS, NAME, BulkResult, BulkResults, Health, Home, Totals, problem_members
 from service.http.calls import MAX_BODY
@@ -66,6 +68,7 @@ RECORDS: Mapping[Any, Any] = {
         Explanation.of("already_enrolled"),
         Home(NAME, __version__, LINKS),
         SessionRecord("token:4fJq0Zc2", "office", ["read", "enroll"], AT),
+        Report("csv", False, [], True, None, 0.2, {"students": RowTotals(created=1)}),
         *(_TOKEN, MadeTokenRecord(**msgspec.structs.asdict(_TOKEN), token="enr_4fJq0Zc2_…")),  # noqa: S106 - none.
     )
 }
@@ -89,6 +92,9 @@ PAYLOADS: Mapping[type[Payload], Payload] = {
 }
 """A payload of each type that a request has."""
 
+CSV = "external_id,given_name,family_name\r\n20001,Ada,Lovelace\r\n"
+"""A file of students."""
+
 PARAMETERS: Mapping[str, Any] = {
     **dict.fromkeys(("student_id", "course_id", "term_id"), 1),
     "external_id": "20001",
@@ -103,6 +109,11 @@ PARAMETERS: Mapping[str, Any] = {
     "limit": 20,
     "atomic": True,
     "dry_run": True,
+    "override": True,
+    "max_drops": 10,
+    "missing": "keep",
+    "format": "csv",
+    "file": "students.csv",
     **dict.fromkeys((conditional.IF_MATCH, conditional.IF_NONE_MATCH), TAG),
 }
 """A value of each parameter of paths, queries and headers; `after` has none, because it comes from an answer."""
@@ -126,6 +137,11 @@ REFUSALS: Mapping[str, ServiceError] = {
         errors.BulkRefused({1: errors.AlreadyEnrolled(3, 1)}, 2),
         *(errors.StudentHasEnrollments(1), errors.CourseHasEnrollments(1), errors.TermHasCourses(1)),
         *(errors.ConstraintViolated("fees unpaid"), errors.FeedRewound(7), errors.Failed()),
+        *(
+            UnreadableUpload("students.csv has no row."),
+            TooManyDrops("120 of the 900 enrollments are not in the files."),
+        ),
+        *(Repeated("students.csv", 12), InvalidRow([("number", "must not be empty")])),
         errors.InvalidPayload([("#/name", "must have a character that can be seen")]),
         errors.InvalidQuery([("limit", "must be an integer from 1 to 1000")]),
         errors.Busy("Another process holds the database; nothing was kept."),

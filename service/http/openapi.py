@@ -12,6 +12,7 @@ from service.enrollments import RosterRow, ScheduleRow
 from service.fields import EXTERNAL_ID, ID, TOKEN_ID, Field, Id, TokenId, word
 from service.http import body, conditional, examples, schemas
 from service.http.answers import NAME, SERVICE_UNAVAILABLE, Created, PlainText, SeeOther, Stream
+from service.http.body import Upload
 from service.http.calls import MAX_BODY, MAX_BULK_BODY, Rows
 from service.http.conditional import Conditional, Tagged
 from service.http.edge import (
@@ -43,6 +44,7 @@ TAGS = {
     "Students": "Who can be enrolled.",
     "Courses": "What students are enrolled in.",
     "Enrollments": "Who has a seat in what, and who waits for one.",
+    "Imports": "A school's files, taken in.",
     "Terms": "When courses are held.",
     "Events": "What happened, in order.",
     "Service": "What the service says of itself.",
@@ -103,12 +105,11 @@ LAST_EVENT_ID: Schema = {
     "schema": {"type": "string"},
     "example": "17",
 }
-STREAM: Schema = {
-    "schema": {
-        "type": "string",
-        "description": "Server-sent events without an end: the `data` of each is an Event, and its `id` the Event's.",
-    }
+STREAMS: Mapping[str, str] = {
+    "text/event-stream": "Server-sent events without an end: the `data` of each is an Event, and its `id` the Event's.",
+    body.NDJSON.decode(): "JSON lines that tell how far the import is; the last line is the Report.",
 }
+"""What an answer in parts is, by its media type."""
 
 
 def document(api: Api) -> dict[str, Any]:
@@ -146,7 +147,7 @@ def _schemas(operations: Iterable[Operation]) -> Iterator[tuple[str, Schema]]:
     payloads: set[Any] = {BulkRow}
     for each in operations:
         given |= {get_args(kind)[0] if get_origin(kind) is list else kind for kind in each.gives.values()}
-        if each.body not in (None, Rows):
+        if each.body not in (None, Rows, Upload):
             payloads.add(each.body)
     yield "Problem", schemas.PROBLEM
     yield from schemas.records(kind for kind in given if hasattr(kind, "__struct_fields__")).items()
@@ -188,7 +189,7 @@ def _parameters(each: Operation) -> Iterator[dict[str, Any]]:
         yield _parameter(name, "query", schema)
     for name in each.heeds if isinstance(each, Conditional) else ():
         yield {**_parameter(name, "header", {"type": "string"}), "description": CONDITIONS[name]}
-    if each.streams:
+    if each.streams is Stream:
         yield LAST_EVENT_ID
 
 
@@ -205,6 +206,10 @@ def _body(method: str, kind: Any) -> dict[str, Any]:
         lines = {"type": "string", "description": "One row, as JSON, in each line."}
         content[body.JSON] = {"schema": rows, "example": [row]}
         content[body.NDJSON] = {"schema": lines, "example": f"{json.dumps(row)}\n"}
+    elif kind is Upload:
+        limit = body.MAX_UPLOAD
+        content = {name: {"schema": {"type": "string", "format": "binary"}} for name in body.FILES}
+        content[body.FILES[0]] = {"schema": {"type": "string"}, "example": examples.CSV}
     elif method == "PATCH":
         # Of two types with one schema openapi-python-client 0.29 makes a client that Python cannot import.
         content[body.MERGE_PATCH], text = _typed(kind), " They may be sent as application/json too."
@@ -239,7 +244,8 @@ def _answer(each: Operation, status: int, kind: Any) -> dict[str, Any]:
     elif kind:
         content = {"application/json": {"schema": {"type": "object"}}}
     if each.streams and status == Stream.STATUS:
-        content["text/event-stream"] = STREAM
+        told = {"type": "string", "description": STREAMS[each.streams.MEDIA_TYPE]}
+        content[each.streams.MEDIA_TYPE] = {"schema": told}
     return {
         "description": HTTPStatus(status).phrase,
         **({"headers": {name: {"$ref": f"#/components/headers/{name}"} for name in headers}} if headers else {}),

@@ -21,6 +21,7 @@ from service.errors import (
 )
 from service.fields import Id, TokenId
 from service.http.answers import Answer, NoContent, Page, Stream, no_content, problem
+from service.http.body import Upload
 from service.http.calls import PATCH_TYPES, Call, Rows
 from service.http.edge import (
     InsufficientScope,
@@ -56,6 +57,7 @@ _ALWAYS: Refusals = (InvalidQuery, Failed)
 _STORED: Refusals = (Busy, StorageUnavailable)
 _GUARDED: Refusals = (Unauthorized, InvalidToken, InsufficientScope)
 _WRITES: Refusals = (ConstraintViolated,)
+_UPLOAD: Refusals = (PayloadTooLarge, UnsupportedMediaType)
 _BODY: Refusals = (MalformedJson, PayloadTooLarge, UnsupportedMediaType, InvalidPayload)
 
 
@@ -70,11 +72,11 @@ class Operation:
     words: Sequence[tuple[str, Any]]
     """The variable words of the path that the handler takes, such as student_id: (name, type) of each."""
     query: type[Query]
-    body: type[Payload | Rows] | None
+    body: type[Payload | Rows | Upload] | None
     gives: Mapping[int, Any]
     """The type of the answer's value for each status that the handler answers with; None where there is no value."""
-    streams: bool
-    """Whether the handler answers with server-sent events too, where a client prefers them."""
+    streams: type[Stream] | None
+    """What the handler answers with in parts, where a client prefers that."""
     refuses: Refusals
     handler: Any
     """The coroutine function that `operation` was given."""
@@ -87,7 +89,8 @@ class Operation:
             if self.query is not NoQuery:
                 taken.append(values)
         if self.body is not None:
-            taken.append(await (call.rows() if self.body is Rows else call.payload(self.body)))
+            read = READ.get(self.body)
+            taken.append(await (read(call) if read else call.payload(self.body)))
         answer: Answer = await self.handler(call, *taken)
         return answer
 
@@ -97,6 +100,8 @@ class Operation:
         return None
 
 
+READ: Mapping[Any, Callable[[Call], Awaitable[Any]]] = {Rows: Call.rows, Upload: Call.upload}
+"""How a body that is no payload is read."""
 Api = Mapping[str, Mapping[str, Operation]]
 """The operations by path and method."""
 
@@ -108,32 +113,34 @@ def operation(
 
     The handler takes the call, and then parts of the request by the types of its parameters: words of the path (Id,
     ExternalId, TokenId or str, by their names in the path), then the values of the query (a Query), then the body (a
-    Payload, or Rows). The refusals that every query, body, read or write may end in are added to `refuses`. Raises
-    TypeError for a handler with another signature.
+    Payload, Rows, or an Upload). The refusals that every query, body, read or write may end in are added to `refuses`.
+    Raises TypeError for a handler with another signature.
     """
     hints = get_type_hints(handler, include_extras=True)
     gives = hints.pop("return")
     (_, call), *takes = hints.items()
     words = [(name, kind) for name, kind in takes if kind in (Id, str, ExternalId, TokenId)]
     queries = [kind for _, kind in takes if isinstance(kind, type) and issubclass(kind, Query)]
-    bodies = [kind for _, kind in takes if isinstance(kind, type) and issubclass(kind, (Payload, Rows))]
+    bodies = [kind for _, kind in takes if isinstance(kind, type) and issubclass(kind, (Payload, Rows, Upload))]
     if call is not Call or [kind for _, kind in takes] != [*(kind for _, kind in words), *queries[:1], *bodies[:1]]:
-        raise TypeError(f"{handler} takes a Call, then words of the path, then a Query, then a Payload or Rows.")
+        raise TypeError(
+            f"{handler} takes a Call, then words of the path, then a Query, then a Payload, Rows or Upload."
+        )
     query = queries[0] if queries else NoQuery
     body = bodies[0] if bodies else None
     answers = get_args(gives) if get_origin(gives) in {Union, UnionType} else (gives,)
-    values = [each for each in answers if each is not Stream]
+    streams = [each for each in answers if isinstance(each, type) and issubclass(each, Stream)]
     return Operation(
         summary=(handler.__doc__ or "").partition("\n")[0],
         right=right,
         words=words,
         query=query,
         body=body,
-        gives={(get_origin(each) or each).STATUS: _value(each) for each in values},
-        streams=len(values) < len(answers),
+        gives={(get_origin(each) or each).STATUS: _value(each) for each in answers if each not in streams},
+        streams=streams[0] if streams else None,
         refuses=(
             *refuses,
-            *(_BODY if body else ()),
+            *(_UPLOAD if body is Upload else _BODY if body else ()),
             *(_WRITES if right in {"enroll", "write"} else ()),
             *((*_STORED, *_GUARDED) if right else ()),
             *_ALWAYS,

@@ -17,7 +17,7 @@ Part = Mapping[str, Any]
 
 HOST = "127.0.0.1:8000"
 """Where the curl lines ask, until the script puts the place of the page there."""
-KINDS = {"string": "text", "integer": "integer", "boolean": "true or false", "object": "object"}
+KINDS = {"string": "text", "integer": "integer", "number": "number", "boolean": "true or false", "object": "object"}
 LENGTHY = 10
 """A schema with more words than this is told without them."""
 FRAME, STYLE, SCRIPT = (Path(__file__).with_suffix(f".{kind}").read_text("utf-8") for kind in ("html", "css", "js"))
@@ -153,7 +153,7 @@ def _form(path: str, method: str, each: Part) -> Iterator[str]:
         value = f'value="{escape(str(one["example"]))}" required' if one["required"] else ""
         yield f'<label>{one["name"]}<input name="{one["name"]}" data-in="{one["in"]}" {value}></label>'
     if content:
-        text = _json(content["example"])
+        text = content["example"] if isinstance(content["example"], str) else _json(content["example"])
         yield f'<label>Body<textarea rows="{1 + text.count(chr(10))}">{escape(text)}</textarea></label>'
     yield f'<button>Send {method.upper()}</button><pre class="whole"><output>The answer comes here.</output></pre>'
     yield "</form></details>"
@@ -164,6 +164,8 @@ def _curl(path: str, method: str, each: Part) -> str:
         path = path.replace(f"{{{one['name']}}}", str(one.get("example")))
     content = next(iter(each.get("requestBody", {"content": {}})["content"].values()), None)
     verb = "" if method == ("post" if content else "get") else f"-X {method.upper()} "
+    if "requestBody" in each and "text/csv" in each["requestBody"]["content"]:
+        return f"curl -i {HOST}{path} -H 'content-type: text/csv' --data-binary @students.csv"
     return f"curl -i {verb}{HOST}{path}" + (f" --json '{json.dumps(content['example'])}'" if content else "")
 
 
@@ -180,6 +182,8 @@ def _rule(schema: Part) -> str:
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         return f'<a href="#{name}">{name}</a>'
+    if "anyOf" in schema:
+        return " or ".join(_rule(each) if each.get("type") != "null" else "null" for each in schema["anyOf"])
     if schema["type"] == "array":
         return f"array of {_rule(schema['items'])}"
     kind, *null = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]

@@ -193,6 +193,16 @@ PROBLEMS = {
         "The term has courses",
         "GET /courses?term_id= lists them. Delete them, or give them another term_id, first.",
     ),
+    "too_many_drops": Problem(
+        409,
+        "Too many enrollments are not in the files",
+        "Nothing was imported. A dry run lists whom it would drop. If the files are right, allow more: `max_drops`.",
+    ),
+    "repeated": Problem(
+        409,
+        "Two rows of the files say different things of the same one",
+        "The first one was taken. Leave one of the two rows, and import again.",
+    ),
     "constraint_violated": Problem(
         409,
         "A rule of the database refuses this",
@@ -239,6 +249,16 @@ PROBLEMS = {
         "The query breaks its rules",
         "`errors` lists the faults, at most 20, and the `parameter` that has each. Take `after` only from "
         "the Link header of the page before it, with the same filters; in GET /events it is the last id seen.",
+    ),
+    "unreadable_file": Problem(
+        422,
+        "The file cannot be read",
+        "`detail` says what is wrong with it, and what to do about it. Nothing was imported.",
+    ),
+    "invalid_row": Problem(
+        422,
+        "A row of a file cannot be understood",
+        "The report names the file, the line and the column. Mend the row, and import it again.",
     ),
     "internal_error": Problem(
         500,

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeVar
 
 import attrs
 
-from service.fields import MAX_ID, Field, Flag, Level, NameOrNull, Prefix, Status, integer, word
+from service.fields import MAX_ID, Field, Flag, Level, Name, NameOrNull, Prefix, Status, integer, word
 from service.storage.texts import readable, stored
 
 MAX_LIMIT = 1000
@@ -61,6 +61,12 @@ OneStatus = Annotated[Status, word(Status)]
 """The word enrolled or waitlisted."""
 Order = Annotated[Literal["id", "name"], word(Literal["id", "name"])]
 """The word id or name."""
+Missing = Annotated[Literal["keep", "drop"], word(Literal["keep", "drop"])]
+"""The word keep or drop."""
+Percent = Annotated[int, integer(0, 100)]
+"""An integer from 0 to 100."""
+FileFormat = Annotated[Literal["csv", "oneroster", "canvas"], word(Literal["csv", "oneroster", "canvas"])]
+"""The word csv, oneroster or canvas."""
 Cursor = Annotated[tuple[str | bytes, int], Field(_key, {"type": "string"})]
 """An opaque cursor for the client; here (name, id) of the row before the page."""
 
@@ -90,6 +96,19 @@ class EventQuery(Query):
     after: Number = 0
     student_id: Number | None = None
     course_id: Number | None = None
+
+
+@attrs.frozen
+class ImportQuery(Query):
+    """The query of POST /imports; `file` is the name by which the report calls the file."""
+
+    dry_run: Flag = False
+    override: Flag = False
+    missing: Missing = "keep"
+    max_drops: Percent = 10
+    format: FileFormat | None = None
+    file: Name | None = None
+    reason: NameOrNull = None
 
 
 @attrs.frozen

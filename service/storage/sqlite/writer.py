@@ -1,4 +1,4 @@
-"""The writer thread, which alone writes to the database, in groups of jobs: one sync to the disk serves a whole group."""
+"""The writer thread, which alone writes to the database, in groups of jobs: one sync to the disk serves a group."""
 
 import asyncio
 import math

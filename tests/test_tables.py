@@ -185,6 +185,12 @@ def test_a_file_with_a_header_only(tmp_path: Path) -> None:
     assert (table.empty, rows_of(table)) == (True, [])
 
 
+def test_a_space_before_a_quote(tmp_path: Path) -> None:
+    """People who write a list by hand put a space after a comma, which is no part of a cell in quotes."""
+    table = table_of(written(tmp_path / "a.csv", 'id, "name"\n1, "Byron, Ada"\n2, Ada "the Great" Byron\n'))
+    assert rows_of(table) == [(2, ["1", "Byron, Ada"]), (3, ["2", 'Ada "the Great" Byron'])]
+
+
 def test_a_blank_row_of_another_delimiter(tmp_path: Path) -> None:
     """What stands between cells is no text, and so no header."""
     table = table_of(written(tmp_path / "a.csv", "\n;;;\nid,name\n1,A\n"))

@@ -8,11 +8,10 @@ from service.exchange import canvas, oneroster, plain
 from service.exchange.lookups import Lookups
 from service.exchange.parts import Found, Kind
 from service.exchange.shapes import Format, FormatName, listed
-from service.exchange.sheets import sheets
+from service.exchange.sheets import is_workbook, sheets
 from service.exchange.sources import ZIP, Measure, members, opened
 from service.exchange.tables import Table, text_table
 from service.exchange.unreadable import UnreadableFile
-from service.exchange.workbooks import is_workbook
 
 FORMATS: Mapping[FormatName, Format] = {
     "csv": plain.FORMAT,

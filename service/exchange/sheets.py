@@ -1,151 +1,177 @@
-"""Read the sheets of a workbook (.xlsx) as tables: each cell as people see it, and a date as ISO 8601 has it."""
+"""Read the sheets of a workbook (.xlsx) as tables, with python-calamine, which is imported once there is a workbook.
 
-import math
+calamine has no bound for what it keeps, and gives an error such as #N/A as an empty cell. So it is handed a copy of the
+workbook: its bytes and cells have been counted, and its errors are texts. Of numbers calamine gives no format but that
+of days and times: 7 that is shown as 007 is read as 7.
+"""
+
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from datetime import datetime, time, timedelta
-from functools import partial
+from collections.abc import Collection, Iterator
+from datetime import date, time
+from functools import reduce
+from io import BytesIO
+from typing import TYPE_CHECKING
+from zipfile import ZIP_DEFLATED, ZipFile
 
 from service.exchange.parts import Refused
-from service.exchange.sources import Measure, Source
+from service.exchange.sources import Measure, Source, directory
 from service.exchange.tables import Line, Table
 from service.exchange.unreadable import UnreadableFile
-from service.exchange.workbooks import MOST_COLUMNS, Cell, Sheet, Workbook, formats, rows, texts, unescaped, workbook
 
-# The formats of days and times that are built in, so that a workbook does not say what they are: section 18.8.30.
-_DAYS = {str(number) for number in (*range(14, 23), *range(27, 37), *range(45, 48), *range(50, 59))}
-# What stands in the code of a format for itself, and not for a part of the number: section 18.8.31.
-_VERBATIM = re.compile(r'"[^"]*"|\[[^]]*\]|\\.|_.|\*.')
-_PADDED = re.compile("0{2,}")
+if TYPE_CHECKING:
+    from python_calamine import CalamineSheet
+
+MOST_BYTES = 256 << 20
+"""The most bytes that a workbook may have once it is unpacked: all of them stand in memory."""
+MOST_CELLS = 8 << 20
+"""The most cells that a workbook may have, with the empty ones: calamine keeps all from A1 to the last of a sheet."""
+CELL_BYTES = 32
+"""What calamine keeps for a cell."""
 MOST_EXACT = 1e15
 """From here on spreadsheet programs do not keep every digit of a number."""
 
+# The tag of a cell as spreadsheet programs write it, with one place, such as B7. Of another tag, the start is found.
+_MORE = rb'(?:\s(?:s|t|cm|vm|ph)="[^"<>]*")*'
+_CELL = re.compile(rb'<(?:[^<>\s]*:)?c(?=[\s/>])(?:%b\sr="([A-Z]{1,3})([0-9]{1,7})"%b\s?/?>)?' % (_MORE, _MORE))
+# What calamine gives as an empty cell: an error, and a formula without a result. Each has a mark, quick to be seen.
+_UNSEEN = (
+    (b't="e"', re.compile(rb'(<(?:[^<>\s]*:)?c(?=\s)[^<>]*\st=)"e"'), rb'\1"str"'),
+    (
+        b"<f",
+        re.compile(rb"<c(?=\s)(?![^<>]*\st=)([^<>]*>)<f[^<>]*(?:/>|>[^<]*</f>)(?:<v ?/>|<v></v>)?</c>"),
+        rb'<c t="str"\1<v>#RESULT!</v></c>',
+    ),
+)
+_ERROR = re.compile("#(?:N/A|GETTING_DATA|[A-Z0-9/]+[!?])")
 
-class _Fault(Exception):
-    """A cell of which nobody can say what it means."""
 
-    def __init__(self, cell: Cell, what: str) -> None:
-        super().__init__(what)
-        self.cell = cell
-        self.place = 0
+def is_workbook(source: Source) -> bool:
+    """Tell whether a zip is a workbook. Raises UnreadableFile for one of another kind."""
+    names = {info.filename for info in directory(source)}
+    if "mimetype" in names or names & {"xl/workbook.bin", "word/document.xml"}:
+        raise UnreadableFile(f"{source.file} is not a workbook of the kind .xlsx: save it as .xlsx, or as CSV.")
+    return "[Content_Types].xml" in names
 
 
 def sheets(source: Source, measure: Measure) -> tuple[list[Table], list[str]]:
     """Give a table for each sheet that has a text, and the names of those that are hidden. Raises UnreadableFile."""
-    book = workbook(source, measure)
-    tables, hidden = [], []
-    for sheet in book.sheets:
-        file = f"{source.file} ({sheet.name})"
-        if sheet.hidden:
-            hidden.append(f"{file}, which is hidden,")
-        elif table := _table(book, sheet, file):
-            tables.append(table)
+    try:
+        from python_calamine import CalamineWorkbook, SheetTypeEnum, SheetVisibleEnum  # noqa: PLC0415 - it is optional.
+    except ImportError as error:
+        raise UnreadableFile(
+            f"{source.file} is a workbook, which needs python-calamine: run pip install '.[xlsx]', or save it as CSV."
+        ) from error
+    copy = _copy(source, measure)
+    tables: list[Table] = []
+    hidden = []
+    try:
+        book = CalamineWorkbook.from_filelike(copy)
+        for place, sheet in enumerate(book.sheets_metadata):
+            file = f"{source.file} ({sheet.name})"
+            if sheet.visible != SheetVisibleEnum.Visible:
+                hidden.append(f"{file}, which is hidden,")
+            elif sheet.typ == SheetTypeEnum.WorkSheet:
+                tables += _table(book.get_sheet_by_index(place), file)
+    except (UnreadableFile, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # A panic in calamine, such as for a day in the year -1e18, is no Exception.
+        raise _damaged(source, error) from error
     return tables, hidden
 
 
-def _table(book: Workbook, sheet: Sheet, file: str) -> Table | None:
-    reading, text_of = rows(sheet), _texts_of(book)
-    for top, cells in reading:
-        try:
-            header = [text.strip() for text in _row(cells, text_of, range(MOST_COLUMNS))]
-        except _Fault as fault:
-            raise UnreadableFile(f"{file}: row {top} should have the names of the columns. {fault}") from fault
-        if any(header):
-            break
-    else:
-        return None
+def _copy(source: Source, measure: Measure) -> BytesIO:
+    """Copy what calamine reads of a workbook, within bounds. Raises UnreadableFile."""
+    sizes = {info.filename: info.file_size for info in directory(source) if info.filename.endswith((".xml", ".rels"))}
+    # What the directory of a zip says is known at once, but may be wrong.
+    parts = [Source(source.file, source.path, name) for name in sizes]
+    if sum(sizes.values()) > MOST_BYTES or sum(map(measure.size, parts)) > MOST_BYTES:
+        raise _too_long(source, f"{MOST_BYTES >> 20} MiB once it is unpacked")
+    copy, cells = BytesIO(), 0
+    with ZipFile(copy, "w", ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, part in zip(sizes, parts, strict=True):
+            with part.open() as stream:
+                data = stream.read(MOST_BYTES)
+            if b"\0" in data:
+                raise _damaged(source, f"{name} is not in UTF-8")
+            if b"sheetData" in data:
+                cells += _cells(source, data)
+                if cells > MOST_CELLS:
+                    raise _too_long(source, f"{MOST_CELLS:,} cells, the empty ones before the last one too")
+                for mark, unseen, seen in _UNSEEN:
+                    data = unseen.sub(seen, data) if mark in data else data
+            archive.writestr(name, data)
+    copy.seek(0)
+    return copy
+
+
+def _cells(source: Source, data: bytes) -> int:
+    """Count the cells of a sheet from A1 to its last row and column. Raises UnreadableFile."""
+    columns, rows = {b""}, {b"0"}
+    for found in _CELL.finditer(data):
+        if found[1] is None:
+            raise _damaged(source, "a cell does not say where it is")
+        columns.add(found[1])
+        rows.add(found[2])
+    # The letters of a column are the digits of a number that has no zero.
+    return max(map(int, rows)) * max(reduce(lambda number, letter: number * 26 + letter - 64, c, 0) for c in columns)
+
+
+def _table(sheet: "CalamineSheet", file: str) -> Iterator[Table]:
+    """Give the table that a sheet is, unless it has no text. Raises UnreadableFile, and whatever calamine does."""
+    top, header, empty = 0, [""], True
+    # Every row is read, so that a cell that calamine cannot give is known before anything is imported.
+    for line, cells in enumerate(sheet.iter_rows(), 1):
+        if top:
+            empty = False
+        elif any(texts := [_text(cell).strip() for cell in cells]):
+            top, header = line, texts
+            if fault := next(filter(None, map(_fault, cells)), None):
+                raise UnreadableFile(f"{file}: row {top} should have the names of the columns. {fault}")
+    # A sheet has a cell in each of its columns, so that a row may go on where the header ends.
+    while header and not header[-1]:
+        header.pop()
 
     def lines(columns: Collection[int]) -> Iterator[Line | Refused]:
-        text_of, wanted = _texts_of(book), frozenset(columns)
-        for line, cells in rows(sheet):
+        for line, cells in enumerate(sheet.iter_rows(), 1):
             if line > top:
-                try:
-                    yield line, _row(cells, text_of, wanted, len(header))
-                except _Fault as fault:
-                    yield Refused(line, header[fault.place], fault.cell.text, "invalid_row", str(fault))
+                texts = [_text(cell) for cell in cells]
+                faults = ((place, fault) for place in columns if (fault := _fault(cells[place])))
+                place, fault = next(faults, (0, None))
+                yield Refused(line, header[place], texts[place], "invalid_row", fault) if fault else (line, texts)
 
-    return Table(file, sheet.name, sheet.size, False, header, lines, next(reading, None) is None)
-
-
-def _row(
-    cells: Mapping[int, Cell], text_of: Callable[[Cell], str], columns: Collection[int], width: int = 0
-) -> Sequence[str]:
-    """Give the texts of a row: those of some columns, and those after the width of the header. Raises _Fault."""
-    found = [""] * max(width, *(place + 1 for place in cells), 0)
-    for place, cell in cells.items():
-        if place in columns:
-            try:
-                found[place] = text_of(cell)
-            except _Fault as fault:
-                fault.place = place
-                raise
-        elif place >= width:
-            found[place] = cell.text or ""
-    return found
+    if header:
+        yield Table(file, sheet.name, sheet.height * sheet.width * CELL_BYTES, False, header, lines, empty)
 
 
-def _texts_of(book: Workbook) -> Callable[[Cell], str]:
-    """Give the function that gives the text of a cell. Raises UnreadableFile."""
-    shared = texts(book.texts) if book.texts else ()
-    first_day = datetime(1904, 1, 1) if book.from_1904 else datetime(1899, 12, 30)  # noqa: DTZ001 - a cell has no zone.
-    styles = formats(book.styles) if book.styles else {}
-    shown = {style: _shown(number, code, first_day) for style, (number, code) in styles.items()}
-
-    def text_of(cell: Cell) -> str:
-        if cell.text is None or (cell.kind == "n" and not cell.text):
-            if cell.formula:
-                raise _Fault(cell, "The formula has no result: save the file in a spreadsheet program first.")
-            return ""
-        match cell.kind:
-            case "n":
-                return shown.get(cell.style, _number)(cell)
-            case "s" if cell.text.isdecimal() and int(cell.text) < len(shared):
-                return shared[int(cell.text)]
-            case "s" | "e":
-                raise _Fault(cell, f"The cell has the error {cell.text}: mend it, or clear it.")
-            case "b":
-                return "TRUE" if cell.text == "1" else "FALSE"
-        return unescaped(cell.text)
-
-    return text_of
+def _text(cell: object) -> str:
+    match cell:
+        case str():
+            return cell
+        case bool():
+            return "true" if cell else "false"
+        case float() if cell.is_integer():
+            return str(int(cell))
+        case float():
+            return f"{cell:.15g}"
+        case date() | time():
+            return cell.isoformat()
+    return str(cell)  # A duration.
 
 
-def _shown(number: str, code: str, first_day: datetime) -> Callable[[Cell], str]:
-    """Give the function that gives the text of a number in some format."""
-    if _PADDED.fullmatch(code):
-        return lambda cell: _number(cell).zfill(len(code))
-    if number in _DAYS or re.search("[dmyhs]", _VERBATIM.sub("", code).lower()):
-        return partial(_day, first_day)
-    return _number
+def _fault(cell: object) -> str | None:
+    """Say why nobody can know what a cell means."""
+    if isinstance(cell, float) and not abs(cell) < MOST_EXACT:
+        return "The number has more digits than a spreadsheet keeps: write it anew, in a cell of texts."
+    if not (isinstance(cell, str) and _ERROR.fullmatch(cell)):
+        return None
+    if cell == "#RESULT!":
+        return "The formula has no result: save the file in a spreadsheet program first."
+    return f"The cell has the error {cell}: mend it, or clear it."
 
 
-def _number(cell: Cell) -> str:
-    text = cell.text or ""
-    if text.isascii() and text.isdigit():
-        return text
-    value = _value(cell)
-    if abs(value) >= MOST_EXACT:
-        raise _Fault(cell, "The number has more digits than a spreadsheet keeps: write it anew, in a cell of texts.")
-    return str(int(value)) if value == int(value) else f"{value:.15g}"
+def _too_long(source: Source, most: str) -> UnreadableFile:
+    return UnreadableFile(f"{source.file} has more than {most}, which is too much: save each sheet of it as CSV.")
 
 
-def _day(first_day: datetime, cell: Cell) -> str:
-    """Give a day, a day and a time, or a time alone, to the second."""
-    days = _value(cell)
-    try:
-        moment = first_day + timedelta(seconds=round(days * 86_400))
-    except OverflowError as error:
-        raise _Fault(cell, "The number is shown as a date, but no date has it: write the date anew.") from error
-    if 0 <= days < 1:
-        return moment.time().isoformat()
-    return moment.isoformat() if moment.time() != time.min else moment.date().isoformat()
-
-
-def _value(cell: Cell) -> float:
-    try:
-        value = float(cell.text or "")
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise _Fault(cell, "The cell is said to have a number, but it has none: write it anew.")
-    return value
+def _damaged(source: Source, why: object) -> UnreadableFile:
+    return UnreadableFile(f"{source.file} is damaged ({why}): open it in a spreadsheet program, and save it again.")

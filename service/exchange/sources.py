@@ -21,8 +21,8 @@ CHUNK = 1 << 20
 # Every zip begins so, and an empty one and one in several volumes too.
 ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # What Excel wrote before 2007, and still writes around a locked workbook.
-# What reading a file raises that is cut off, wrong, or another one than before.
-_DAMAGE = (OSError, EOFError, KeyError, UnicodeDecodeError, zlib.error, BadZipFile, NotImplementedError)
+# What reading a file raises that is cut off, wrong, or another one than before; RuntimeError is for a password.
+_DAMAGE = (OSError, EOFError, KeyError, UnicodeDecodeError, zlib.error, BadZipFile, RuntimeError)
 
 
 @attrs.frozen

@@ -1,4 +1,4 @@
-"""The command line: serve, import, migrate, rollback, status, check, repair, backup, token."""
+"""The command line: serve, import, export, migrate, rollback, status, check, repair, backup, token."""
 
 import signal
 
@@ -19,10 +19,11 @@ import service
 from service import tokens
 from service.app import create_app
 from service.errors import SetupError
+from service.export_commands import export
 from service.http.logs import AccessLog, logging_as
 from service.http.server import Server, taking_port
 from service.import_commands import import_
-from service.options import database_url_option, settings_of
+from service.options import clear, database_url_option, settings_of, show
 from service.settings import Settings
 from service.storage.sqlite import schema
 from service.storage.sqlite.connections import open_database
@@ -38,18 +39,6 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except SetupError as error:
             raise click.ClickException(str(error)) from error
-
-
-def _show(what: str, seconds: float) -> None:
-    """Show on a terminal what is at work, and for how many seconds."""
-    if sys.stdout.isatty():
-        click.echo(f"\r{what:<14}{seconds:.0f} s", nl=False)
-
-
-def _clear() -> None:
-    """Erase on a terminal the line that `_show` printed."""
-    if sys.stdout.isatty():
-        click.echo("\r\x1b[K", nl=False)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -113,9 +102,9 @@ def migrate(database_url: str | None) -> None:
     """Apply the pending migrations, all or nothing; make the file if there is none."""
     settings = settings_of(database_url=database_url)
     try:
-        done = schema.migrate(settings.database_url, _show)
+        done = schema.migrate(settings.database_url, show)
     finally:
-        _clear()
+        clear()
     for name in done:
         click.echo(f"applied {name}")
     click.echo(f"{settings.database_url} is up to date.")
@@ -128,9 +117,9 @@ def rollback(database_url: str | None, *, yes: bool) -> None:
     """Undo the newest migration, once it is said what goes with it; no server may run meanwhile."""
     settings = settings_of(database_url=database_url)
     try:
-        name, lost = schema.try_rollback(settings.database_url, _show)
+        name, lost = schema.try_rollback(settings.database_url, show)
     finally:
-        _clear()
+        clear()
     click.echo(f"Rolling back {name} deletes" + (":" if lost else " no rows and no values."))
     for what, count in lost.items():
         unit = "value" if "." in what else "row"
@@ -140,9 +129,9 @@ def rollback(database_url: str | None, *, yes: bool) -> None:
             raise click.ClickException("Nothing was changed. To go on where there is no terminal, add --yes.")
         click.confirm("Go on?", abort=True, err=True)
     try:
-        name = schema.rollback(settings.database_url, alone=True, tick=_show)
+        name = schema.rollback(settings.database_url, alone=True, tick=show)
     finally:
-        _clear()
+        clear()
     click.echo(f"rolled back {name}")
 
 
@@ -176,9 +165,9 @@ def check(database_url: str | None) -> None:
     """Prove what must hold in the database, while the service may go on; exits with 1 if something does not hold."""
     settings = settings_of(database_url=database_url)
     broken = False
-    for result in schema.prove(settings.database_url, _show):
+    for result in schema.prove(settings.database_url, show):
         broken |= bool(result.broken)
-        _clear()
+        clear()
         click.echo(f"{result.invariant.name:<14}{result}  ({result.seconds:.1f} s)")
     if broken:
         raise click.ClickException(f"The database is not sound. Run: {schema.command('repair', settings.database_url)}")
@@ -190,9 +179,9 @@ def repair(database_url: str | None) -> None:
     """Put the schema back as the migrations make it, and the rows in agreement with it, all or nothing."""
     settings = settings_of(database_url=database_url)
     try:
-        done = schema.repair(settings.database_url, _show)
+        done = schema.repair(settings.database_url, show)
     finally:
-        _clear()
+        clear()
     for sentence in done or ["Nothing was to be done."]:
         click.echo(sentence)
 
@@ -204,12 +193,13 @@ def backup(file: Path, database_url: str | None) -> None:
     """Copy the database to FILE, while the service may go on; FILE is replaced once the copy is whole and checked."""
     settings = settings_of(database_url=database_url)
     try:
-        size = schema.back_up(settings.database_url, file, _show)
+        size = schema.back_up(settings.database_url, file, show)
     finally:
-        _clear()
+        clear()
     click.echo(f"{file} is a copy of {settings.database_url}, of {size:,} bytes.")
 
 
+cli.add_command(export)
 cli.add_command(import_)
 cli.add_command(token)
 

@@ -16,6 +16,7 @@ from service.http.answers import problem
 from service.http.api import API
 from service.http.calls import Call
 from service.http.edge import NothingThere
+from service.http.files import Exports
 from service.http.guard import Authenticate, Guard, HostGuard, TokenGuard
 from service.http.metrics import Metrics
 from service.http.operations import Endpoint
@@ -103,6 +104,7 @@ def create_app(  # noqa: PLR0913 - a host program turns each of these on or off.
     app = _Service(routes=routes, lifespan=lifespan)
     app.parts = store, guard, settings
     app.state.metrics = metrics
+    app.state.exports = Exports(settings.school_name)
     app.router.redirect_slashes = False
     app.router.default = not_found
     if check_origins:

@@ -161,6 +161,13 @@ def _moment(value: object) -> str:
     raise ValueError("must be a time with its zone (RFC 3339), such as 2026-09-01T08:30:00Z")
 
 
+def _since(value: object) -> int | str:
+    try:
+        return int(str(value)) if re.fullmatch("[0-9]{1,18}", str(value)) else _moment(value)
+    except ValueError:
+        raise ValueError("must be the id of an event, or a time with its zone (RFC 3339)") from None
+
+
 def timestamp(moment: datetime) -> str:
     """Write a moment as RFC 3339 in UTC, to the millisecond: 24 characters that sort by time.
 
@@ -177,6 +184,7 @@ EXTERNAL_ID = Field(external_id_text, NAME.schema)
 EMAIL = Field(_email, {**_ADDRESS.schema, "format": "email"})
 DAY = Field(_day, {"type": "string", "format": "date"})
 MOMENT = Field(_moment, {"type": "string", "format": "date-time"})
+SINCE = Field(_since, {"type": "string"})
 PREFIX = _text(_BEGINNING, 0)
 LEVEL = _text(_WHOLE, 0)
 ID = integer(1, MAX_ID)

@@ -1,6 +1,7 @@
-"""What the commands have in common: the settings, from options and the environment, and the option for the database."""
+"""What the commands have in common: the settings, the option for the database, and how far a long command is."""
 
 import os
+import sys
 from typing import Any
 
 import attrs
@@ -16,6 +17,18 @@ def settings_of(**given: Any) -> Settings:
         return attrs.evolve(settings, **{name: value for name, value in given.items() if value not in (None, "")})
     except ValueError as error:
         raise click.UsageError(error.args[0]) from error
+
+
+def show(what: str, seconds: float) -> None:
+    """Show on a terminal what is at work, and for how many seconds."""
+    if sys.stdout.isatty():
+        click.echo(f"\r{what:<14}{seconds:.0f} s", nl=False)
+
+
+def clear() -> None:
+    """Erase on a terminal the line that `show` printed."""
+    if sys.stdout.isatty():
+        click.echo("\r\x1b[K", nl=False)
 
 
 database_url_option = click.option(

@@ -8,6 +8,8 @@ from typing import Self
 import attrs
 from attrs.validators import ge, in_, le
 
+from service.fields import NAME
+
 
 @attrs.frozen(kw_only=True)
 class Settings:
@@ -29,6 +31,8 @@ class Settings:
     public_url: str = attrs.field(default="")
     """The absolute URL, such as https://school.example.org/enrollment, by which browsers reach the service behind a
     proxy that sends another Host: pages from there may write."""
+    school_name: str = attrs.field(default="School")
+    """The name of the school, as exports to OneRoster tell it."""
     auth: str = attrs.field(default="auto", validator=in_(("auto", "tokens", "none")))
     """Whether requests need a token. With `auto` they do unless the service listens on this machine alone and no token
     was ever made; with `tokens` they do, and with `none` they do not."""
@@ -75,6 +79,13 @@ class Settings:
     def _check_public_url(self, _: object, value: str) -> None:
         if value and not re.fullmatch(r"https?://([\w.-]+|\[[\da-fA-F:.]+\])(:\d+)?(/[\w.~-]+)*/?", value, re.ASCII):
             raise ValueError("'public_url' must be an absolute URL, such as https://school.example.org/enrollment")
+
+    @school_name.validator
+    def _check_school_name(self, _: object, value: str) -> None:
+        try:
+            NAME.check(value)
+        except ValueError as error:
+            raise ValueError(f"'school_name' {error}") from None
 
     @property
     def is_loopback(self) -> bool:

@@ -23,7 +23,7 @@ from bench.figures import pick
 from conftest import ROOT, Server
 from starlette.testclient import TestClient
 
-from service import Settings, __version__, connect, courses, enrollments, events, registrar, students
+from service import Settings, __version__, connect, courses, enrollments, events, registrar, students, terms
 from service.__main__ import cli
 from service.bulk import MAX_ROWS, MAX_WHOLE
 from service.errors import CourseFull, StudentNotFound
@@ -37,7 +37,7 @@ from service.http.queries import MAX_LIMIT
 from service.http.reading import MAX_FAULTS
 from service.http.server import GRACE
 from service.registrar import MOST_DROPPED
-from service.storage.sqlite.patience import MOST_READS
+from service.storage.sqlite.patience import MOST_READS, MOST_SCANS, SCAN_WAIT, SCANS
 from service.token_commands import token
 from service.tokens import SCOPES
 
@@ -99,13 +99,13 @@ class Page:
 
 
 README = Page(ROOT / "README.md")
-API_PAGE, OFFICE, EMBEDDING, OPERATING, SECURITY, SQL, CHANGES = (
+API_PAGE, OFFICE, FILES, EMBEDDING, OPERATING, SECURITY, SQL, CHANGES = (
     Page(ROOT / f"service/docs/{name}.md")
-    for name in ("api", "office", "embedding", "operating", "security", "sql", "changes")
+    for name in ("api", "office", "files", "embedding", "operating", "security", "sql", "changes")
 )
 SPEED = Page(ROOT / "tests/bench/README.md")
 CODE = Page(ROOT / ".github/CONTRIBUTING.md")
-PAGES = [README, API_PAGE, OFFICE, EMBEDDING, OPERATING, SECURITY, SQL, CHANGES, SPEED, CODE]
+PAGES = [README, API_PAGE, OFFICE, FILES, EMBEDDING, OPERATING, SECURITY, SQL, CHANGES, SPEED, CODE]
 
 
 def blocks(language: str, text: str) -> list[str]:
@@ -401,6 +401,45 @@ def test_an_offices_morning(serve: Callable[[], Server], tmp_path: Path) -> None
     assert type_in(commands[-1:], tmp_path) == ["[]"]
 
 
+# Files
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not on this machine")
+def test_files(
+    serve: Callable[[], Server], db: pw.Database, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands print what is shown, of the school that the page speaks of."""
+    terms.insert_term(db, "Autumn", external_id="2026A", starts_on="2026-09-01", ends_on="2026-12-18")
+    courses.insert_course(db, "Logic", "beginner", 1, 2, external_id="LOGIC/A", term_id=1)
+    for name, external_id in (("Ada Lovelace", "20001"), ("Grace Hopper", "20002"), ("Alan Turing", "20003")):
+        students.insert_student(db, name, external_id=external_id)
+    students.update_student(db, 1, {"email": "ada@example.org"})
+    for student_id in (2, 3, 1):
+        enrollments.enroll(db, student_id, 1)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("DATABASE_URL", str(path))
+    url = serve().url.removeprefix("http://")
+    found = [
+        (re.sub("^python ", f"{sys.executable} ", command.replace(SHOWN, url)), shown)
+        for command, shown in COMMANDS.findall(FILES.text)
+    ]
+    assert len(found) == 5
+    (tmp_path / "out").mkdir()
+    folder = tmp_path / "out"
+    assert type_in([command for command, _ in found[:-1]], folder) == [settled(shown) for _, shown in found[:-1]]
+    enrollments.drop(db, 2, 1)
+    assert type_in([found[-1][0]], folder) == [settled(found[-1][1])]
+
+
+def test_numbers_of_files() -> None:
+    """The numbers on the page about files are those of the code."""
+    words = FILES.words("Export")
+    assert f"for up to {SCAN_WAIT:g} seconds" in words
+    assert f"{MOST_SCANS - SCANS} more requests may wait" in words
+    assert SCANS == 2
+    assert [row[0] for row in FILES.table("OneRoster")][1:3] == ["a term with both days", "a course"]
+
+
 # Operating
 
 
@@ -423,7 +462,7 @@ def test_commands() -> None:
     assert {name for name, _ in OPERATING.table("Commands")} == set(cli.commands)
     commands = [*cli.commands.values(), *token.commands.values()]
     options = {each for command in (cli, *commands) for option in command.params for each in option.opts}
-    options -= {"token_id", "file", "files"}
+    options -= {"token_id", "file", "files", "path"}
     assert [option for option in options if not re.search(rf"`[^`]*{option}`", OPERATING.section("Commands"))] == []
 
 

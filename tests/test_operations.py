@@ -21,11 +21,12 @@ from service.courses import insert_course, update_course
 from service.enrolling import EnrollmentRecord
 from service.enrollments import enroll
 from service.fields import Id
-from service.http import exposition, handlers, imports, office, sessions, tokens
+from service.http import exports, exposition, handlers, imports, office, sessions, tokens
 from service.http.answers import NoContent, Ok, PlainText, no_content, ok
 from service.http.api import API
 from service.http.calls import Call, Rows
 from service.http.described import Described
+from service.http.files import Csv, Zip
 from service.http.operations import operation
 from service.http.payloads import NewEnrollment, NewStudent, Payload
 from service.http.problems import PROBLEMS
@@ -116,6 +117,11 @@ REFUSED: dict[tuple[str, str, str], tuple[str, Any]] = {
     ("/terms/{term_id}", "DELETE", "term_has_courses"): ("/terms/1", None),
     ("/enrollments", "POST", "bulk_refused"): ("/enrollments?atomic=true", [{"student_id": 9, "course_id": 1}]),
     ("/events", "GET", "feed_rewound"): ("/events?after=99", None),
+    ("/exports/oneroster.zip", "GET", "feed_rewound"): ("/exports/oneroster.zip?since=99", None),
+    **{
+        (f"/exports/{name}", "GET", "term_not_found"): (f"/exports/{name}?term_id=9", None)
+        for name in ("students.csv", "courses.csv", "terms.csv", "enrollments.csv", "oneroster.zip")
+    },
     ("/students/{student_id}", "DELETE", "student_has_enrollments"): ("/students/1", None),
     ("/courses/{course_id}", "DELETE", "course_has_enrollments"): ("/courses/1", None),
     ("/courses/{course_id}", "PATCH", "capacity_below_enrolled"): ("/courses/1", {"capacity": 0}),
@@ -305,6 +311,9 @@ def test_each_operation_gives_what_it_declares(school: Path, template: str, meth
         assert answer.content == b""
     elif kind is PlainText:
         assert answer.headers["content-type"] == exposition.TYPE
+    elif kind in {Csv, Zip}:
+        assert answer.headers["content-type"] == kind.MEDIA_TYPE
+        assert answer.content
     elif kind is str:
         assert answer.headers["content-type"] == "text/html; charset=utf-8"
     else:
@@ -365,7 +374,7 @@ def test_every_handler_is_declared() -> None:
     """Each handler is the handler of one operation, and none is left over."""
     public = {
         name
-        for place in (exposition, handlers, imports, office, sessions, tokens, Described)
+        for place in (exports, exposition, handlers, imports, office, sessions, tokens, Described)
         for name, each in vars(place).items()
         if iscoroutinefunction(each) and getattr(each, "__module__", "") == getattr(place, "__module__", place.__name__)
     }

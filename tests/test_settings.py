@@ -73,6 +73,8 @@ def test_empty_variables() -> None:
         ("KEEP_ALIVE", "86401"),
         ("MAX_PENDING_WRITES", "0"),
         ("MAX_PENDING_WRITES", "many"),
+        ("SCHOOL_NAME", " "),
+        ("SCHOOL_NAME", "a" * 201),
     ],
 )
 def test_bad_variable(name: str, value: str) -> None:

@@ -13,6 +13,12 @@ Kind = Literal["terms", "courses", "students", "enrollments"]
 """What the rows of a part are. Parts are imported in this order, as courses name terms, and enrollments the rest."""
 
 
+LIMITS = ("capacity", "waitlist_capacity")
+"""The fields that are limits."""
+UNLIMITED = "unlimited"
+"""The cell of a limit that there is not. A cell that is empty says nothing."""
+
+
 class Row(msgspec.Struct, frozen=True, gc=False):
     """One row of a part: the line of the file on which it begins (from 1), and its cells by the API's field names.
 

@@ -12,7 +12,7 @@ from service import courses, students, terms
 from service.bulk import bare
 from service.errors import ConstraintViolated, InvalidPayload, ServiceError
 from service.exchange.errors import Repeated
-from service.exchange.parts import Kind, Part, Row
+from service.exchange.parts import LIMITS, UNLIMITED, Kind, Part, Row
 from service.exchange.work import Placed
 from service.fields import ID, Field, checked, external_id_text, pointer
 from service.rows import Key, Table, external_key, find_id, not_found
@@ -50,10 +50,13 @@ NOUNS: Mapping[Kind, Noun] = {
 
 def read_cells(values: Mapping[str, str | None]) -> dict[str, Any]:
     """Give the cells as the values that the API takes; what is no integer stays a text, which its rule refuses."""
-    return {
-        name: int(text) if name in NUMBERS and text and re.fullmatch("[0-9]{1,19}", text) else text
-        for name, text in values.items()
-    }
+    return {name: _value(name, text) for name, text in values.items()}
+
+
+def _value(name: str, text: str | None) -> int | str | None:
+    if name in NUMBERS and text and re.fullmatch("[0-9]{1,19}", text):
+        return int(text)
+    return None if name in LIMITS and text == UNLIMITED else text
 
 
 def in_groups(values: Iterable[Any]) -> Iterator[list[Any]]:

@@ -28,7 +28,7 @@ from service.errors import (
     WaitlistCapacityBelowWaitlisted,
 )
 from service.exchange.errors import TooManyDrops, UnreadableUpload
-from service.http import exposition, handlers, imports, office, sessions, tokens
+from service.http import exports, exposition, handlers, imports, office, sessions, tokens
 from service.http.conditional import conditional
 from service.http.described import Described
 from service.http.edge import InvalidToken, NothingThere
@@ -127,6 +127,24 @@ TABLE: Api = {
     "/terms/by-external-id/{external_id:path}": {
         "GET": operation("read", office.show_term_by_external_id, TermNotFound),
         "PUT": operation("write", office.put_term),
+    },
+    "/exports/students.csv": {
+        "GET": operation("read", exports.export_students, TermNotFound),
+    },
+    "/exports/courses.csv": {
+        "GET": operation("read", exports.export_courses, TermNotFound),
+    },
+    "/exports/terms.csv": {
+        "GET": operation("read", exports.export_terms, TermNotFound),
+    },
+    "/exports/enrollments.csv": {
+        "GET": operation("read", exports.export_enrollments, TermNotFound),
+    },
+    "/exports/courses/{course_id}/roster.csv": {
+        "GET": operation("read", exports.export_roster, CourseNotFound),
+    },
+    "/exports/oneroster.zip": {
+        "GET": operation("read", exports.export_oneroster, TermNotFound, FeedRewound),
     },
     "/imports": {
         "POST": operation("import", imports.import_files, UnreadableUpload, TooManyDrops),

@@ -235,6 +235,11 @@ class Call:
         """Give the cookie of the session that the request brings, or an empty text."""
         return self.cookies.read(self._scope).decode("latin-1") if self.cookies else ""
 
+    @property
+    def exports(self) -> Any:
+        """Give the exports of the application, an `Exports`."""
+        return self._scope["app"].state.exports
+
     def url(self, path: str) -> str:
         """Give the path by which a client reaches a path of this application, wherever the application is mounted."""
         root = self._scope.get("root_path")

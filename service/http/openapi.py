@@ -23,6 +23,7 @@ from service.http.edge import (
     RequestTimeout,
     UriTooLong,
 )
+from service.http.files import Csv, Zip
 from service.http.operations import Api, Operation
 from service.http.origins import SAFE
 from service.http.payloads import BulkRow, Payload
@@ -46,6 +47,7 @@ TAGS = {
     "Enrollments": "Who has a seat in what, and who waits for one.",
     "Imports": "A school's files, taken in.",
     "Terms": "When courses are held.",
+    "Exports": "What there is, as files.",
     "Events": "What happened, in order.",
     "Service": "What the service says of itself.",
 }
@@ -75,6 +77,12 @@ HEADERS: dict[str, Schema] = {
         "required": True,
         "schema": {"type": "string"},
         "example": examples.TAG,
+    },
+    "Content-Disposition": {
+        "description": "That a browser is to save the file, and under which name (RFC 6266).",
+        "required": True,
+        "schema": {"type": "string"},
+        "example": 'attachment; filename="students.csv"',
     },
     "WWW-Authenticate": {
         "description": "What is missing (RFC 6750, section 3).",
@@ -237,6 +245,10 @@ def _answer(each: Operation, status: int, kind: Any) -> dict[str, Any]:
         content = {"application/json": {"schema": listed, "example": examples.record(kind)}}
     elif kind is PlainText:
         content = {"text/plain": {"schema": {"type": "string"}}}
+    elif kind in {Csv, Zip}:
+        headers.append("Content-Disposition")
+        media_type = kind.MEDIA_TYPE.partition(";")[0]
+        content = {media_type: {"schema": {"type": "string", **({"format": "binary"} if kind is Zip else {})}}}
     elif kind is str:
         content = {"text/html": {"schema": {"type": "string"}}}
     elif hasattr(kind, "__struct_fields__"):

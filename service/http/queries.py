@@ -7,7 +7,21 @@ from typing import Annotated, Literal, TypeVar
 
 import attrs
 
-from service.fields import MAX_ID, Field, Flag, Level, Name, NameOrNull, Prefix, Status, integer, word
+from service.fields import (
+    EXTERNAL_ID,
+    MAX_ID,
+    SINCE,
+    Field,
+    Flag,
+    Level,
+    Name,
+    NameOrNull,
+    Prefix,
+    Status,
+    integer,
+    word,
+)
+from service.rows import ExternalId
 from service.storage.texts import readable, stored
 
 MAX_LIMIT = 1000
@@ -67,6 +81,14 @@ Percent = Annotated[int, integer(0, 100)]
 """An integer from 0 to 100."""
 FileFormat = Annotated[Literal["csv", "oneroster", "canvas"], word(Literal["csv", "oneroster", "canvas"])]
 """The word csv, oneroster or canvas."""
+Switch = Annotated[Literal["0", "1"], word(Literal["0", "1"])]
+"""The digit 1, or 0."""
+TermExternalId = Annotated[ExternalId, Field(ExternalId, EXTERNAL_ID.schema)]
+"""The external id of a term."""
+
+
+Since = Annotated[int | str, SINCE]
+"""The id of an event, or a moment as RFC 3339 in UTC, to the millisecond."""
 Cursor = Annotated[tuple[str | bytes, int], Field(_key, {"type": "string"})]
 """An opaque cursor for the client; here (name, id) of the row before the page."""
 
@@ -136,6 +158,30 @@ class ReasonQuery(Query):
     """The query of a write that has no body: the reason for it."""
 
     reason: NameOrNull = None
+
+
+@attrs.frozen
+class ExcelQuery(Query):
+    """The query of GET /exports/courses/{course_id}/roster.csv; with `excel` 1 a spreadsheet is to open the file."""
+
+    excel: Switch = "0"
+
+
+@attrs.frozen
+class ExportQuery(ExcelQuery):
+    """The query of an export as CSV; with the id or the external id of a term, what belongs to that term."""
+
+    term_id: Number | None = None
+    term_external_id: TermExternalId | None = None
+
+
+@attrs.frozen
+class RosterExportQuery(Query):
+    """The query of GET /exports/oneroster.zip; with `since`, what has changed after that event or moment."""
+
+    since: Since | None = None
+    term_id: Number | None = None
+    term_external_id: TermExternalId | None = None
 
 
 @attrs.frozen

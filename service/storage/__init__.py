@@ -46,6 +46,12 @@ class Backend(Protocol):
     NOW: str
     """The SQL for the present moment, by the database's clock: RFC 3339 in UTC, to the millisecond."""
 
+    JOINED: str
+    """The SQL that joins the texts of all rows, in their order, to bytes in UTF-8; {} stands for the column."""
+    BY_NAME: str
+    """The SQL that sorts rows of students by name: by family name or else name, then given name or "", then id, with A
+    to Z as a to z."""
+
     def transaction(self, db: pw.Database) -> AbstractContextManager[Any]:
         """Open a write transaction, or go on in the caller's.
 
@@ -154,6 +160,12 @@ class Store(Protocol):
 
     async def read(self, rule: Callable[[pw.Database, *Ts], T], *args: *Ts) -> T:
         """Run a rule that reads a few indexed rows, all from one snapshot of the database."""
+
+    async def scan(self, rule: Callable[[pw.Database, *Ts], T], *args: *Ts) -> T:
+        """Run a rule that reads much, in a thread, all from one snapshot of the database.
+
+        Few such rules run at once. The next ones wait for their turn, and raise Busy where it does not come in time.
+        """
 
     async def write(self, rule: Callable[[pw.Database, *Ts], T], *args: *Ts, alone: bool = False) -> T:
         """Run a rule that writes; when this returns, the write is on the disk.

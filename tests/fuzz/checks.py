@@ -10,6 +10,7 @@ import h11
 from fuzz.cases import Case
 from fuzz.values import Asked
 from service.http.answers import ALWAYS
+from service.http.files import Csv, Zip
 from service.http.problems import PROBLEMS
 
 INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -19,7 +20,8 @@ GOOD = {200, 201, 204, 303, 304}
 BARE = {204, 303, 304}
 """The statuses of answers that have no body."""
 PAGE = b"text/html; charset=utf-8"
-TYPES = {b"application/json", PAGE}
+FILES = {kind.MEDIA_TYPE.encode() for kind in (Csv, Zip)}
+TYPES = {b"application/json", PAGE, *FILES}
 BAD = {row.status for code, row in PROBLEMS.items() if code not in DEFECTS}
 REFUSALS = {"bad_request", "headers_too_large", "request_timeout", "uri_too_long", "busy"}
 """The codes that may answer what is no whole request; behind one of them the connection ends."""
@@ -140,7 +142,7 @@ def check(answer: Answer) -> None:
         raise Broken("An answer has the wrong content type.")
     if (answer.status == 503) != bool(answer.values(b"retry-after")):
         raise Broken("Of all answers those with 503 have Retry-After.")
-    if not answer.bodiless and answer.status not in BARE and answer.values(b"content-type") != [PAGE]:
+    if not answer.bodiless and answer.status not in BARE and not {*answer.values(b"content-type")} & {PAGE, *FILES}:
         _check_body(answer)
 
 

@@ -15,6 +15,8 @@ from service.storage.sqlite.words import Conditions, search
 from service.storage.texts import Garbled, readable
 
 __all__ = [
+    "BY_NAME",
+    "JOINED",
     "NOW",
     "atomic",
     "copied",
@@ -32,6 +34,8 @@ __all__ = [
 
 NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
 """What `Backend.NOW` in `service.storage` says."""
+JOINED = "CAST(group_concat({}, '') AS BLOB)"
+"""What `Backend.JOINED` says. As a text the driver would decode it, and fail where it is not UTF-8."""
 
 # The index of events by student has only the events with `filed`. The event that began an enrollment is filed there
 # when the enrollment is dropped; until then enrollments.event_id leads to it. So the ids of a student's events come
@@ -58,6 +62,8 @@ LIST_OF_STUDENT = """
 # The whole roster is sorted for each page: no index has the students of one course by name.
 FAMILY = "coalesce(students.family_name, students.name) COLLATE NOCASE"
 GIVEN = "CASE WHEN students.family_name IS NULL THEN '' ELSE coalesce(students.given_name, '') END COLLATE NOCASE"
+BY_NAME = f"{FAMILY}, {GIVEN}, students.id"
+"""What `Backend.BY_NAME` says."""
 LIST_ROSTER_BY_NAME = f"""
     SELECT {FAMILY}, {GIVEN}, {{columns}}
     FROM enrollments

@@ -4,6 +4,7 @@ In WAL mode a commit appends the changed pages to the file named -wal; a checkpo
 """
 
 import sqlite3
+from collections import deque
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -130,3 +131,10 @@ def enter_wal(db: pw.SqliteDatabase) -> None:
     """
     with suppress(pw.OperationalError):
         db.journal_mode = "wal"
+
+
+def close_all(databases: deque[Database]) -> None:
+    """Close all connections of a queue, while others may still take from it."""
+    with suppress(IndexError):
+        while True:
+            databases.pop().close()

@@ -16,6 +16,11 @@ THREADS = 4
 another program is not there for the next read."""
 MOST_READS = 100
 """How many reads may run in threads or wait for one; the next read is refused at once."""
+SCANS, MOST_SCANS = 2, 10
+"""How many reads of a whole table run at once, and how many may run or wait. Each keeps the -wal from being begun anew,
+so there are few."""
+SCAN_WAIT = 30.0
+"""Seconds that such a read waits for its turn."""
 _NOTHING = "Nothing was read."
 
 
@@ -25,15 +30,18 @@ class Patience:
     The threads are the store's own, so that nothing else in the program can take them all.
     """
 
-    def __init__(self, seconds: float) -> None:
-        """Remember how long a read may wait, from its arrival on, for a thread and for other programs' locks."""
-        self._seconds = seconds
+    def __init__(self, seconds: float, *, threads: int = THREADS, most: int = MOST_READS) -> None:
+        """Remember how long a read may wait, from its arrival on, for a thread and for other programs' locks.
+
+        `threads` run at once, and at most `most` reads run or wait.
+        """
+        self._seconds, self._most, self._size = seconds, most, threads
         self.forget()
 
     def forget(self) -> None:
         """Start anew without the threads, which are not there in the child process after a fork."""
-        self._threads = ThreadPoolExecutor(THREADS, "enrollment-reader")
-        self._room = BoundedSemaphore(MOST_READS)
+        self._threads = ThreadPoolExecutor(self._size, "enrollment-reader")
+        self._room = BoundedSemaphore(self._most)
 
     async def run(self, read: Callable[[float], T]) -> T:
         """Run a read, which takes how many seconds it may still wait for a lock.
@@ -41,7 +49,7 @@ class Patience:
         Raises Busy where there are too many reads already, or where no thread was free in time.
         """
         if not self._room.acquire(blocking=False):
-            raise Busy(f"{MOST_READS} reads are waiting already. {_NOTHING}")
+            raise Busy(f"{self._most} reads are waiting already. {_NOTHING}")
         deadline, room = time.monotonic() + self._seconds, self._room
 
         def within_time() -> T:
@@ -54,3 +62,8 @@ class Patience:
             return await asyncio.wrap_future(self._threads.submit(within_time))
         finally:
             room.release()
+
+
+def scans() -> Patience:
+    """Make the threads of a store for reads of whole tables."""
+    return Patience(SCAN_WAIT, threads=SCANS, most=MOST_SCANS)

@@ -24,10 +24,10 @@ from service.errors import ServiceError, SetupError, StorageUnavailable
 from service.storage import fetch
 from service.storage.event_loop import running_loop
 from service.storage.measured import Measured
-from service.storage.sqlite.connections import Database
+from service.storage.sqlite.connections import Database, close_all
 from service.storage.sqlite.file import File, check_writable
 from service.storage.sqlite.fork import pause_at_forks
-from service.storage.sqlite.patience import Patience
+from service.storage.sqlite.patience import Patience, scans
 from service.storage.sqlite.schema import Schema
 from service.storage.sqlite.slow import connection_class
 from service.storage.sqlite.urls import database_path
@@ -79,6 +79,7 @@ class Store:
         self._snapshot_per_turn = snapshot_per_turn
         self._file = File(self._path, connection_class(slow_ms / 1000))
         self._patience = Patience(busy_timeout)
+        self._scans = scans()
         self._idle_readers: deque[Database] = deque()
         self._reading: dict[object, Database | None] = {}
         """The readers that a fork waits for: each event loop with the connection of its turn, and other connections."""
@@ -127,6 +128,11 @@ class Store:
                 self._end_turn(loop)
         # The read takes long, or another program holds an exclusive lock: every other request would wait meanwhile.
         return await self._patience.run(lambda seconds: self._read_patiently(seconds, rule, *args))
+
+    async def scan(self, rule: Callable[[pw.Database, *Ts], T], *args: *Ts) -> T:
+        """Do what `Store.scan` in `service.storage` says."""
+        running_loop()
+        return await self._scans.run(lambda _: self._read_patiently(self._busy_timeout, rule, *args))
 
     def _begin_turn(self, loop: asyncio.AbstractEventLoop) -> Database:
         self._reading[loop] = None  # A fork waits for each event loop and connection that is a key of `_reading`.
@@ -267,7 +273,7 @@ class Store:
         until = time.monotonic() + self._busy_timeout + MOST_READING
         while self._reading and time.monotonic() < until:
             time.sleep(0.001)
-        _close_all(self._idle_readers)
+        close_all(self._idle_readers)
         self._file.pause()
 
     def resume(self, *, forked: bool = False) -> None:
@@ -281,6 +287,7 @@ class Store:
             self._left_behind, self._reading = self._reading, {}
             self._writing.clear()
             self._patience.forget()
+            self._scans.forget()
         self._file.resume()
         self._writer.resume()
         self._paused = False
@@ -289,11 +296,5 @@ class Store:
 
 def _close(writer: Writer, idle_readers: deque[Database], file: File) -> None:
     writer.close()
-    _close_all(idle_readers)
+    close_all(idle_readers)
     file.close()
-
-
-def _close_all(idle_readers: deque[Database]) -> None:
-    with suppress(IndexError):
-        while True:
-            idle_readers.pop().close()

@@ -6,7 +6,7 @@ MADE := .venv/made-$(VERSION)
 RUN_READY := $(MADE)-run
 TEST_READY := $(MADE)-test
 
-.PHONY: help run test migrate migration rollback schema openapi lint typecheck coverage check fuzz contract lock bench compare clean
+.PHONY: help run test migrate migration rollback schema openapi pictures lint typecheck coverage check fuzz contract lock bench compare clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -33,6 +33,9 @@ schema: $(RUN_READY) ## Write service/storage/sqlite/schema.sql anew, after a mi
 
 openapi: $(RUN_READY) ## Write service/docs/openapi.json anew, after the API was changed
 	@$(BIN)/python -m tests.openapi_json
+
+pictures: $(TEST_READY) ## Write service/docs/pictures anew, after the desk was changed; it needs Chromium
+	@PYTHONPATH=tests $(BIN)/python -m pictures
 
 lint: $(TEST_READY) ## Check style and format
 	$(BIN)/ruff check .

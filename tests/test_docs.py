@@ -99,13 +99,13 @@ class Page:
 
 
 README = Page(ROOT / "README.md")
-API_PAGE, OFFICE, FILES, EMBEDDING, OPERATING, SECURITY, SQL, CHANGES = (
+API_PAGE, DESK, OFFICE, FILES, EMBEDDING, OPERATING, SECURITY, SQL, CHANGES = (
     Page(ROOT / f"service/docs/{name}.md")
-    for name in ("api", "office", "files", "embedding", "operating", "security", "sql", "changes")
+    for name in ("api", "desk", "office", "files", "embedding", "operating", "security", "sql", "changes")
 )
 SPEED = Page(ROOT / "tests/bench/README.md")
 CODE = Page(ROOT / ".github/CONTRIBUTING.md")
-PAGES = [README, API_PAGE, OFFICE, FILES, EMBEDDING, OPERATING, SECURITY, SQL, CHANGES, SPEED, CODE]
+PAGES = [README, API_PAGE, DESK, OFFICE, FILES, EMBEDDING, OPERATING, SECURITY, SQL, CHANGES, SPEED, CODE]
 
 
 def blocks(language: str, text: str) -> list[str]:

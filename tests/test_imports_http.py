@@ -32,7 +32,7 @@ def many(count: int) -> bytes:
 
 def send(client: Any, content: bytes | str, query: str = "", **headers: str) -> Any:
     """Send a file of students."""
-    return client.post(f"/imports?file=students.csv{query}", content=content, headers={**CSV, **headers})
+    return client.post(f"/imports?file_name=students.csv{query}", content=content, headers={**CSV, **headers})
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_a_file_that_does_not_say_how_large_it_is(client: TestClient, monkeypatc
     answer = client.post("/imports", content=parts, headers=CSV)
     assert refusal(answer) == (413, "payload_too_large")
     answer = client.post(
-        "/imports?file=students",
+        "/imports?file_name=students",
         content="external_id,name\n1,é\n".encode("cp1252"),
         headers={"content-type": "TEXT/CSV; charset=x"},
     )
@@ -139,7 +139,7 @@ def test_a_file_that_does_not_say_how_large_it_is(client: TestClient, monkeypatc
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/abs", "a%00b", "%F0%9F%98%80" * 40, "-x", "...", "a\\b.xlsx"])
 def test_names_lead_nowhere(client: TestClient, tmp_path: Path, name: str) -> None:
     """The name of a file is shown, and no path."""
-    answer = client.post(f"/imports?file={name}", content=STUDENTS + "7,Ada\n", headers=CSV)
+    answer = client.post(f"/imports?file_name={name}", content=STUDENTS + "7,Ada\n", headers=CSV)
     assert answer.status_code in {200, 422}
     assert sorted(each.name for each in tmp_path.iterdir()) == ["school.db", "school.db-shm", "school.db-wal"]
 
@@ -147,7 +147,7 @@ def test_names_lead_nowhere(client: TestClient, tmp_path: Path, name: str) -> No
 def test_one_at_a_time(live: httpx2.Client) -> None:
     """While one import is at work another one is told so; other requests are answered."""
     with live.stream(
-        "POST", "/imports?file=students.csv", content=many(6000), headers={**CSV, "accept": "application/x-ndjson"}
+        "POST", "/imports?file_name=students.csv", content=many(6000), headers={**CSV, "accept": "application/x-ndjson"}
     ) as first:
         lines = first.iter_lines()
         next(lines)
@@ -163,7 +163,7 @@ def begun(url: str, accept: str) -> socket.socket:
     client = socket.create_connection((host, int(port)))
     content = many(50_000)
     lines = (
-        *("POST /imports?file=students.csv HTTP/1.1", "host: x", f"accept: {accept}", "content-type: text/csv"),
+        *("POST /imports?file_name=students.csv HTTP/1.1", "host: x", f"accept: {accept}", "content-type: text/csv"),
         *(f"content-length: {len(content)}", "", ""),
     )
     client.sendall("\r\n".join(lines).encode() + content)

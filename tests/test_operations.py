@@ -21,7 +21,7 @@ from service.courses import insert_course, update_course
 from service.enrolling import EnrollmentRecord
 from service.enrollments import enroll
 from service.fields import Id
-from service.http import exports, exposition, handlers, imports, office, sessions, tokens
+from service.http import desk, exports, exposition, handlers, imports, office, sessions, tokens
 from service.http.answers import NoContent, Ok, PlainText, no_content, ok
 from service.http.api import API
 from service.http.calls import Call, Rows
@@ -62,12 +62,13 @@ SOUND: dict[tuple[str, str], tuple[str, Any]] = {
     ("/terms/{term_id}", "PATCH"): ("/terms/2", {"name": "Spring"}),
     ("/terms/{term_id}", "DELETE"): ("/terms/2", None),
     ("/enrollments", "POST"): ("/enrollments?atomic=true", [{"student_id": 3, "course_id": 2}]),
-    ("/imports", "POST"): ("/imports?file=students.csv", b"external_id,name\n8,Di"),
+    ("/imports", "POST"): ("/imports?file_name=students.csv", b"external_id,name\n8,Di"),
     ("/tokens", "POST"): ("/tokens", {"name": "desk", "scopes": ["read"]}),
     ("/tokens/{token_id}", "GET"): ("/tokens/spare000", None),
     ("/tokens/{token_id}", "DELETE"): ("/tokens/spare000", None),
     ("/tokens/{token_id}/rotate", "POST"): ("/tokens/spare000/rotate", None),
     ("/problems/{code}", "GET"): ("/problems/busy", None),
+    ("/desk/{file}", "GET"): ("/desk/desk.css", None),
 }
 """A request that is granted in the school, if it is not the path with 1 for each id; and the JSON of its body."""
 
@@ -132,6 +133,7 @@ REFUSED: dict[tuple[str, str, str], tuple[str, Any]] = {
     ),
     ("/imports", "POST", "unreadable_file"): ("/imports", b"\0"),
     ("/problems/{code}", "GET", "not_found"): ("/problems/nothing", None),
+    ("/desk/{file}", "GET", "not_found"): ("/desk/__init__.py", None),
     ("/session", "POST", "not_found"): ("/session", {"token": "any"}),
     ("/session", "POST", "invalid_token"): ("/session", {"token": "any"}),
     ("/session", "DELETE", "not_found"): ("/session", None),
@@ -316,6 +318,8 @@ def test_each_operation_gives_what_it_declares(school: Path, template: str, meth
         assert answer.content
     elif kind is str:
         assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    elif kind is bytes:
+        assert answer.headers["content-type"] == "text/css; charset=utf-8"
     else:
         msgspec.convert(answer.json(), kind)
         found = answer.json()[0] if isinstance(answer.json(), list) else answer.json()
@@ -374,7 +378,7 @@ def test_every_handler_is_declared() -> None:
     """Each handler is the handler of one operation, and none is left over."""
     public = {
         name
-        for place in (exports, exposition, handlers, imports, office, sessions, tokens, Described)
+        for place in (desk, exports, exposition, handlers, imports, office, sessions, tokens, Described)
         for name, each in vars(place).items()
         if iscoroutinefunction(each) and getattr(each, "__module__", "") == getattr(place, "__module__", place.__name__)
     }

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from browser import Tab, browsing, needs_browser
+from browser import Scheme, browsing, needs_browser, tab
 from conftest import Server
+from playwright.sync_api import Browser, expect
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
@@ -105,20 +106,20 @@ def test_the_beginning_has_links(client: TestClient) -> None:
         ("", 200),
     ],
 )
-def test_a_browser_is_sent_to_the_page(client: TestClient, accept: str, status: int) -> None:
-    """Who would rather have HTML than JSON is sent to the page, and everybody else gets JSON."""
+def test_a_browser_is_sent_to_the_desk(client: TestClient, accept: str, status: int) -> None:
+    """Who would rather have HTML than JSON is sent to the desk, and everybody else gets JSON."""
     answer = client.get("/", headers={"accept": accept}, follow_redirects=False)
     assert answer.status_code == status
-    assert answer.headers.get("location") == ("/docs" if status == 303 else None)
+    assert answer.headers.get("location") == ("/desk" if status == 303 else None)
     assert answer.headers["vary"] == "accept"
 
 
 def test_under_a_mount(path: Path) -> None:
-    """Under a host's mount the beginning leads to the mount's own page."""
+    """Under a host's mount the beginning leads to the mount's own desk."""
     app = create_app(Settings(database_url=str(path)))
     with TestClient(app), TestClient(Starlette(routes=[Mount("/registry", app)])) as client:
         answer = client.get("/registry/", headers={"accept": FIREFOX}, follow_redirects=False)
-        assert answer.headers["location"] == "/registry/docs"
+        assert answer.headers["location"] == "/registry/desk"
         assert client.get(answer.headers["location"]).status_code == 200
         links = client.get("/registry/").json()["links"]
         assert {client.get(link).status_code for link in links.values()} == {200}
@@ -129,10 +130,10 @@ def test_under_a_mount(path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
-    """Give a page of a browser."""
-    with browsing(tmp_path_factory.mktemp("browser")) as tab:
-        yield tab
+def browser() -> Iterator[Browser]:
+    """Run a browser for all tests of this file."""
+    with browsing() as browser:
+        yield browser
 
 
 # Of each text that is shown: the contrast of its colour with the background behind it (WCAG 2, 1.4.3).
@@ -163,45 +164,47 @@ CONTRASTS = """
 @needs_browser
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_can_be_read(tab: Tab, serve: Callable[..., Server], width: int, scheme: str) -> None:
-    """On a phone and on a desk, by day and by night: nothing is cut off, and every text stands out."""
-    tab.show(f"{serve().url}/docs", width, scheme)
-    assert tab.run(CONTRASTS) == {}
-    assert tab.run("innerWidth") == width
-    assert tab.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
-    assert tab.run("getComputedStyle(document.body).backgroundColor") == (
-        "rgb(255, 255, 255)" if scheme == "light" else "rgb(22, 24, 28)"
-    )
-    assert tab.run("broken") == []
-    unnamed = "[...document.querySelectorAll('input, textarea')].filter((each) => !each.labels.length).length"
-    assert tab.run(unnamed) == 0
-    levels = tab.run("[...document.querySelectorAll('h1, h2, h3, h4')].map((each) => Number(each.tagName[1]))")
-    assert levels[0] == 1
-    assert all(after <= before + 1 for before, after in pairwise(levels))
+def test_it_can_be_read(browser: Browser, serve: Callable[..., Server], width: int, scheme: Scheme) -> None:
+    """On a phone and on a desktop, by day and by night: nothing is cut off, and every text stands out."""
+    with tab(browser, width, scheme) as page:
+        page.goto(f"{serve().url}/docs")
+        assert page.evaluate(CONTRASTS) == {}
+        assert page.evaluate("innerWidth") == width
+        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == (
+            "rgb(255, 255, 255)" if scheme == "light" else "rgb(22, 24, 28)"
+        )
+        unnamed = "[...document.querySelectorAll('input, textarea')].filter((each) => !each.labels.length).length"
+        assert page.evaluate(unnamed) == 0
+        levels = page.evaluate(
+            "[...document.querySelectorAll('h1, h2, h3, h4')].map((each) => Number(each.tagName[1]))"
+        )
+        assert levels[0] == 1
+        assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
 @needs_browser
-def test_each_operation_can_be_tried(tab: Tab, serve: Callable[..., Server]) -> None:
+def test_each_operation_can_be_tried(browser: Browser, serve: Callable[..., Server]) -> None:
     """With the keyboard alone a student is added and shown; the curl lines ask the page's own server."""
     url = serve().url
-    tab.show(f"{url}/docs")
-    assert tab.run("document.querySelector('.curl').textContent") == f"curl -i {url.removeprefix('http://')}/students"
+    with tab(browser) as page:
 
-    def try_it(name: str) -> str:
-        form = f"document.querySelector('article[aria-labelledby={name}] form')"
-        tab.run(f"{form}.closest('details').querySelector('summary').focus()")
-        tab.press("Enter")
-        tab.wait(f"{form}.checkVisibility()")
-        for _ in range(8):
-            if tab.run("document.activeElement.tagName") == "BUTTON":
-                break
-            tab.press("Tab")
-        tab.press("Enter")
-        return str(tab.wait(f"/^HTTP/.test({form}.querySelector('output').textContent) && {form}.textContent"))
+        def try_it(name: str) -> str:
+            article = page.locator(f"article[aria-labelledby={name}]")
+            article.get_by_text("Try it").focus()
+            page.keyboard.press("Enter")
+            expect(article.locator("form")).to_be_visible()
+            while page.evaluate("document.activeElement.tagName") != "BUTTON":
+                page.keyboard.press("Tab")
+            page.keyboard.press("Enter")
+            answer = article.locator("output")
+            expect(answer).to_contain_text(re.compile("^HTTP"))
+            return answer.inner_text()
 
-    assert re.search(r'HTTP 201\netag: ".+"\nlocation: /students/1\n', try_it("create_student"))
-    assert [each["name"] for each in httpx2.get(f"{url}/students").json()] == ["Ada Lovelace"]
-    assert '"name": "Ada Lovelace"' in try_it("show_student")
-    assert '"code": "course_not_found"' in try_it("ensure_enrolled")
-    assert "HTTP 204" in try_it("delete_student")
-    assert tab.run("broken") == []
+        page.goto(f"{url}/docs")
+        assert page.locator(".curl").first.inner_text() == f"curl -i {url.removeprefix('http://')}/students"
+        assert re.search(r'HTTP 201\netag: ".+"\nlocation: /students/1\n', try_it("create_student"))
+        assert [each["name"] for each in httpx2.get(f"{url}/students").json()] == ["Ada Lovelace"]
+        assert '"name": "Ada Lovelace"' in try_it("show_student")
+        assert '"code": "course_not_found"' in try_it("ensure_enrolled")
+        assert "HTTP 204" in try_it("delete_student")

@@ -266,6 +266,8 @@ ALLOW = {
     "/metrics": "GET, HEAD, OPTIONS",
     "/problems/{code}": "GET, HEAD, OPTIONS",
     "/": "GET, HEAD, OPTIONS",
+    "/desk": "GET, HEAD, OPTIONS",
+    "/desk/{file}": "GET, HEAD, OPTIONS",
     "/docs": "GET, HEAD, OPTIONS",
     "/openapi.json": "GET, HEAD, OPTIONS",
 }
@@ -281,6 +283,7 @@ def test_every_path_tells_its_methods(client: TestClient) -> None:
             term_id=9,
             external_id="a/b",
             token_id="x",  # noqa: S106 - the id is no secret.
+            file="desk.js",
             code="busy",
         )
         answer = client.options(url)

@@ -27,6 +27,7 @@ MEMBERS = (
 """The fields of a refusal that become extension members of its problem (RFC 9457, section 3.2)."""
 NAME = "Enrollment service"
 LINKS = {
+    "desk": "/desk",
     "docs": "/docs",
     "openapi": "/openapi.json",
     **{name: f"/{name}" for name in ("students", "courses", "terms", "events")},
@@ -110,6 +111,10 @@ class Text(Ok[T], Generic[T], frozen=True):
     """The answer 200 with a text for programs."""
 
 
+class Asset(Ok[T], Generic[T], frozen=True):
+    """The answer 200 with a file that a page loads."""
+
+
 class SeeOther(Answer, frozen=True):
     """The answer 303, which has no body: what was asked for is at the path in the header Location."""
 
@@ -183,6 +188,11 @@ def html(text: bytes, policy: str) -> Html[str]:
 def text(content: str, media_type: str) -> Text[PlainText]:
     """Answer 200 with a text for programs."""
     return Text(200, content.encode(), ((b"content-type", media_type.encode()),))
+
+
+def asset(content: bytes, media_type: str) -> Asset[bytes]:
+    """Answer 200 with a file of a media type."""
+    return Asset(200, content, ((b"content-type", media_type.encode()),))
 
 
 def see_other(location: str) -> SeeOther:

@@ -28,7 +28,7 @@ from service.errors import (
     WaitlistCapacityBelowWaitlisted,
 )
 from service.exchange.errors import TooManyDrops, UnreadableUpload
-from service.http import exports, exposition, handlers, imports, office, sessions, tokens
+from service.http import desk, exports, exposition, handlers, imports, office, sessions, tokens
 from service.http.conditional import conditional
 from service.http.described import Described
 from service.http.edge import InvalidToken, NothingThere
@@ -183,6 +183,12 @@ TABLE: Api = {
     },
     "/": {
         "GET": operation(None, DESCRIBED.show_home),
+    },
+    "/desk": {
+        "GET": operation(None, desk.show_desk),
+    },
+    "/desk/{file}": {
+        "GET": operation(None, desk.show_desk_file, NothingThere),
     },
     "/docs": {
         "GET": operation(None, DESCRIBED.show_docs),

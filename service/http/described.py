@@ -1,4 +1,4 @@
-"""The operations that show what the API is: the document, the page for people, and the links at the beginning."""
+"""The operations that show pages and what the API is: the desk, the document, its page, the links at the beginning."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -23,9 +23,9 @@ class Described:
         self._table = table
 
     async def show_home(self, call: Call) -> Ok[Home] | SeeOther:
-        """Show where to go on; a browser is sent to the page for people."""
+        """Show where to go on; a browser is sent to the desk."""
         if call.prefers("text/html", "application/json"):
-            return see_other(call.url("/docs"))
+            return see_other(call.url("/desk"))
         links = {name: call.url(path) for name, path in LINKS.items()}
         return ok(Home(NAME, __version__, links), ((b"vary", b"accept"),))
 

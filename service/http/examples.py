@@ -100,6 +100,7 @@ PARAMETERS: Mapping[str, Any] = {
     "external_id": "20001",
     "token_id": "4fJq0Zc2",
     "code": "already_enrolled",
+    "file": "desk.css",
     "name": "Ada",
     "q": "ada love",
     "level": "advanced",
@@ -116,7 +117,7 @@ PARAMETERS: Mapping[str, Any] = {
     "max_drops": 10,
     "missing": "keep",
     "format": "csv",
-    "file": "students.csv",
+    "file_name": "students.csv",
     **dict.fromkeys((conditional.IF_MATCH, conditional.IF_NONE_MATCH), TAG),
 }
 """A value of each parameter of paths, queries and headers; `after` has none, because it comes from an answer."""

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Annotated, Literal
 
 from service import bulk, courses, enrollments, events, students
 from service.courses import CourseRecord
 from service.enrolling import EnrollmentRecord, enroll_each, find_enrollment
 from service.enrollments import RosterRow, ScheduleRow
 from service.events import EventRecord
-from service.fields import Id
+from service.fields import Id, word
 from service.http.answers import (
     BulkResults,
     Created,
@@ -50,6 +51,9 @@ from service.http.queries import (
 )
 from service.rows import ExternalId
 from service.students import StudentRecord
+
+Code = Annotated[str, word(Literal[*PROBLEMS])]
+"""The code of a problem."""
 
 
 async def create_student(call: Call, payload: NewStudent) -> Created[StudentRecord]:
@@ -215,7 +219,7 @@ async def show_ready(call: Call) -> Ok[Health]:
     return ok(Health("ready"))
 
 
-async def show_problem(_: Call, code: str) -> Ok[Explanation]:
+async def show_problem(_: Call, code: Code) -> Ok[Explanation]:
     """Explain a problem's code."""
     if code not in PROBLEMS:
         raise NothingThere

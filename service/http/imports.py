@@ -100,7 +100,7 @@ class Imports:
         try:
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="enrollment-")))
             # The report names the file; a name is a path's last part, so that nothing is written elsewhere.
-            name = re.sub(r"[/\\\0]", "_", query.file or "upload")
+            name = re.sub(r"[/\\\0]", "_", query.file_name or "upload")
             path = folder / f"{Path(name).stem[:50]}{ENDINGS[upload.media_type]}"
             await upload.save(path)
             process = await asyncio.create_subprocess_exec(

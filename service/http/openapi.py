@@ -1,15 +1,16 @@
 """Describe the API in OpenAPI 3.1: the document is made from the operations, their types and the table of problems."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from http import HTTPStatus
 from itertools import groupby
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, get_args, get_origin
 
+from service import desk
 from service.bulk import MAX_ROWS
 from service.enrolling import EnrollmentRecord
 from service.enrollments import RosterRow, ScheduleRow
-from service.fields import EXTERNAL_ID, ID, TOKEN_ID, Field, Id, TokenId, word
+from service.fields import EXTERNAL_ID, Field
 from service.http import body, conditional, examples, schemas
 from service.http.answers import NAME, SERVICE_UNAVAILABLE, Created, PlainText, SeeOther, Stream
 from service.http.body import Upload
@@ -58,8 +59,6 @@ SCHEME = {
         "description": "A token, where the service asks for one; `x-required-scope` is the scope that it must have.",
     }
 }
-WORDS: Mapping[Any, Field] = {Id: ID, ExternalId: EXTERNAL_ID, TokenId: TOKEN_ID, str: word(Literal[*PROBLEMS])}
-"""The rule of a word of a path by its type; the only one that is any text is the code of a problem."""
 HEADERS: dict[str, Schema] = {
     "Link": {
         "description": 'The path of the next page, with `rel="next"` (RFC 8288), while there are more rows.',
@@ -108,12 +107,11 @@ LAST_EVENT_ID: Schema = {
     "name": "Last-Event-ID",
     "in": "header",
     "required": False,
-    "description": "The `id` of the last event that the client has got, where it comes back to a stream. It counts "
-    "more than `after`; where the answer is no stream it counts for nothing.",
+    "description": "The `id` of the last event that the client has got; for a stream it counts more than `after`.",
     "schema": {"type": "string"},
     "example": "17",
 }
-STREAMS: Mapping[str, str] = {
+STREAMS = {
     "text/event-stream": "Server-sent events without an end: the `data` of each is an Event, and its `id` the Event's.",
     body.NDJSON.decode(): "JSON lines that tell how far the import is; the last line is the Report.",
 }
@@ -192,13 +190,19 @@ def _tag(path: str, each: Operation) -> str:
 
 def _parameters(each: Operation) -> Iterator[dict[str, Any]]:
     for name, kind in each.words:
-        yield _parameter(name, "path", dict(WORDS[kind].schema))
+        yield _parameter(name, "path", dict(_rule(kind).schema))
     for name, schema in schemas.parameters(each.query).items():
         yield _parameter(name, "query", schema)
     for name in each.heeds if isinstance(each, Conditional) else ():
         yield {**_parameter(name, "header", {"type": "string"}), "description": CONDITIONS[name]}
     if each.streams is Stream:
         yield LAST_EVENT_ID
+
+
+def _rule(kind: Any) -> Field:
+    """Give the rule of a word of a path, which stands in its type."""
+    rule: Field = EXTERNAL_ID if kind is ExternalId else kind.__metadata__[0]
+    return rule
 
 
 def _parameter(name: str, place: str, schema: Schema) -> dict[str, Any]:
@@ -251,6 +255,9 @@ def _answer(each: Operation, status: int, kind: Any) -> dict[str, Any]:
         content = {media_type: {"schema": {"type": "string", **({"format": "binary"} if kind is Zip else {})}}}
     elif kind is str:
         content = {"text/html": {"schema": {"type": "string"}}}
+    elif kind is bytes:
+        kinds = {desk.media_type(name).partition(";")[0] for name in desk.FILES}
+        content = {name: {"schema": {"type": "object" if "json" in name else "string"}} for name in sorted(kinds)}
     elif hasattr(kind, "__struct_fields__"):
         content = {"application/json": {"schema": reference(kind), "example": examples.record(kind)}}
     elif kind:

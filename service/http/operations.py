@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import UnionType
-from typing import Any, Concatenate, Literal, ParamSpec, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Concatenate, Literal, ParamSpec, Union, get_args, get_origin, get_type_hints
 
 import attrs
 from starlette.requests import ClientDisconnect
@@ -19,7 +19,6 @@ from service.errors import (
     ServiceError,
     StorageUnavailable,
 )
-from service.fields import Id, TokenId
 from service.http.answers import Answer, NoContent, Page, Stream, no_content, problem
 from service.http.body import Upload
 from service.http.calls import PATCH_TYPES, Call, Rows
@@ -111,15 +110,15 @@ def operation(
 ) -> Operation:
     """Declare an operation by its right, its handler and the refusals of the rule that the handler runs.
 
-    The handler takes the call, and then parts of the request by the types of its parameters: words of the path (Id,
-    ExternalId, TokenId or str, by their names in the path), then the values of the query (a Query), then the body (a
-    Payload, Rows, or an Upload). The refusals that every query, body, read or write may end in are added to `refuses`.
-    Raises TypeError for a handler with another signature.
+    The handler takes the call, and then parts of the request by the types of its parameters: words of the path (an
+    ExternalId, or a type with a rule such as Id, by their names in the path), then the values of the query (a Query),
+    then the body (a Payload, Rows, or an Upload). The refusals that every query, body, read or write may end in are
+    added to `refuses`. Raises TypeError for a handler with another signature.
     """
     hints = get_type_hints(handler, include_extras=True)
     gives = hints.pop("return")
     (_, call), *takes = hints.items()
-    words = [(name, kind) for name, kind in takes if kind in (Id, str, ExternalId, TokenId)]
+    words = [(name, kind) for name, kind in takes if kind is ExternalId or get_origin(kind) is Annotated]
     queries = [kind for _, kind in takes if isinstance(kind, type) and issubclass(kind, Query)]
     bodies = [kind for _, kind in takes if isinstance(kind, type) and issubclass(kind, (Payload, Rows, Upload))]
     if call is not Call or [kind for _, kind in takes] != [*(kind for _, kind in words), *queries[:1], *bodies[:1]]:

@@ -122,14 +122,14 @@ class EventQuery(Query):
 
 @attrs.frozen
 class ImportQuery(Query):
-    """The query of POST /imports; `file` is the name by which the report calls the file."""
+    """The query of POST /imports; `file_name` is what the report calls the file."""
 
     dry_run: Flag = False
     override: Flag = False
     missing: Missing = "keep"
     max_drops: Percent = 10
     format: FileFormat | None = None
-    file: Name | None = None
+    file_name: Name | None = None
     reason: NameOrNull = None
 
 

@@ -1,0 +1,193 @@
+// The frame of the desk: who is there, where to go, whether the service answers, and the view that is shown.
+
+import { ask, forgetNames, get, post, readTokens } from "./api.js";
+import { bdi, button, h, icon, pulse, put, soft } from "./dom.js";
+import { Feed } from "./feed.js";
+import { login } from "./login.js";
+import { loadWords, t } from "./words.js";
+
+/** The views: the beginning of the path, the module, and the scope without which the view is not offered. */
+const VIEWS = [
+  { at: "courses", load: () => import("./courses.js"), icon: "courses" },
+  { at: "students", load: () => import("./students.js"), icon: "students" },
+  { at: "terms", load: () => import("./terms.js"), icon: "terms" },
+  { at: "activity", load: () => import("./activity.js"), icon: "activity" },
+  { at: "keys", load: () => import("./keys.js"), icon: "keys", scope: "admin" },
+];
+
+const feed = new Feed();
+const desk = { feed, session: null, can: (scope) => desk.session.scopes.includes(scope) };
+const main = h("main", { id: "main", tabindex: "-1" });
+const nav = h("nav");
+const spoken = h("div", { class: "unseen", role: "status" });
+const lost = h("div", { class: "lost", role: "alert" });
+let leaving = new AbortController();
+let shown = null;
+
+/** Say something to whoever hears the page and does not see it. */
+desk.announce = (words) => put(spoken, words);
+
+/** Change the query of the address, by which a view is found again, without another view. */
+desk.note = (path) => history.replaceState(null, "", `#/${path}`);
+
+desk.go = (path) => {
+  if (location.hash === `#/${path}`) route();
+  else location.hash = `#/${path}`;
+};
+
+/** Begin a session with a token, and stay where we are. */
+desk.signIn = async (token) => {
+  desk.session = await post("/session", { token });
+  navigation();
+};
+
+function navigation() {
+  const { name } = desk.session;
+  const here = /^#\/(\w*)/.exec(location.hash)?.[1];
+  const offered = VIEWS.filter((view) => !view.scope || desk.can(view.scope));
+  nav.setAttribute("aria-label", t("nav"));
+  put(
+    nav,
+    h(
+      "ul",
+      null,
+      offered.map((view) =>
+        h(
+          "li",
+          null,
+          h(
+            "a",
+            { href: `#/${view.at}`, "aria-current": view.at === here && "page" },
+            icon(view.icon),
+            h("span", null, t(`nav.${view.at}`)),
+          ),
+        ),
+      ),
+    ),
+    h(
+      "div",
+      { class: "who" },
+      name && h("p", null, h("span", { class: "soft" }, t("who")), " ", bdi(name)),
+      name && !desk.can("enroll") && !desk.can("write") && soft(t("who.reads")),
+      name && button(t("sign-out"), signOut, "plain"),
+      h("a", { class: "soft", href: "docs" }, t("nav.docs")),
+    ),
+  );
+}
+
+function frame() {
+  const skip = (event) => (event.preventDefault(), main.focus());
+  navigation();
+  put(document.body, h("a", { class: "skip", href: "#main", onclick: skip }, t("skip")), lost, nav, main, spoken);
+}
+
+/** What is shown in the place of what cannot be shown. */
+const trouble = (error, again) => [
+  h("h1", null, t("failed")),
+  h("p", { class: "bad", role: "alert" }, error.words ?? error.message),
+  button(t("again"), again),
+];
+
+async function signOut() {
+  await ask("DELETE", "/session").catch(() => null);
+  signedOut();
+}
+
+/** Ask who is there. Where the address is, it stays, so that the same view comes again. */
+function signedOut(error) {
+  if (document.body.contains(main) || !shown) {
+    leaving.abort();
+    feed.stop();
+    shown = null;
+    forgetNames();
+    document.title = t("login.title");
+    put(document.body, login({ error, done: begin }));
+    document.querySelector("#token").focus();
+  }
+}
+
+async function begin() {
+  try {
+    desk.session = await get("/session");
+  } catch (error) {
+    if (error.status === 401) return signedOut();
+    if (error.status === 403) return signedOut(error);
+    put(document.body, h("main", { class: "alone" }, trouble(error, begin)));
+    return undefined;
+  }
+  if (desk.session.name !== null && desk.can("admin")) await readTokens().catch(() => null);
+  feed.last = null;
+  frame();
+  if (!document.hidden) feed.start();
+  return route();
+}
+
+async function route() {
+  if (!desk.session) return;
+  const [path, text = ""] = location.hash.replace(/^#\/?/, "").split("?");
+  const [name, id] = path.split("/");
+  const found = VIEWS.find((view) => view.at === name && (!view.scope || desk.can(view.scope)));
+  if (!found) return desk.go("courses");
+  const first = shown === null;
+  leaving.abort();
+  leaving = new AbortController();
+  const { signal } = leaving;
+  navigation();
+  let view;
+  try {
+    // What happens from here on is told by the feed, so that nothing is missed between the two.
+    const [{ show }] = await Promise.all([found.load(), feed.ready]);
+    view = await show(desk, { id, query: Object.fromEntries(new URLSearchParams(text)), signal });
+  } catch (error) {
+    if (signal.aborted || error.status === 401) return;
+    view = { title: t("failed"), node: trouble(error, route) };
+  }
+  if (signal.aborted) return;
+  shown = view;
+  document.title = `${view.title} · ${t("desk")}`;
+  put(main, view.node);
+  scrollTo(0, 0);
+  const heading = main.querySelector("h1");
+  heading.tabIndex = -1;
+  if (!first) heading.focus({ preventScroll: true });
+  view.refresh &&= pulse(view.refresh, signal);
+}
+
+feed.addEventListener("events", ({ detail }) => shown?.events?.(detail));
+feed.addEventListener("all", () => shown?.refresh?.());
+feed.addEventListener("state", ({ detail: connected }) => {
+  put(lost, !connected && h("p", null, t("lost")));
+  if (connected) desk.announce(t("lost.over"));
+});
+addEventListener("hashchange", route);
+addEventListener("signed-out", () => signedOut(shown && new Error(t("login.ended"))));
+// What a view asked for by itself, such as who is passed over by an override, may be refused too.
+addEventListener("unhandledrejection", (event) => {
+  if (!event.reason.words) return;
+  event.preventDefault();
+  shown?.said?.bad(event.reason);
+});
+// A page that nobody sees asks nothing, and holds none of the few connections that a browser has for one host.
+document.addEventListener("visibilitychange", () => {
+  if (!desk.session || !document.body.contains(main)) return;
+  if (document.hidden) feed.stop();
+  else feed.start();
+});
+addEventListener("keydown", (event) => {
+  const typing = /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName) && event.target.type !== "checkbox";
+  if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !document.querySelector("dialog[open]")) {
+    const search = main.querySelector("[data-search], .picker input");
+    if (search) {
+      event.preventDefault();
+      search.focus();
+      search.select();
+    }
+  }
+  if (event.key === "Escape" && event.target.matches?.("[data-search]") && event.target.value) {
+    event.target.value = "";
+    event.target.dispatchEvent(new Event("input"));
+  }
+});
+
+await loadWords();
+await begin();

@@ -1,0 +1,191 @@
+// Forms in dialogs: what is asked, and beside each field what the service says of it.
+
+import { Refusal } from "./api.js";
+import { button, h, newId, put } from "./dom.js";
+import { picker } from "./picker.js";
+import { has, t, zone } from "./words.js";
+
+const FIELD_OF = {
+  external_id_taken: "external_id",
+  capacity_below_enrolled: "capacity",
+  waitlist_capacity_below_waitlisted: "waitlist_capacity",
+  term_not_found: "term_id",
+};
+
+function local(text) {
+  if (!text) return "";
+  const at = new Date(text);
+  return new Date(at - at.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
+}
+
+/** How each kind of field is asked for: its control, what it gives, and what is around it where that is not a label. */
+const KINDS = {
+  text({ value }, common) {
+    const input = h("input", { ...common, value, dir: "auto", autocomplete: "off" });
+    return { input, give: () => input.value.trim() || null };
+  },
+  count({ value }, common) {
+    const input = h("input", { ...common, type: "number", min: 0, value });
+    return { input, give: () => (input.value === "" ? null : Number(input.value)) };
+  },
+  moment({ value }, common) {
+    const input = h("input", { ...common, type: "datetime-local", value: local(value) });
+    return { input, give: () => (input.value ? new Date(input.value).toISOString() : null) };
+  },
+  day({ value }, common) {
+    const input = h("input", { ...common, type: "date", value });
+    return { input, give: () => input.value || null };
+  },
+  choice({ value, options }, common) {
+    const chosen = String(value ?? "");
+    const input = h(
+      "select",
+      common,
+      options.map(([id, words]) => h("option", { value: id, selected: id === chosen }, words)),
+    );
+    return { input, give: () => Number(input.value) || null };
+  },
+  check({ value, label }, common) {
+    const input = h("input", { ...common, type: "checkbox", checked: value });
+    return { input, give: () => input.checked, node: h("label", { class: "check" }, input, h("span", null, label)) };
+  },
+  checks({ value, label, options }, common) {
+    const boxes = options.map(([id, words]) => KINDS.check({ value: value.includes(id), label: words }, { value: id }));
+    const node = h(
+      "fieldset",
+      common,
+      h("legend", null, label),
+      boxes.map((box) => box.node),
+    );
+    const give = () => boxes.filter((box) => box.give()).map((box) => box.input.value);
+    return { input: boxes[0].input, give, node };
+  },
+  pick({ of, label, hint }, common) {
+    const { node, input, value } = picker({
+      kind: of,
+      label,
+      hint,
+      keep: true,
+      describedby: common["aria-describedby"],
+    });
+    return { node, input, give: () => value()?.id ?? null };
+  },
+};
+
+/**
+ * Show the form that is called `key` in the words, in a dialog. Each field has a `name`, the `key` of its words, and
+ * `values` has what it is now; `fields` may be of the kinds above. `send` gets the values, and what it gives is what this
+ * gives; where it is refused, the form stays and says so. Gives undefined where the form is left.
+ */
+export function openForm(key, { intro, fields = [], values = {}, danger = false, send, onlyChanges = false }) {
+  const id = newId("form");
+  const general = h("div", { class: "bad", role: "alert" });
+  const parts = fields.map((asked) => {
+    const said = has(`${asked.key}.hint`) && t(`${asked.key}.hint`);
+    const field = { label: t(asked.key), value: values[asked.name], hint: said, ...asked };
+    const own = `${id}-${field.name}`;
+    const fault = h("p", { class: "bad", id: `${own}-fault`, role: "alert" });
+    const hint = field.kind === "moment" ? t("form.zone", { zone: zone() }) : field.kind !== "pick" && field.hint;
+    const common = { id: own, "aria-describedby": `${own}-hint ${own}-fault`, required: field.required };
+    const made = KINDS[field.kind ?? "text"](field, common);
+    const required = field.required && h("span", { class: "soft" }, ` (${t("form.required")})`);
+    const node = h(
+      "div",
+      { class: field.pair ? "field pair" : "field" },
+      made.node ?? [h("label", { for: own }, field.label, required), made.input],
+      h("p", { class: "soft", id: `${own}-hint` }, hint),
+      fault,
+    );
+    return { ...made, field, fault, node, before: JSON.stringify(made.give()) };
+  });
+  const submit = h("button", { class: danger ? "danger" : "main" }, t(`${key}.action`));
+  const leave = button(t("form.leave"), () => dialog.close());
+  const form = h(
+    "form",
+    { method: "dialog", novalidate: true },
+    h("h2", { id: `${id}-title` }, t(`${key}.title`)),
+    intro && h("div", { class: "intro" }, intro),
+    parts.map((part) => part.node),
+    general,
+    h("div", { class: "buttons" }, leave, submit),
+  );
+  const dialog = h("dialog", { "aria-labelledby": `${id}-title` }, form);
+
+  function blame(part, words) {
+    put(part.fault, words);
+    part.input.setAttribute("aria-invalid", "true");
+  }
+
+  function refuse(error) {
+    if (!(error instanceof Refusal)) throw error;
+    const faults = (error.problem.errors ?? []).map((each) => [each.pointer?.split("/")[1], each.detail]);
+    for (const [name, words] of faults.length ? faults : [[FIELD_OF[error.code], error.words]]) {
+      const part = parts.find((each) => each.field.name === name);
+      if (part) blame(part, words);
+      else general.append(h("p", null, words));
+    }
+    (parts.find((part) => part.fault.textContent)?.input ?? submit).focus();
+  }
+
+  return new Promise((done) => {
+    let given;
+    let busy = false;
+    dialog.addEventListener("close", () => (dialog.remove(), done(given)));
+    form.addEventListener("submit", async (event) => {
+      event.preventDefault();
+      if (busy) return;
+      for (const part of parts) {
+        put(part.fault);
+        part.input.removeAttribute("aria-invalid");
+      }
+      put(general);
+      for (const part of parts) {
+        if (part.input.validity.badInput) blame(part, t("form.unreadable"));
+        else if (part.field.required && part.give() === null) blame(part, t("form.missing"));
+      }
+      const wrong = parts.find((part) => part.fault.textContent);
+      if (wrong) return wrong.input.focus();
+      const sent = onlyChanges ? parts.filter((part) => JSON.stringify(part.give()) !== part.before) : parts;
+      const values = Object.fromEntries(sent.map((part) => [part.field.name, part.give()]));
+      busy = true;
+      submit.setAttribute("aria-disabled", "true");
+      try {
+        given = (await send(values)) ?? null;
+        dialog.close();
+      } catch (error) {
+        refuse(error);
+      } finally {
+        busy = false;
+        submit.removeAttribute("aria-disabled");
+      }
+    });
+    document.body.append(dialog);
+    dialog.showModal();
+    (parts[0]?.input ?? (danger ? leave : submit)).focus();
+  });
+}
+
+/** Give a function that shows a form, says with the words that `tell` gives what came of it, and then does `after`. */
+export const performing = (said, after) => async (key, options, tell) => {
+  const given = await openForm(key, options);
+  if (given === undefined) return;
+  said.good(tell(given));
+  await after();
+};
+
+export const REASON = { name: "reason", key: "reason" };
+
+/** A place beside what is done that says what came of it, with an undo where there is one. */
+export function outcome() {
+  const node = h("div", { class: "outcome", role: "status" });
+  function tell(kind, words, ...more) {
+    const close = button("×", () => put(node), "plain", t("outcome.close"));
+    put(node, h("div", { class: `told ${kind}` }, h("p", null, words), more, close));
+  }
+  return {
+    node,
+    good: (words, ...more) => tell("good", words, ...more),
+    bad: (error, ...more) => tell("bad", error.words ?? error.message ?? error, ...more),
+    clear: () => put(node),
+  };
+}

@@ -1,0 +1,62 @@
+// The terms, which courses are of.
+
+import { patch, post, query, remove } from "./api.js";
+import { bdi, button, h } from "./dom.js";
+import { outcome, performing } from "./form.js";
+import { actions, list } from "./list.js";
+import { arrows, top } from "./parts.js";
+import { day, say, t } from "./words.js";
+
+const FIELDS = [
+  { name: "name", key: "term.name", required: true },
+  { name: "external_id", key: "term.number" },
+  { name: "starts_on", key: "term.starts", kind: "day", pair: true },
+  { name: "ends_on", key: "term.ends", kind: "day", pair: true },
+];
+
+export async function show(desk, { signal }) {
+  const said = outcome();
+  const may = (what, term, does) => button(t(what), () => does(term), "plain", t(`${what}.term`, { term: term.name }));
+  const rows = list({
+    ...{ label: t("terms"), empty: t("terms.none"), signal },
+    columns: [
+      [t("term.number"), "number"],
+      [t("term.name"), "wide"],
+      [t("term.starts"), "middle"],
+      [t("term.ends"), "middle"],
+      actions(),
+    ],
+    row: (term) => [
+      term.external_id && bdi(term.external_id),
+      h("a", { href: `#/courses${query({ term_id: term.id })}` }, bdi(term.name)),
+      term.starts_on && day(term.starts_on),
+      term.ends_on && day(term.ends_on),
+      desk.can("write") && [may("edit", term, edit), may("delete", term, erase)],
+    ],
+  });
+  const perform = performing(said, () => rows.refresh());
+  const add = () =>
+    perform("term.add", { fields: FIELDS, send: (values) => post("/terms", values) }, ({ name }) =>
+      say("added", { name }),
+    );
+  const edit = (term) =>
+    perform(
+      "term.edit",
+      { fields: FIELDS, values: term, onlyChanges: true, send: (values) => patch(`/terms/${term.id}`, values) },
+      ({ name }) => say("changed", { name }),
+    );
+  async function erase(term) {
+    const intro = h("p", null, say("delete.what", { name: term.name }));
+    await perform("delete", { danger: true, intro, send: () => remove(`/terms/${term.id}`) }, () =>
+      say("deleted", { name: term.name }),
+    );
+    head.focus();
+  }
+  const head = h("h1", null, t("terms"));
+  await rows.show("/terms");
+  arrows(rows.node);
+  return {
+    ...{ title: t("terms"), said, refresh: rows.refresh },
+    node: [top(head, null, desk.can("write") && button(t("term.add.title"), add, "main")), said.node, rows.node],
+  };
+}

@@ -1,0 +1,556 @@
+"""The desk in a real browser: an office's day, two desks at once, a server that goes away, and whoever reads it."""
+
+import json
+import re
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx2
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from browser import SIGHTS, Scheme, browsing, needs_browser, tab
+from conftest import ROOT, serving
+from playwright.sync_api import Browser, Locator, Page, Route, expect
+
+from service import connect
+from service.courses import insert_course
+from service.enrollments import enroll
+from service.students import insert_student
+from service.terms import insert_term
+from service.tokens import create_token
+
+pytestmark = needs_browser
+
+HOSTILE = "<script>window.broken.push('run')</script><img src=x onerror=broken.push('img')>"
+ARABIC, HEBREW = "ليلى حداد", "דוד בן־גוריון"
+STUDENTS = [("Ada", "Lovelace"), ("Grace", "Hopper"), ("Alan", "Turing"), ("Katherine", "Johnson"), ("Emmy", "Noether")]
+VIEWS = {
+    "courses": "Courses",
+    "courses/1": "Logic",
+    "students": "Students",
+    "students/2": "Grace Hopper",
+    "terms": "Terms",
+    "activity": "Activity",
+    "keys": "Keys",
+}
+"""The path and the heading of each view."""
+
+
+def open_school(path: Path) -> None:
+    """Have Logic (1) with two seats and one place in line, Sets (2) with seats enough, and students of many a script.
+
+    Ada (1) and Grace (2) are in Logic, and Alan (3) waits there. The students have the numbers from 20001 on.
+    """
+    with connect(path) as db, db.atomic():
+        insert_term(db, "Autumn", external_id="2026A", starts_on="2026-09-01", ends_on="2026-12-18")
+        insert_course(db, "Logic", "beginner", 2, 1, external_id="LOG", term_id=1)
+        insert_course(db, "Sets", "advanced", 30, 5, external_id="SETS/A")
+        for number, (given, family) in enumerate(STUDENTS, 20001):
+            insert_student(db, given_name=given, family_name=family, external_id=str(number))
+        for name in (HOSTILE, ARABIC, HEBREW):
+            insert_student(db, name)
+        for student_id in (1, 2, 3):
+            enroll(db, student_id, 1)
+        for student_id in (6, 7, 8):
+            enroll(db, student_id, 2)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Run a browser for all tests of this file."""
+    with browsing() as browser:
+        yield browser
+
+
+@pytest.fixture
+def school(path: Path) -> Path:
+    """Give the file of the school."""
+    open_school(path)
+    return path
+
+
+@pytest.fixture
+def url(school: Path) -> Iterator[str]:
+    """Give the address of a server on the school."""
+    with serving("--database-url", str(school)) as server:
+        yield server.url
+
+
+@pytest.fixture
+def desk(browser: Browser, url: str) -> Iterator[Page]:
+    """Give a page with the desk."""
+    with tab(browser) as page:
+        page.goto(url)
+        expect(page.get_by_role("heading", name="Courses")).to_be_visible()
+        yield page
+
+
+def told(page: Page) -> Locator:
+    """Give what the desk says that came of the last action."""
+    return page.locator(".outcome")
+
+
+def field(page: Page, name: str = "Enroll a student") -> Locator:
+    """Give the field that finds a student or a course."""
+    return page.get_by_role("combobox", name=name)
+
+
+def pick(page: Page, name: str, text: str) -> None:
+    """Type a text into such a field, and press Enter at once."""
+    field(page, name).fill(text)
+    page.keyboard.press("Enter")
+
+
+def focused(page: Page) -> str:
+    """Give the words of what has the focus, or its name."""
+    words: str = page.evaluate(
+        "(document.activeElement.labels?.[0] ?? document.activeElement).textContent || document.activeElement.ariaLabel"
+    )
+    return words
+
+
+def test_an_offices_morning(desk: Page, url: str) -> None:
+    """From a term to a class list, all is done at the desk, and the service has it so."""
+    desk.get_by_role("link", name="Terms").click()
+    desk.get_by_role("button", name="Add a term").click()
+    form = desk.get_by_role("dialog")
+    form.get_by_role("textbox", name="Term").fill("Spring")
+    form.get_by_role("button", name="Add").click()
+    expect(told(desk)).to_contain_text("Spring is added.")
+
+    desk.get_by_role("link", name="Courses").click()
+    desk.get_by_role("button", name="Add a course").click()
+    form.get_by_role("button", name="Add").click()
+    expect(form.get_by_role("textbox", name="Course")).to_be_focused()
+    expect(form.get_by_text("is required")).to_have_count(2)
+    form.get_by_role("textbox", name="Course").fill("Topology")
+    form.get_by_role("textbox", name="Level").fill("master")
+    form.get_by_label("Term").select_option("Spring")
+    form.get_by_label("Seats").fill("1")
+    form.get_by_role("textbox", name="Code").fill("LOG")
+    form.get_by_role("button", name="Add").click()
+    expect(form.get_by_role("textbox", name="Code")).to_have_attribute("aria-invalid", "true")
+    form.get_by_role("textbox", name="Code").fill("TOP")
+    form.get_by_label("Enrolling opens").fill("2020-01-01T08:00")
+    form.get_by_role("button", name="Add").click()
+    expect(desk.get_by_role("heading", name="Topology")).to_be_focused()
+
+    desk.get_by_role("link", name="Students").click()
+    desk.get_by_role("button", name="Add a student").click()
+    form.get_by_label("Given name").fill("Sofia")
+    form.get_by_label("Family name").fill("Kovalevskaya")
+    form.get_by_label("Number").fill("20009")
+    form.get_by_role("button", name="Add").click()
+    expect(desk.get_by_role("heading", name="Sofia Kovalevskaya")).to_be_visible()
+    pick(desk, "Enroll in a course", "TOP")
+    expect(told(desk)).to_contain_text("Sofia Kovalevskaya has a seat in Topology.")
+    assert httpx2.get(f"{url}/courses/3").json()["opens_at"].startswith("2020-01-01T")
+
+
+def test_an_override(desk: Page, url: str) -> None:
+    """Past the limit a seat is given with a reason, once it is said who is passed over; then the course is changed."""
+    form = desk.get_by_role("dialog")
+    desk.goto(f"{url}/desk#/courses/1")
+    pick(desk, "Enroll a student", "20004")
+    expect(told(desk)).to_contain_text("Katherine Johnson: The course is full, and so is its waitlist.")
+    desk.get_by_role("button", name="Override …").click()
+    expect(form).to_contain_text("1 student who waits is passed over: Alan Turing.")
+    expect(form).to_contain_text("the course grows to 3 seats")
+    form.get_by_label("Reason").fill("Needs it to graduate")
+    form.get_by_role("button", name="Give the seat").click()
+    expect(told(desk)).to_contain_text("Katherine Johnson has a seat in Logic.")
+    expect(desk.locator(".roster tbody tr")).to_have_count(3)
+    assert httpx2.get(f"{url}/events?course_id=1").json()[-1]["reason"] == "Needs it to graduate"
+
+    desk.get_by_role("button", name="Edit").click()
+    form.get_by_label("Seats").fill("1")
+    form.get_by_role("button", name="Save").click()
+    expect(form.get_by_text("More students are enrolled than that.")).to_be_visible()
+    form.get_by_label("Seats").fill("5")
+    form.get_by_role("button", name="Save").click()
+    expect(desk.locator(".facts")).to_contain_text("1 of 5 seats is free.")
+    desk.locator("summary").click()
+    with desk.expect_download() as download:
+        desk.get_by_role("button", name="Roster as CSV").click()
+    assert [line.split(",")[:3] for line in Path(download.value.path()).read_text("utf-8-sig").splitlines()] == [
+        ["external_id", "family_name", "given_name"],
+        ["20002", "Hopper", "Grace"],
+        ["20004", "Johnson", "Katherine"],
+        ["20001", "Lovelace", "Ada"],
+        ["20003", "Turing", "Alan"],
+    ]
+    desk.locator("summary").click()
+    desk.get_by_role("button", name="Delete").click()
+    form.get_by_role("button", name="Delete").click()
+    expect(form).to_contain_text("Students are enrolled or wait.")
+    form.get_by_role("button", name="Cancel").click()
+    desk.locator("summary").click()
+    desk.get_by_role("button", name="Cancel course").click()
+    form.get_by_role("button", name="Cancel the course").click()
+    expect(told(desk)).to_contain_text("Logic is cancelled: 4 students have left.")
+
+
+def test_a_student_moves(desk: Page, url: str) -> None:
+    """Swap, drop, undo, withdraw and erase do what they say, and say who took the seat meanwhile."""
+    desk.goto(f"{url}/desk#/students/2")
+    form = desk.get_by_role("dialog")
+    desk.get_by_role("button", name="Swap Logic").click()
+    pick(desk, "The other course", "SETS/A")
+    form.get_by_role("button", name="Swap").click()
+    expect(told(desk)).to_contain_text("Grace Hopper has left Logic for a seat in Sets.")
+    desk.get_by_role("button", name="Drop Sets").click()
+    form.get_by_label("Reason").fill("Too early in the morning")
+    form.get_by_role("button", name="Drop").click()
+    expect(told(desk)).to_contain_text("Grace Hopper has left Sets.")
+    expect(desk.get_by_role("table", name="History")).to_contain_text("Too early in the morning")
+    expect(desk.get_by_role("button", name="Undo")).to_be_focused()
+    desk.keyboard.press("Enter")
+    expect(told(desk)).to_contain_text("Grace Hopper has a seat in Sets again.")
+
+    desk.goto(f"{url}/desk#/courses/1")
+    pick(desk, "Enroll a student", "katherine")
+    expect(desk.get_by_role("option", selected=True)).to_contain_text("Katherine Johnson")
+    desk.keyboard.press("Enter")
+    expect(told(desk)).to_contain_text("No seat is free: Katherine Johnson waits for Logic, at place 1.")
+    desk.get_by_role("button", name="Drop Ada Lovelace").click()
+    form.get_by_role("button", name="Drop").click()
+    expect(desk.locator(".roster")).to_contain_text("Katherine Johnson")
+    desk.get_by_role("button", name="Undo").click()
+    expect(told(desk)).to_contain_text("The seat has gone to another student meanwhile: Ada Lovelace waits for Logic")
+    desk.get_by_role("button", name="Give a seat to Ada Lovelace").click()
+    expect(form).to_contain_text("Ada Lovelace is at the head of the waitlist.")
+    form.get_by_role("button", name="Cancel").click()
+    assert focused(desk) == "Give a seat"
+
+    desk.goto(f"{url}/desk#/students/1")
+    desk.get_by_role("button", name="Withdraw").click()
+    expect(form).to_contain_text("Ada Lovelace leaves 1 course, and every waitlist.")
+    form.get_by_role("button", name="Withdraw").click()
+    expect(told(desk)).to_contain_text("Ada Lovelace has left 1 course.")
+    desk.get_by_role("button", name="Edit").click()
+    form.get_by_label("Email").fill("no email")
+    form.get_by_role("button", name="Save").click()
+    expect(form.get_by_label("Email")).to_be_focused()
+    form.get_by_label("Email").fill("ada@example.org")
+    form.get_by_label("Given name").fill("Augusta Ada")
+    form.get_by_role("button", name="Save").click()
+    expect(desk.get_by_role("heading", name="Augusta Ada Lovelace")).to_be_visible()
+    desk.locator("summary").click()
+    desk.get_by_role("button", name="Erase").click()
+    form.get_by_role("button", name="Erase for good").click()
+    expect(desk.get_by_role("heading", name="Students")).to_be_focused()
+    assert httpx2.get(f"{url}/students/1").status_code == 404
+
+
+def test_two_desks_see_each_other(browser: Browser, desk: Page, url: str) -> None:
+    """What is done at one desk is shown at another one within a second: bars, rosters, places in line, activity."""
+    with tab(browser) as other, tab(browser) as third:
+        other.goto(f"{url}/desk#/courses/2")
+        expect(other.locator(".facts")).to_contain_text("27 of 30 seats are free.")
+        third.goto(f"{url}/desk#/activity")
+        expect(third.locator("tbody tr")).to_have_count(6)
+        bar = desk.locator("tr", has_text="SETS/A").locator(".count")
+        expect(bar).to_have_text("3 / 30")
+        pick(other, "Enroll a student", "20005")
+        began = time.monotonic()
+        expect(bar).to_have_text("4 / 30", timeout=1000)
+        expect(third.locator("tbody tr").first).to_contain_text("Emmy Noether", timeout=1000)
+        assert time.monotonic() - began < 1.5
+        httpx2.delete(f"{url}/students/5/courses/2?reason=Ill").raise_for_status()
+        expect(bar).to_have_text("3 / 30", timeout=1000)
+        expect(other.locator(".roster tbody tr")).to_have_count(3, timeout=1000)
+        expect(third.locator("tbody tr").first).to_contain_text("Ill", timeout=1000)
+
+
+def test_the_server_goes_and_comes_back(browser: Browser, school: Path) -> None:
+    """A desk says that the service does not answer, does nothing meanwhile, and goes on where it was."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = str(free.getsockname()[1])
+    options = ("--database-url", str(school), "--port", port)
+    with tab(browser) as page:
+        with serving(*options) as server:
+            page.goto(f"{server.url}/desk#/courses/1")
+            expect(page.locator(".facts")).to_contain_text("1 student waits")
+        expect(page.get_by_role("alert")).to_contain_text("The service does not answer.")
+        pick(page, "Enroll a student", "20004")
+        expect(page.locator(".note")).to_contain_text("No answer came from the service")
+        page.get_by_role("button", name="Give a seat to Alan Turing").click()
+        expect(told(page)).to_contain_text("No answer came from the service")
+        with connect(school) as db:
+            enroll(db, 5, 2)
+        with serving(*options) as server:
+            httpx2.delete(f"{server.url}/students/3/courses/1").raise_for_status()
+            expect(page.locator(".lost p")).to_have_count(0)
+            expect(page.locator(".facts")).to_contain_text("Nobody waits.")
+            page.get_by_role("link", name="Courses", exact=True).click()
+            expect(page.locator("tr", has_text="SETS/A").locator(".count")).to_have_text("4 / 30")
+
+
+def test_a_backup_is_put_back(browser: Browser, school: Path) -> None:
+    """After a restore the feed ends before the last event that the desk knows: then the desk reads everything anew."""
+    backup = school.read_bytes()
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        options = ("--database-url", str(school), "--port", str(free.getsockname()[1]))
+    with tab(browser) as page:
+        with serving(*options) as server:
+            page.goto(f"{server.url}/desk#/courses/2")
+            httpx2.put(f"{server.url}/students/5/courses/2").raise_for_status()
+            expect(page.locator(".facts")).to_contain_text("26 of 30 seats are free.")
+        for name in (f"{school.name}-wal", f"{school.name}-shm"):
+            school.with_name(name).unlink(missing_ok=True)
+        school.write_bytes(backup)
+        with serving(*options) as server:
+            expect(page.locator(".facts")).to_contain_text("27 of 30 seats are free.")
+            httpx2.put(f"{server.url}/students/4/courses/2").raise_for_status()
+            expect(page.locator(".roster")).to_contain_text("Katherine Johnson")
+
+
+def test_long_lists(browser: Browser, school: Path) -> None:
+    """The rows of a long list are read when the reader comes to their place, and a class list on paper has them all.
+
+    Of what happens the desk keeps the last 300 changes, however long it is open.
+    """
+    with connect(school) as db, db.atomic():
+        insert_course(db, "Everybody", "any")
+        for number in range(450):
+            enroll(db, insert_student(db, given_name="Somebody", family_name=f"Number {number:03}").id, 3)
+    with serving("--database-url", str(school)) as server, tab(browser) as page:
+        page.goto(f"{server.url}/desk#/courses/3")
+        rows = page.locator(".roster tbody tr")
+        expect(rows).to_have_count(100)
+        rows.last.scroll_into_view_if_needed()
+        expect(rows).to_have_count(200)
+        page.evaluate(
+            "() => { window.print = () => { window.printed = document.querySelectorAll('tbody tr').length; }; }"
+        )
+        page.get_by_role("button", name="Print class list").click()
+        expect(rows).to_have_count(450)
+        assert page.evaluate("printed") == 450
+        page.emulate_media(media="print")
+        expect(rows.last).to_be_visible()
+        for hidden in ("nav", ".picker", ".acts", ".buttons"):
+            expect(page.locator(hidden).first).to_be_hidden()
+        page.emulate_media(media="screen")
+        httpx2.delete(f"{server.url}/students/9/courses/3").raise_for_status()
+        expect(rows).to_have_count(449)
+        page.goto(f"{server.url}/desk#/activity")
+        expect(page.get_by_role("heading", name="Activity")).to_be_visible()
+        expect(page.locator("tbody tr")).to_have_count(300)
+        httpx2.put(f"{server.url}/students/2/courses/3?reason=Late").raise_for_status()
+        expect(page.locator("tbody tr").first).to_contain_text("Late")
+        expect(page.locator("tbody tr")).to_have_count(300)
+
+
+def test_sign_in(browser: Browser, school: Path) -> None:
+    """With a token that reads, all is shown and no change is offered; when it ends, the desk asks for one again."""
+    with connect(school) as db:
+        reads, does = create_token(db, "front desk", ["read"]), create_token(db, "office", ["admin"])
+    with serving("--database-url", str(school)) as server, tab(browser) as page:
+        page.goto(f"{server.url}/desk#/courses/1")
+        expect(page.get_by_label("Token")).to_be_focused()
+        page.get_by_label("Token").fill("enr_wrong")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text("mistyped or cut off")
+        page.get_by_label("Token").fill(reads)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", name="Logic")).to_be_visible()
+        expect(page.locator("nav")).to_contain_text("front desk")
+        names = {"Print class list", "Sign out", "Roster as CSV"}
+        for view, heading in [*VIEWS.items()][:-1]:
+            page.goto(f"{server.url}/desk#/{view}")
+            expect(page.locator("main h1")).to_have_text(heading)
+            offered = set(page.locator("button").all_text_contents())
+            assert offered <= names | {"Show more"}, view
+            assert page.get_by_role("combobox").count() == (view == "courses")  # The choice of a term.
+        assert page.get_by_role("link", name="Keys").count() == 0
+        page.goto(f"{server.url}/desk#/keys")
+        expect(page.get_by_role("heading", name="Courses")).to_be_visible()
+
+        page.goto(f"{server.url}/desk#/students/2")
+        expect(page.get_by_role("heading", name="Grace Hopper")).to_be_visible()
+        bearer = {"authorization": f"Bearer {does}"}
+        httpx2.delete(f"{server.url}/tokens/{reads.split('_')[1]}", headers=bearer).raise_for_status()
+        expect(page.get_by_role("alert")).to_contain_text("The session has ended.")
+        page.get_by_label("Token").fill(does)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", name="Grace Hopper")).to_be_visible()
+        expect(page.get_by_role("button", name="Withdraw")).to_be_visible()
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+def test_who_enrolls_is_offered_no_more(browser: Browser, school: Path) -> None:
+    """With a token that enrolls, nobody is offered to change the course, nor to let anyone past its limit."""
+    with connect(school) as db:
+        token = create_token(db, "front desk", ["enroll"])
+    with serving("--database-url", str(school)) as server, tab(browser) as page:
+        page.goto(f"{server.url}/desk#/courses/1")
+        page.get_by_label("Token").fill(token)
+        page.keyboard.press("Enter")
+        pick(page, "Enroll a student", "20004")
+        expect(told(page)).to_contain_text("The course is full")
+        assert set(page.locator("main button").all_text_contents()) == {
+            *("Print class list", "Roster as CSV", "Cancel course", "Drop", "\N{MULTIPLICATION SIGN}"),
+        }
+        page.get_by_role("button", name="Drop Ada Lovelace").click()
+        page.get_by_role("dialog").get_by_role("button", name="Drop").click()
+        page.get_by_role("button", name="Undo").click()
+        expect(told(page)).to_contain_text("The seat has gone to another student meanwhile")
+        assert told(page).get_by_role("button").all_text_contents() == ["\N{MULTIPLICATION SIGN}"]
+        page.get_by_role("link", name="Activity").click()
+        expect(page.locator("tbody tr").first).to_contain_text(f"token:{token.split('_')[1]}")
+
+
+def test_keys(desk: Page, url: str) -> None:
+    """The first token is made at the desk, which goes on with it; others are made, rotated and revoked."""
+    form = desk.get_by_role("dialog")
+    desk.get_by_role("link", name="Keys").click()
+    expect(desk.get_by_text("No token was ever made.")).to_be_visible()
+
+    def make(name: str) -> str:
+        desk.get_by_role("button", name="Make a token").click()
+        form.get_by_label("Name").fill(name)
+        form.get_by_role("button", name="Make").click()
+        expect(told(desk)).to_contain_text(f"{name} has a token.")
+        return desk.locator(".secret").inner_text()
+
+    office = make("office")
+    expect(desk.locator("nav")).to_contain_text("Signed in as office")
+    reader = make("reader")
+    scopes = httpx2.get(f"{url}/session", headers={"authorization": f"Bearer {reader}"}).json()["scopes"]
+    assert scopes == ["read"]
+    desk.get_by_role("button", name="Rotate reader").click()
+    form.get_by_role("button", name="Rotate").click()
+    expect(told(desk)).to_contain_text("reader has a new secret.")
+    assert desk.locator(".secret").inner_text() != reader
+    desk.get_by_role("button", name="Revoke reader").click()
+    form.get_by_role("button", name="Revoke").click()
+    expect(desk.locator("tr", has_text="reader")).to_contain_text("revoked")
+    bearer = {"authorization": f"Bearer {office}"}
+    httpx2.delete(f"{url}/students/2/courses/1", headers=bearer).raise_for_status()
+    desk.get_by_role("link", name="Activity").click()
+    expect(desk.locator("tr", has_text="left")).to_contain_text("office")
+    tokens = httpx2.get(f"{url}/tokens", headers=bearer).json()
+    assert [(each["name"], each["state"]) for each in tokens] == [("office", "active"), ("reader", "revoked")]
+    assert httpx2.get(f"{url}/courses").status_code == 401
+
+
+def test_with_the_keyboard_alone(desk: Page) -> None:
+    """Find a course, enroll, drop and undo without a mouse; the focus is where the next key is wanted."""
+    desk.keyboard.press("/")
+    desk.keyboard.type("log")
+    expect(desk.locator("tbody tr")).to_have_count(1)
+    desk.keyboard.press("ArrowDown")
+    assert focused(desk) == "Logic"
+    desk.keyboard.press("Enter")
+    expect(desk.get_by_role("heading", name="Logic")).to_be_focused()
+    desk.keyboard.press("/")
+    desk.keyboard.type("a")
+    desk.keyboard.press("Escape")
+    desk.keyboard.press("Escape")
+    expect(field(desk)).to_have_value("")
+    desk.keyboard.type("john")
+    expect(desk.get_by_role("option")).to_have_count(1)
+    desk.keyboard.press("ArrowDown")
+    expect(desk.get_by_role("option", selected=True)).to_contain_text("Katherine Johnson")
+    desk.keyboard.press("Enter")
+    expect(told(desk)).to_contain_text("The course is full")
+    expect(field(desk)).to_be_focused()
+    desk.get_by_role("button", name="Drop Grace Hopper").focus()
+    desk.keyboard.press("Enter")
+    expect(desk.get_by_label("Reason")).to_be_focused()
+    desk.keyboard.press("Escape")
+    expect(desk.get_by_role("dialog")).to_have_count(0)
+    assert focused(desk) == "Drop"
+    desk.keyboard.press("Enter")
+    desk.keyboard.press("Enter")
+    expect(desk.get_by_role("button", name="Undo")).to_be_focused()
+
+
+def test_names_of_any_kind(desk: Page, url: str) -> None:
+    """Names that are HTML are shown as they are; those that run from right to left turn nothing around them."""
+    for view in ("students", "students/6", "courses/2", "activity"):
+        desk.goto(f"{url}/desk#/{view}")
+        expect(desk.get_by_text(HOSTILE).first).to_be_visible()
+    assert desk.evaluate("[document.scripts.length, document.images.length, broken.length]") == [1, 0, 0]
+    desk.goto(f"{url}/desk#/courses/2")
+    pick(desk, "Enroll a student", "<script>")
+    expect(desk.get_by_role("option", selected=True)).to_contain_text(HOSTILE)
+    desk.keyboard.press("Enter")
+    expect(told(desk)).to_contain_text(f"{HOSTILE}: This student has a seat in the course already.")
+    for name in (ARABIC, HEBREW):
+        shown = desk.locator("bdi", has_text=name)
+        assert shown.evaluate("(each) => [getComputedStyle(each).direction, getComputedStyle(each).unicodeBidi]") == [
+            "rtl",
+            "isolate",
+        ]
+
+
+def test_behind_a_proxy(browser: Browser, school: Path) -> None:
+    """Under the path that a proxy takes away, the desk loads, reads and writes, and follows what happens."""
+    asked: list[str] = []
+
+    def proxy(route: Route) -> None:
+        parts = urlsplit(route.request.url)
+        asked.append(parts.path)
+        route.continue_(url=route.request.url.replace("/campus/registry", "", 1))
+
+    with serving("--database-url", str(school), ROOT_PATH="/campus/registry") as server, tab(browser) as page:
+        page.context.route(re.compile("/campus/registry"), proxy)
+        page.goto(f"{server.url}/campus/registry/desk#/courses/2")
+        expect(page.locator(".facts")).to_contain_text("27 of 30 seats are free.")
+        pick(page, "Enroll a student", "20005")
+        expect(page.locator(".facts")).to_contain_text("26 of 30 seats are free.")
+        assert "/campus/registry/desk/words.json" in asked
+
+
+def test_in_another_language(browser: Browser, url: str) -> None:
+    """A school puts words of its own in the place of the desk's, in a language that runs from right to left too."""
+    words = json.loads((ROOT / "service" / "desk" / "words.json").read_text("utf-8"))
+    words |= {"language": "ar", "direction": "rtl", "courses": "المقررات", "refusal.course_full": "المقرر ممتلئ"}
+    words["facts.places"] = {"two": "طالبان ينتظران", "one": "طالب واحد ينتظر", "other": "{n} طلاب ينتظرون"}
+    for width in (1280, 360):
+        with tab(browser, width) as page:
+            page.route("**/desk/words.json", lambda route: route.fulfill(json=words))
+            page.goto(f"{url}/desk")
+            expect(page.get_by_role("heading", name="المقررات")).to_be_visible()
+            fits(page, "courses")
+            page.goto(f"{url}/desk#/courses/1")
+            expect(page.locator(".facts")).to_contain_text("طالب واحد ينتظر")
+            pick(page, "Enroll a student", "20004")
+            expect(told(page)).to_contain_text("المقرر ممتلئ")
+            fits(page, "a course")
+
+
+@pytest.mark.parametrize(("width", "scheme"), SIGHTS)
+def test_everybody_can_read_it(browser: Browser, url: str, width: int, scheme: Scheme) -> None:
+    """By day, by night and on a phone axe finds no fault in any view, and nothing is wider than the window."""
+    with tab(browser, width, scheme) as page:
+        for view, heading in VIEWS.items():
+            page.goto(f"{url}/desk#/{view}")
+            expect(page.locator("main h1")).to_have_text(heading)
+            fits(page, view)
+        page.goto(f"{url}/desk#/courses/1")
+        page.get_by_role("button", name="Edit").click()
+        expect(page.get_by_role("dialog")).to_be_visible()
+        fits(page, "the form of a course")
+        page.keyboard.press("Escape")
+        field(page).fill("a")
+        expect(page.get_by_role("option").first).to_be_visible()
+        fits(page, "suggestions")
+
+
+def fits(page: Page, what: str) -> None:
+    """Hold what is shown to axe, to the width of the window, and to fingers."""
+    found = Axe().run(page).response["violations"]
+    assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found] == [], what
+    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0, what
+    small = """[...document.querySelectorAll('a, button, summary, select, input')].filter((each) => {
+        const place = (each.closest('label') ?? each).getBoundingClientRect();
+        return each.checkVisibility() && !each.matches('.skip') && Math.min(place.height, place.width) < 43.5;
+    }).map((each) => each.outerHTML)"""
+    assert page.evaluate(small) == [], what

@@ -1,5 +1,6 @@
 """A real browser: Playwright drives the Chromium of this machine, and downloads none."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), "")
-needs_browser = pytest.mark.skipif(not PROGRAM, reason="no Chromium is on this machine")
+needs_browser = pytest.mark.skipif(
+    not PROGRAM and not os.environ.get("MUST_BROWSE"), reason="no Chromium is on this machine: apt install chromium"
+)
 Scheme = Literal["light", "dark"]
 SIGHTS: tuple[tuple[int, Scheme], ...] = ((1280, "light"), (1280, "dark"), (360, "light"))
 """The width of the window and the colour scheme: by day, by night, and on a phone."""

@@ -237,7 +237,8 @@ def test_a_disk_that_fails_is_logged_once_a_second(path: Path, tmp_path: Path) -
     """However many writes fail, there is a line a second, with its traceback, which counts those that have none."""
     log = tmp_path / "log"
     into_log = ["bash", "-c", 'exec "$@" 2> >(cat > "$0")', str(log)]  # The server itself may not write to a file.
-    line = r"^The database cannot be used\.(?: \(And ([\d,]+) more since the last such line\.\))?\nTraceback"
+    more = r"(?: \(And ([\d,]+) more since the last such line\.\))?"
+    line = rf"^\S+ ERROR The database cannot be used\.{more}\n +Traceback"
 
     def logged() -> list[int]:
         """Give how many failures each line is of."""

@@ -19,6 +19,7 @@ import httpx2
 import pytest
 from click.testing import Result
 from conftest import ROOT, Server
+from school_files import canvas_set, messy, zipped
 from test_cli import run
 from test_seats import audit, run_script
 
@@ -314,3 +315,43 @@ def test_nothing_is_read_of_it_elsewhere() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     answers = [f"service.exchange{module}" for module in ("", ".errors", ".parts", ".report")]
     assert done.stdout == f"{answers}\n"
+
+
+def test_a_set_of_canvas(path: Path, tmp_path: Path) -> None:
+    """A set of 14,000 enrollments with repeats goes in, each pair as its active row says; twice is as once."""
+    tables = canvas_set()
+    zipped(tmp_path / "canvas.zip", tables)
+    report = json.loads(imported(path, str(tmp_path / "canvas.zip"), "--json").stdout)
+    rows = tables["enrollments.csv"][1:]
+    gone = {user[0] for user in tables["users.csv"] if user[-1] == "deleted"}
+    active = {(user, section) for _, user, role, section, status, _ in rows if (role, status) == ("student", "active")}
+    with closing(sqlite3.connect(path)) as db:
+        found = db.execute(
+            "SELECT students.external_id, courses.external_id FROM enrollments "
+            "JOIN students ON students.id = student_id JOIN courses ON courses.id = course_id"
+        ).fetchall()
+    assert {*found} == {pair for pair in active if pair[0] not in gone}
+    assert {row["code"] for row in report["refused_rows"]} == {"student_not_found"}
+    before = counts(path)
+    again = json.loads(imported(path, str(tmp_path / "canvas.zip"), "--json").stdout)
+    assert counts(path) == before
+    assert sum(again["totals"]["enrollments"][each] for each in ("enrolled", "waitlisted", "dropped")) == 0
+
+
+def test_a_messy_spreadsheet(path: Path, tmp_path: Path) -> None:
+    """A list as a spreadsheet saves it goes in, but for the total and the number that two rows have."""
+    (tmp_path / "list.csv").write_bytes(messy())
+    shown = imported(path, str(tmp_path / "list.csv"))
+    assert shown.exit_code == 3
+    assert "Windows-1252" in shown.stdout
+    assert counts(path)[0] == 40
+    report = json.loads(imported(path, str(tmp_path / "list.csv"), "--json").stdout)
+    assert report["totals"]["students"]["unchanged"] == 40
+    assert [row["code"] for row in report["refused_rows"]] == ["repeated", "invalid_row"]
+
+
+def test_an_unreadable_file_as_json(path: Path, tmp_path: Path) -> None:
+    """A program that reads JSON lines is told of a file that cannot be read by a line too."""
+    (tmp_path / "x.csv").write_bytes(b"\0")
+    done = imported(path, str(tmp_path / "x.csv"), "--progress", "ndjson")
+    assert (done.exit_code, json.loads(done.stdout)["problem"]["code"]) == (1, "unreadable_file")

@@ -1,5 +1,6 @@
 """Files over HTTP: what comes of them, and what a client, a file or the end of the server may do meanwhile."""
 
+import asyncio
 import io
 import json
 import os
@@ -248,3 +249,45 @@ def test_the_store_is_asked_first(client: TestClient, path: Path) -> None:
     """Where nothing can be written, no command is begun."""
     path.unlink()
     assert refusal(send(client, many(1))) == (503, "storage_unavailable")
+
+
+def test_a_file_in_small_parts(client: TestClient) -> None:
+    """A file may come in any parts."""
+    parts = (bytes([byte]) for byte in (STUDENTS + "7,Ada\n").encode())
+    answer = client.post("/imports?file_name=students.csv", content=parts, headers=CSV)
+    assert answer.json()["totals"]["students"]["created"] == 1
+
+
+def test_another_one_is_at_work(client: TestClient) -> None:
+    """An import waits for no other one, and the next may come as soon as that has ended."""
+    running: Any = client.app
+    running.imports._at_work = True  # noqa: SLF001
+    assert refusal(send(client, many(1))) == (503, "busy")
+    running.imports._end()  # noqa: SLF001
+    assert send(client, many(1)).status_code == 200
+
+
+@pytest.mark.anyio
+async def test_who_leaves_ends_the_command(path: Path) -> None:
+    """Once the server says that the client has gone, the command ends, and the report says so."""
+    app = create_app(Settings(database_url=str(path)))
+    went, sent = asyncio.Event(), list[Any]()
+    came = iter([{"type": "http.request", "body": many(30_000)}, {"type": "http.request", "body": b""}])
+
+    async def receive() -> dict[str, Any]:
+        if (message := next(came, None)) is None:
+            await went.wait()
+            return {"type": "http.disconnect"}
+        return message
+
+    async def sending(message: Any) -> None:
+        sent.append(message)
+        if len(sent) == 3:
+            went.set()
+
+    headers = [(b"content-type", b"text/csv"), (b"accept", b"application/x-ndjson")]
+    scope = {"type": "http", "method": "POST", "path": "/imports", "query_string": b"file_name=students.csv"}
+    await app({**scope, "headers": headers}, receive, sending)
+    last = json.loads(b"".join(message.get("body", b"") for message in sent).splitlines()[-1])
+    assert last["problem"]["code"] == "interrupted"
+    assert last["totals"]["students"]["created"] < 30_000

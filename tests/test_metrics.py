@@ -16,6 +16,7 @@ from stores import wal
 
 from service import Settings, connect, create_app
 from service.courses import insert_course
+from service.http.connections import Connections
 from service.http.exposition import FAMILIES, TYPE
 from service.http.metrics import ELSEWHERE
 from service.http.problems import PROBLEMS
@@ -144,3 +145,9 @@ def test_a_histogram(value: float, bucket: int) -> None:
     histogram = Histogram((1, 2))
     histogram.observe(value)
     assert (histogram.counts[bucket], sum(histogram.counts), histogram.sum) == (1, 1, value)
+
+
+def test_connections_are_counted(client: TestClient) -> None:
+    """The gauge of the connections is how many the server has open now."""
+    Connections(Settings(), 10, client.app.state.metrics)  # type: ignore[attr-defined]
+    assert of(scraped(client.get("/metrics")), "http_connections") == 0

@@ -168,7 +168,7 @@ def test_csv_comes_back(empty_database: Path, folder: Path, school: dict[str, An
 def both(name: str, given_name: str | None, family_name: str | None) -> tuple[str, str]:
     """Give the two names that OneRoster wants, as the page about files says."""
     first, _, last = name.rpartition(" ")
-    return given_name or first.rstrip(" ") or name, family_name or last
+    return given_name or first.strip() or name, family_name or last.strip()  # White space at an end is no name.
 
 
 @SOME

@@ -118,7 +118,7 @@ def test_a_guard_is_little_work(path: Path, counting: Counting, given: bool, cal
     [
         ("GET", "/students/1/courses", 200, 57, REQUESTS),
         ("GET", "/courses/1/students", 200, 73, REQUESTS),
-        ("POST", "/students/{}/courses", 201, 85, len(("the last event", "all enrollments", "their events"))),
+        ("POST", "/students/{}/courses", 201, 90, len(("the last event", "all enrollments", "their events"))),
         ("DELETE", "/students/{}/courses/1", 204, 86, REQUESTS),
     ],
 )

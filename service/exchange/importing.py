@@ -117,7 +117,7 @@ class Import:
 
     def _upsert(self, db: pw.Database, kind: Kind) -> None:
         work, ahead, done = self._work, Ahead(self._work.parts[kind], FEW), 0
-        upserting, turns = Upserting(db, kind), self._work.turns(db, ahead.more)
+        upserting, turns = Upserting(db, kind, self.report.format), self._work.turns(db, ahead.more)
         while read := ahead.take():
             placed, lost = work.sift(kind, read)
             done += len(read)

@@ -32,6 +32,12 @@ NUMBERS = ("id", "term_id", "capacity", "waitlist_capacity", "student_id", "cour
 """The fields that are integers. In a file they are texts as all others."""
 
 
+MADE_UP: Mapping[tuple[str, Kind], dict[str, Any]] = {
+    (format_, "courses"): {"level": "unspecified"} for format_ in ("canvas", "oneroster")
+}
+"""What a new row gets that says nothing of it, by the format and the kind."""
+
+
 @attrs.frozen
 class Noun:
     """How rows of a kind are written: the rules of students, courses or terms."""
@@ -87,9 +93,10 @@ def stored_text(text: str | None) -> str | None:
 class Upserting:
     """Takes the rows of one kind."""
 
-    def __init__(self, db: pw.Database, kind: Kind) -> None:
-        """Have taken no row yet."""
+    def __init__(self, db: pw.Database, kind: Kind, format_: str = "csv") -> None:
+        """Have taken no row yet; what a new row must have, and the files of a format have no column for, is made up."""
         self._db, self._kind, self._noun = db, kind, NOUNS[kind]
+        self._made_up = MADE_UP.get((format_, kind), {})
         self._table: Any = kind
         self._taken: dict[int, tuple[Part, int]] = {}
         """The rows of the database that rows of the files stand for: their ids, with the part and the line."""
@@ -151,7 +158,7 @@ class Upserting:
             if row_id is not None:
                 raise not_found(self._table, row_id)
             del values["external_id"]
-            made, _ = self._noun.put(self._db, str(key), values)
+            made, _ = self._noun.put(self._db, str(key), self._made_up | values)
             for each in (key, made.id):
                 stored.pop(each, None)
             return Upserted("created", made.id)

@@ -15,6 +15,7 @@ from axe_playwright_python.sync_playwright import Axe
 from browser import SIGHTS, Scheme, browsing, needs_browser, tab
 from conftest import ROOT, serving
 from playwright.sync_api import Browser, Locator, Page, Route, expect
+from school_files import messy
 
 from service import connect
 from service.courses import insert_course
@@ -35,6 +36,7 @@ VIEWS = {
     "students/2": "Grace Hopper",
     "terms": "Terms",
     "activity": "Activity",
+    "import": "Import",
     "keys": "Keys",
 }
 """The path and the heading of each view."""
@@ -175,7 +177,7 @@ def test_an_override(desk: Page, url: str) -> None:
     expect(desk.locator(".facts")).to_contain_text("1 of 5 seats is free.")
     desk.locator("summary").click()
     with desk.expect_download() as download:
-        desk.get_by_role("button", name="Roster as CSV").click()
+        desk.get_by_role("link", name="Roster as CSV").click()
     assert [line.split(",")[:3] for line in Path(download.value.path()).read_text("utf-8-sig").splitlines()] == [
         ["external_id", "family_name", "given_name"],
         ["20002", "Hopper", "Grace"],
@@ -359,16 +361,17 @@ def test_sign_in(browser: Browser, school: Path) -> None:
         page.keyboard.press("Enter")
         expect(page.get_by_role("heading", name="Logic")).to_be_visible()
         expect(page.locator("nav")).to_contain_text("front desk")
-        names = {"Print class list", "Sign out", "Roster as CSV"}
-        for view, heading in [*VIEWS.items()][:-1]:
+        names = {"Print class list", "Sign out"}
+        for view, heading in [*VIEWS.items()][:-2]:
             page.goto(f"{server.url}/desk#/{view}")
             expect(page.locator("main h1")).to_have_text(heading)
             offered = set(page.locator("button").all_text_contents())
             assert offered <= names | {"Show more"}, view
             assert page.get_by_role("combobox").count() == (view == "courses")  # The choice of a term.
-        assert page.get_by_role("link", name="Keys").count() == 0
-        page.goto(f"{server.url}/desk#/keys")
-        expect(page.get_by_role("heading", name="Courses")).to_be_visible()
+        for view in ("Import", "Keys"):
+            assert page.get_by_role("link", name=view).count() == 0
+            page.goto(f"{server.url}/desk#/{view.lower()}")
+            expect(page.get_by_role("heading", name="Courses")).to_be_visible()
 
         page.goto(f"{server.url}/desk#/students/2")
         expect(page.get_by_role("heading", name="Grace Hopper")).to_be_visible()
@@ -394,7 +397,7 @@ def test_who_enrolls_is_offered_no_more(browser: Browser, school: Path) -> None:
         pick(page, "Enroll a student", "20004")
         expect(told(page)).to_contain_text("The course is full")
         assert set(page.locator("main button").all_text_contents()) == {
-            *("Print class list", "Roster as CSV", "Cancel course", "Drop", "\N{MULTIPLICATION SIGN}"),
+            *("Print class list", "Cancel course", "Drop", "\N{MULTIPLICATION SIGN}"),
         }
         page.get_by_role("button", name="Drop Ada Lovelace").click()
         page.get_by_role("dialog").get_by_role("button", name="Drop").click()
@@ -437,6 +440,77 @@ def test_keys(desk: Page, url: str) -> None:
     tokens = httpx2.get(f"{url}/tokens", headers=bearer).json()
     assert [(each["name"], each["state"]) for each in tokens] == [("office", "active"), ("reader", "revoked")]
     assert httpx2.get(f"{url}/courses").status_code == 401
+
+
+def test_a_messy_file(desk: Page, url: str, tmp_path: Path) -> None:
+    """What a file would do is shown and nothing is changed; then it is applied, and its refused rows, once mended."""
+    file = tmp_path / "students.csv"
+    file.write_bytes(messy())
+    desk.goto(f"{url}/desk#/import")
+    before = httpx2.get(f"{url}/students?limit=1000").json()
+    desk.locator("input[type=file]").set_input_files(file)
+    expect(told(desk)).to_contain_text("students.csv was tried, and 2 rows cannot be taken. Nothing is changed yet.")
+    expect(desk.get_by_role("table", name="Rows by what")).to_contain_text("Added 40")
+    assert httpx2.get(f"{url}/students?limit=1000").json() == before
+    rows = desk.get_by_role("table", name="Refused").locator("tbody tr")
+    expect(rows).to_have_count(2)
+    desk.get_by_role("searchbox", name="Search refused rows").fill("S0001")
+    expect(rows).to_have_count(1)
+    fits(desk, "what a file would do")
+    with desk.expect_download() as download:
+        desk.get_by_role("button", name="Refused Students as CSV").click()
+    desk.get_by_role("button", name="Apply").click()
+    expect(told(desk)).to_contain_text("students.csv is imported, but for 2 rows.")
+    expect(desk.get_by_role("button", name="Apply")).to_have_count(0)
+    assert focused(desk).startswith("What students.csv did")
+    after = httpx2.get(f"{url}/students?limit=1000").json()
+    assert len(after) == len(before) + 40
+
+    mended = tmp_path / download.value.suggested_filename
+    text = Path(download.value.path()).read_text("utf-8-sig").replace("S0001", "S0041", 1)
+    mended.write_text(text, "utf-8-sig", newline="")
+    desk.locator("input[type=file]").set_input_files(mended)
+    expect(told(desk)).to_contain_text("1 row cannot be taken")
+    desk.get_by_role("button", name="Apply").click()
+    expect(told(desk)).to_contain_text("but for 1 row")
+    added = httpx2.get(f"{url}/students?limit=1000").json()[-1]
+    assert (added["external_id"], added["given_name"]) == ("S0041", "Zweite")
+
+
+def test_files_that_are_not_taken(desk: Page, url: str, tmp_path: Path) -> None:
+    """A file of another kind, one that cannot be read, and one that was saved meanwhile are told so."""
+    desk.goto(f"{url}/desk#/import")
+    chosen = desk.locator("input[type=file]")
+    chosen.set_input_files({"name": "letter.pdf", "mimeType": "application/pdf", "buffer": b"%PDF"})
+    expect(told(desk)).to_contain_text("Take one file at a time")
+    chosen.set_input_files({"name": "a.xlsx", "mimeType": "", "buffer": b"no workbook"})
+    expect(told(desk).locator(".bad")).to_contain_text("a.xlsx")
+    file = tmp_path / "students.csv"
+    file.write_text("external_id,name\n7,Ada\n")
+    chosen.set_input_files(file)
+    expect(told(desk)).to_contain_text("every row can be taken")
+    file.write_text("external_id,name\n7,Ada\n8,Bo\n")
+    desk.get_by_role("button", name="Apply").click()
+    expect(told(desk)).to_contain_text("Choose it again.")
+
+
+def test_an_import_is_left(desk: Page, url: str) -> None:
+    """Whoever leaves while an import is at work is asked first, and may stay; then it stops, and the view is left."""
+    content = "external_id,name\n" + "".join(f"N{number},Student {number}\n" for number in range(60_000))
+    desk.goto(f"{url}/desk#/import")
+    desk.locator("input[type=file]").set_input_files(
+        {"name": "students.csv", "mimeType": "text/csv", "buffer": content.encode()}
+    )
+    desk.get_by_role("button", name="Apply").click()
+    expect(desk.get_by_role("progressbar")).to_be_visible()
+    desk.get_by_role("link", name="Terms").click()
+    form = desk.get_by_role("dialog")
+    form.get_by_role("button", name="Cancel").click()
+    expect(desk.get_by_role("heading", name="Import")).to_be_visible()
+    desk.get_by_role("link", name="Terms").click()
+    form.get_by_role("button", name="Stop and leave").click()
+    expect(desk.get_by_role("heading", name="Terms")).to_be_visible()
+    assert len(httpx2.get(f"{url}/students?q=Student 59999").json()) == 0
 
 
 def test_with_the_keyboard_alone(desk: Page) -> None:

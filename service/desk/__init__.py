@@ -15,7 +15,7 @@ TYPES: Mapping[str, str] = {
 PAGE = "desk.html"
 FILES = (
     *("activity.js", "api.js", "course.js", "courses.js", "desk.css", "desk.js", "dom.js", "feed.js", "form.js"),
-    *("icon.svg", "keys.js", "list.js", "login.js", "parts.js", "picker.js", "seating.js", "spreadsheet.js"),
+    *("icon.svg", "import.js", "keys.js", "list.js", "login.js", "parts.js", "picker.js", "report.js", "seating.js"),
     *("student.js", "students.js", "terms.js", "words.js", "words.json"),
 )
 """The files that the page loads, and no others."""

@@ -23,24 +23,30 @@ export class Refusal extends Error {
   }
 }
 
-/** Ask the service. Gives {value, next, status}; `next` is the path of the next page of a list, or null. */
-export async function ask(method, path, { body, signal } = {}) {
-  const headers = { accept: "application/json" };
-  if (body !== undefined) headers["content-type"] = "application/json";
+const read = (answer) => (/json/.test(answer.headers.get("content-type") ?? "") ? answer.json() : null);
+
+/** Send a request, and give the answer where it is a good one. */
+export async function reach(method, path, options) {
   let answer;
   try {
-    answer = await fetch(new URL(`.${path}`, root), { method, headers, signal, body: body && JSON.stringify(body) });
+    answer = await fetch(new URL(`.${path}`, root), { method, ...options });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Refusal({ code: "no_answer", status: 0, detail: t("no_answer") });
   }
-  const json = /json/.test(answer.headers.get("content-type") ?? "");
-  const value = json ? await answer.json() : null;
-  if (!answer.ok) {
-    const problem = value?.code ? value : { code: "no_answer", status: answer.status, detail: t("no_answer") };
-    if (answer.status === 401 && path !== "/session") dispatchEvent(new Event("signed-out"));
-    throw new Refusal(problem);
-  }
+  if (answer.ok) return answer;
+  const value = await read(answer);
+  const problem = value?.code ? value : { code: "no_answer", status: answer.status, detail: t("no_answer") };
+  if (answer.status === 401 && path !== "/session") dispatchEvent(new Event("signed-out"));
+  throw new Refusal(problem);
+}
+
+/** Ask the service. Gives {value, next, status}; `next` is the path of the next page of a list, or null. */
+export async function ask(method, path, { body, signal } = {}) {
+  const headers = { accept: "application/json" };
+  if (body !== undefined) headers["content-type"] = "application/json";
+  const answer = await reach(method, path, { headers, signal, body: body && JSON.stringify(body) });
+  const value = await read(answer);
   // Of the path in Link only the query is taken: a proxy that was set up wrong may have another beginning in mind.
   const link = /<([^>]*)>; rel="next"/.exec(answer.headers.get("link") ?? "");
   const next = link ? path.split("?")[0] + new URL(link[1], root).search : null;

@@ -8,10 +8,7 @@ import { actions, list } from "./list.js";
 import { about, arrows, availability, back, link, more, seats, section, top, when } from "./parts.js";
 import { picker } from "./picker.js";
 import { seating } from "./seating.js";
-import { save } from "./spreadsheet.js";
 import { moment, say, t } from "./words.js";
-
-const CSV = ["external_id", "family_name", "given_name", "name", "enrolled_at"];
 
 export async function show(desk, { id, signal }) {
   let [course, terms] = await Promise.all([get(`/courses/${id}`, signal), all("/terms?limit=1000", signal)]);
@@ -116,9 +113,6 @@ export async function show(desk, { id, signal }) {
     window.print();
   }
 
-  const download = async () =>
-    save(`${course.external_id ?? course.name}.csv`, CSV, await all(`${here}/students?order=name&limit=1000`, signal));
-
   const find =
     desk.can("enroll") &&
     picker({
@@ -139,7 +133,7 @@ export async function show(desk, { id, signal }) {
       desk.can("write") && button(t("edit"), edit),
       button(t("print"), print),
       more(
-        button(t("csv"), download),
+        h("a", { class: "button", href: `exports${here}/roster.csv?excel=1` }, t("csv")),
         desk.can("enroll") && button(t("cancel"), cancel, "danger"),
         desk.can("write") && button(t("delete"), erase, "danger"),
       ),

@@ -12,6 +12,7 @@ const VIEWS = [
   { at: "students", load: () => import("./students.js"), icon: "students" },
   { at: "terms", load: () => import("./terms.js"), icon: "terms" },
   { at: "activity", load: () => import("./activity.js"), icon: "activity" },
+  { at: "import", load: () => import("./import.js"), icon: "import", scope: "import" },
   { at: "keys", load: () => import("./keys.js"), icon: "keys", scope: "admin" },
 ];
 
@@ -68,7 +69,7 @@ function navigation() {
       "div",
       { class: "who" },
       name && h("p", null, h("span", { class: "soft" }, t("who")), " ", bdi(name)),
-      name && !desk.can("enroll") && !desk.can("write") && soft(t("who.reads")),
+      name && !["enroll", "write", "import"].some(desk.can) && soft(t("who.reads")),
       name && button(t("sign-out"), signOut, "plain"),
       h("a", { class: "soft", href: "docs" }, t("nav.docs")),
     ),
@@ -88,7 +89,11 @@ const trouble = (error, again) => [
   button(t("again"), again),
 ];
 
+/** Whether the view may be left: one that is at work says what would become of that, and asks. */
+const mayLeave = async () => !shown?.leave || shown.leave();
+
 async function signOut() {
+  if (!(await mayLeave())) return;
   await ask("DELETE", "/session").catch(() => null);
   signedOut();
 }
@@ -159,7 +164,14 @@ feed.addEventListener("state", ({ detail: connected }) => {
   put(lost, !connected && h("p", null, t("lost")));
   if (connected) desk.announce(t("lost.over"));
 });
-addEventListener("hashchange", route);
+addEventListener("hashchange", async ({ oldURL, newURL }) => {
+  if (!shown?.leave) return route();
+  history.replaceState(null, "", oldURL);
+  if (document.querySelector("dialog[open]") || !(await mayLeave())) return undefined;
+  shown.leave = null;
+  location.href = newURL;
+  return undefined;
+});
 addEventListener("signed-out", () => signedOut(shown && new Error(t("login.ended"))));
 // What a view asked for by itself, such as who is passed over by an override, may be refused too.
 addEventListener("unhandledrejection", (event) => {

@@ -6,6 +6,7 @@ const ICONS = {
   students: "M12 11a3.5 3.5 0 1 0 0-7 3.5 3.5 0 0 0 0 7ZM5 20c0-4 3-6 7-6s7 2 7 6",
   terms: "M5 6h14v13H5zM5 10h14M9 3.5V7M15 3.5V7",
   activity: "M3 13h4l3-8 4 14 3-6h4",
+  import: "M12 4v11M7.5 11l4.5 4.5 4.5-4.5M5 20h14",
   keys: "M8 16a4 4 0 1 0 0-8 4 4 0 0 0 0 8ZM12 12h9M18 12v4",
 };
 

@@ -19,7 +19,7 @@ function local(text) {
 }
 
 /** How each kind of field is asked for: its control, what it gives, and what is around it where that is not a label. */
-const KINDS = {
+export const KINDS = {
   text({ value }, common) {
     const input = h("input", { ...common, value, dir: "auto", autocomplete: "off" });
     return { input, give: () => input.value.trim() || null };

@@ -21,7 +21,8 @@ function found(key, values) {
 }
 
 const NUMBER = new Intl.NumberFormat();
-const shown = (value) => (typeof value === "number" ? NUMBER.format(value) : String(value));
+/** Write a value as it is shown: a number as it is written in the reader's own country. */
+export const shown = (value) => (typeof value === "number" ? NUMBER.format(value) : String(value));
 
 /** Give the words of a key as a text. */
 export function t(key, values = {}) {

@@ -272,7 +272,8 @@ async def test_who_leaves_ends_the_command(path: Path) -> None:
     """Once the server says that the client has gone, the command ends, and the report says so."""
     app = create_app(Settings(database_url=str(path)))
     went, sent = asyncio.Event(), list[Any]()
-    came = iter([{"type": "http.request", "body": many(30_000)}, {"type": "http.request", "body": b""}])
+    parts: list[dict[str, Any]] = [{"body": many(30_000), "more_body": True}, {"body": b""}, {"body": b""}]
+    came = iter([{"type": "http.request", **part} for part in parts])
 
     async def receive() -> dict[str, Any]:
         if (message := next(came, None)) is None:

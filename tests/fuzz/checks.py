@@ -9,8 +9,11 @@ import h11
 
 from fuzz.cases import Case
 from fuzz.values import Asked
+from service import desk
+from service.http import exposition
 from service.http.answers import ALWAYS
 from service.http.files import Csv, Zip
+from service.http.imports import Lines
 from service.http.problems import PROBLEMS
 
 INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -20,8 +23,13 @@ GOOD = {200, 201, 204, 303, 304}
 BARE = {204, 303, 304}
 """The statuses of answers that have no body."""
 PAGE = b"text/html; charset=utf-8"
-FILES = {kind.MEDIA_TYPE.encode() for kind in (Csv, Zip)}
-TYPES = {b"application/json", PAGE, *FILES}
+JSON = b"application/json"
+FILES = {
+    *(kind.MEDIA_TYPE.encode() for kind in (Csv, Zip, Lines)),
+    *(desk.media_type(file).encode() for file in desk.FILES),
+    exposition.TYPE.encode(),
+} - {JSON}
+TYPES = {JSON, PAGE, *FILES}
 BAD = {row.status for code, row in PROBLEMS.items() if code not in DEFECTS}
 REFUSALS = {"bad_request", "headers_too_large", "request_timeout", "uri_too_long", "busy"}
 """The codes that may answer what is no whole request; behind one of them the connection ends."""

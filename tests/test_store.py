@@ -385,7 +385,7 @@ async def test_reads_wait_for_a_lock_together(path: Path, request: pytest.Fixtur
         refusals = await asyncio.gather(*(store.read(list_students) for _ in range(48)), return_exceptions=True)
         assert 0.5 <= time.monotonic() - began < 0.9
     assert {type(each) for each in refusals} == {Busy}
-    assert {str(each) for each in refusals} == {
+    assert {str(each) for each in refusals} <= {
         "Another process holds the database. Nothing was read.",
         "Other reads took all of 0.5 s. Nothing was read.",
     }

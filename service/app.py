@@ -4,7 +4,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -77,10 +77,11 @@ def create_app(  # noqa: PLR0913 - a host program turns each of these on or off.
         guard = HostGuard(authenticate)
 
     @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+    async def lifespan(running: Any) -> AsyncIterator[None]:
+        # Named from here, and not by its argument, the application would keep itself alive.
         store.open()
         yield
-        app.end_streams()
+        running.end_streams()
         store.end_turn()
         await run_in_threadpool(store.close)
 

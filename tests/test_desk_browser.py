@@ -311,6 +311,31 @@ def test_a_backup_is_put_back(browser: Browser, school: Path) -> None:
             expect(page.locator(".roster")).to_contain_text("Katherine Johnson")
 
 
+def test_what_happens_while_a_view_is_read(desk: Page, url: str) -> None:
+    """A view that was read before something happened, and is shown after the feed told of that, is read again."""
+    expect(desk.get_by_role("link", name="Sets")).to_be_visible()
+
+    def late(route: Route) -> None:
+        answer = route.fetch()
+        httpx2.put(f"{url}/students/5/courses/2").raise_for_status()
+        time.sleep(1)  # The browser hears of it meanwhile.
+        route.fulfill(response=answer)
+
+    desk.route("**/courses/2", late, times=1)
+    desk.get_by_role("link", name="Sets").click()
+    expect(desk.locator(".facts")).to_contain_text("26 of 30 seats are free.")
+
+
+def test_what_happens_before_the_feed_is_found(desk: Page, url: str) -> None:
+    """Where the feed could not be read at first, what was shown meanwhile is read again once it can."""
+    desk.route("**/events?limit=1&*", lambda route: route.abort(), times=1)
+    desk.goto(f"{url}/desk#/courses/2")
+    desk.reload()
+    expect(desk.locator(".facts")).to_contain_text("27 of 30 seats are free.")
+    httpx2.put(f"{url}/students/5/courses/2").raise_for_status()
+    expect(desk.locator(".facts")).to_contain_text("26 of 30 seats are free.")
+
+
 def test_long_lists(browser: Browser, school: Path) -> None:
     """The rows of a long list are read when the reader comes to their place, and a class list on paper has them all.
 
@@ -496,12 +521,12 @@ def test_files_that_are_not_taken(desk: Page, url: str, tmp_path: Path) -> None:
 
 def test_an_import_is_left(desk: Page, url: str) -> None:
     """Whoever leaves while an import is at work is asked first, and may stay; then it stops, and the view is left."""
-    content = "external_id,name\n" + "".join(f"N{number},Student {number}\n" for number in range(60_000))
+    content = "external_id,name\n" + "".join(f"N{number},Student {number}\n" for number in range(20_000))
     desk.goto(f"{url}/desk#/import")
     desk.locator("input[type=file]").set_input_files(
         {"name": "students.csv", "mimeType": "text/csv", "buffer": content.encode()}
     )
-    desk.get_by_role("button", name="Apply").click()
+    desk.get_by_role("button", name="Apply").click(timeout=60_000)
     expect(desk.get_by_role("progressbar")).to_be_visible()
     desk.get_by_role("link", name="Terms").click()
     form = desk.get_by_role("dialog")
@@ -510,7 +535,7 @@ def test_an_import_is_left(desk: Page, url: str) -> None:
     desk.get_by_role("link", name="Terms").click()
     form.get_by_role("button", name="Stop and leave").click()
     expect(desk.get_by_role("heading", name="Terms")).to_be_visible()
-    assert len(httpx2.get(f"{url}/students?q=Student 59999").json()) == 0
+    assert len(httpx2.get(f"{url}/students?q=Student 19999").json()) == 0
 
 
 def test_with_the_keyboard_alone(desk: Page) -> None:

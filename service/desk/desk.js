@@ -24,6 +24,8 @@ const spoken = h("div", { class: "unseen", role: "status" });
 const lost = h("div", { class: "lost", role: "alert" });
 let leaving = new AbortController();
 let shown = null;
+/** What the feed told while a view was being read: the view may have been read before it happened. */
+let missed = null;
 
 /** Say something to whoever hears the page and does not see it. */
 desk.announce = (words) => put(spoken, words);
@@ -121,9 +123,10 @@ async function begin() {
     return undefined;
   }
   if (desk.session.name !== null && desk.can("admin")) await readTokens().catch(() => null);
-  feed.last = null;
+  feed.forget();
   frame();
-  if (!document.hidden) feed.start();
+  if (document.hidden) feed.stop();
+  else feed.start();
   return route();
 }
 
@@ -138,6 +141,7 @@ async function route() {
   leaving = new AbortController();
   const { signal } = leaving;
   navigation();
+  const told = (missed = []);
   let view;
   try {
     // What happens from here on is told by the feed, so that nothing is missed between the two.
@@ -149,6 +153,7 @@ async function route() {
   }
   if (signal.aborted) return;
   shown = view;
+  missed = null;
   document.title = `${view.title} · ${t("desk")}`;
   put(main, view.node);
   scrollTo(0, 0);
@@ -156,10 +161,17 @@ async function route() {
   heading.tabIndex = -1;
   if (!first) heading.focus({ preventScroll: true });
   view.refresh &&= pulse(view.refresh, signal);
+  for (const tell of told) tell(view);
 }
 
-feed.addEventListener("events", ({ detail }) => shown?.events?.(detail));
-feed.addEventListener("all", () => shown?.refresh?.());
+/** Tell the view that is shown, and the one that is to come. */
+function tellView(tell) {
+  missed?.push(tell);
+  if (shown) tell(shown);
+}
+
+feed.addEventListener("events", ({ detail }) => tellView((view) => view.events?.(detail)));
+feed.addEventListener("all", () => tellView((view) => view.refresh?.()));
 feed.addEventListener("state", ({ detail: connected }) => {
   put(lost, !connected && h("p", null, t("lost")));
   if (connected) desk.announce(t("lost.over"));

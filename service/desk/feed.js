@@ -13,6 +13,7 @@ const GATHER = 30;
  * answers. Where the service gives no stream, the events are asked for each second.
  */
 export class Feed extends EventTarget {
+  /** The id of the last event that is known; null as long as nothing was read that an event could change. */
   last = null;
   connected = true;
   ready = null;
@@ -21,7 +22,8 @@ export class Feed extends EventTarget {
 
   /** Follow the feed from the newest event on, or from where it was left. */
   start() {
-    this.stop();
+    this.#running?.abort();
+    this.#level = false;
     this.#running = new AbortController();
     this.ready = new Promise((ready) => this.#follow(this.#running.signal, ready));
   }
@@ -30,6 +32,13 @@ export class Feed extends EventTarget {
     this.#running?.abort();
     this.#running = null;
     this.#level = false;
+    this.last ??= 0;
+  }
+
+  /** Begin anew for somebody who has read nothing yet. */
+  forget() {
+    this.stop();
+    this.last = null;
   }
 
   /** The id of the newest event: the service names it to whoever asks for what comes after every id. */
@@ -55,6 +64,7 @@ export class Feed extends EventTarget {
       } catch (error) {
         ready();
         if (signal.aborted || error.status === 401 || error.status === 403) return;
+        this.last ??= 0;
         this.#level = false;
         if (error.code !== "feed_rewound") this.#state(false);
       }

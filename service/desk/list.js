@@ -119,10 +119,15 @@ export function list({ label, columns, row, empty, signal, loaded = () => {} }) 
     const mine = version;
     const before = rows;
     const [found, following] = await read(path, Math.ceil(rows.length / LIMIT) * LIMIT);
-    if (mine !== version || rows !== before || reading) return;
+    if (mine !== version) return undefined;
+    if (rows !== before || reading) {
+      // More rows came meanwhile, perhaps from before what happened.
+      await reading;
+      return refresh();
+    }
     rows = found;
     next = following;
-    render();
+    return render();
   }
 
   async function whole() {

@@ -1,10 +1,12 @@
 """Ask a live server for all that its document promises: `make contract`, or `make contract SECONDS=600`.
 
 schemathesis takes the document from the server, and sends what fits it and what does not. Then openapi-python-client
-makes a client of the document, every module of which is imported.
+makes a client of the document, every module of which is imported. Where npm is found, openapi-typescript makes types of
+the document, and a program that uses them is compiled.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,8 +45,22 @@ def main(folder: Path, seconds: int, seed: int) -> None:
         tools = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
         subprocess.run([*make, made], cwd=place, env=tools, stdout=subprocess.DEVNULL, check=True)
         subprocess.run([folder / "python", "-c", IMPORT_ALL], cwd=place, check=True)
+        compile_types(Path(place, "types"), url)
         server.check_end()
     sys.exit(found)
+
+
+def compile_types(folder: Path, url: str) -> None:
+    """Compile a program in TypeScript against the types that are made of the document, in a folder that is made."""
+    if not shutil.which("npm"):
+        click.echo("No npm is on this machine, so no types are made for TypeScript: apt install npm")
+        return
+    shutil.copytree(HERE, folder, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    tools = folder / "node_modules" / ".bin"
+    install = ["npm", "ci", "--silent", "--no-audit", "--no-fund"]
+    for command in (install, [tools / "openapi-typescript", url, "--output", "schema.ts"], [tools / "tsc"]):
+        subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, check=True)
+    click.echo("A program in TypeScript is compiled against the types of the document.")
 
 
 if __name__ == "__main__":

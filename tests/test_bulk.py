@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 from test_seats import add_course, audit, post, refusal, run_script, standing
 
-from service import Settings, create_app
+from service import Settings, create_app, migrate
 from service.bulk import MAX_ROWS, MAX_WHOLE, enroll_all, enroll_many
 from service.courses import insert_course
 from service.enrolling import Result, Row
@@ -40,14 +40,18 @@ JSON, NDJSON = "application/json", "application/x-ndjson"
 STUDENTS = 10_000
 
 
-@pytest.fixture(autouse=True)
-def _students(db: pw.SqliteDatabase) -> None:
-    """Have the students 1 to 10,000."""
-    db.execute_sql(
-        "INSERT INTO students (name) WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < ?)"
-        " SELECT 'student ' || x FROM n",
-        (STUDENTS,),
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Have the students 1 to 10,000 in the file that each test has a copy of."""
+    path = tmp_path_factory.mktemp("bulk") / "students.db"
+    migrate(path)
+    run_script(
+        path,
+        f"""INSERT INTO students (name)
+        WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < {STUDENTS})
+        SELECT 'student ' || x FROM n""",
     )
+    return path
 
 
 def pair(student_id: object, course_id: object) -> dict[str, object]:

@@ -110,7 +110,7 @@ def respelled(path: Path) -> None:
     with closing(sqlite3.connect(path)) as old:
         history = [line for line in old.iterdump() if HISTORY in line or line.startswith('INSERT INTO "letters"')]
     path.unlink()
-    run_script(path, ";\n".join([*made, *history]))
+    run_script(path, ";\n".join(["BEGIN", *made, *history, "COMMIT"]))
     with closing(sqlite3.connect(path)) as new:
         texts = {sql for (sql,) in new.execute("SELECT sql FROM sqlite_master")}
     assert not texts & {each.sql for each in expected().values()}
@@ -132,7 +132,7 @@ def constraints_of_the_table(path: Path) -> None:
         made.append(f"CREATE TABLE [{name}] ({', '.join([*columns[::-1], *constraints[::-1]])}) {kind}")
         lines = [line for line in lines if not re.match(rf'(CREATE TABLE|INSERT INTO) "?{name}"?\W', line)]
     path.unlink()
-    run_script(path, ";\n".join([*made, *lines[1:-1]]))
+    run_script(path, ";\n".join(["BEGIN", *made, *lines[1:]]))
 
 
 HEALTHY: dict[str, Callable[[Path], object] | str] = {

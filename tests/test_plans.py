@@ -1,4 +1,4 @@
-"""What a request costs does not grow with its course: plans, instructions and time at 100 and at 100,000 enrolled."""
+"""What a request costs does not grow with its course: plans, instructions and time at 100 and at 50,000 enrolled."""
 
 import re
 import time
@@ -13,7 +13,7 @@ from service.rows import ExternalId
 from service.storage import fetch
 
 SMALL, LARGE = 1, 2
-ENROLLED = {SMALL: 100, LARGE: 100_000}
+ENROLLED = {SMALL: 100, LARGE: 50_000}
 WAITING = 20
 STUDENTS = ENROLLED[LARGE] + 2 * WAITING
 

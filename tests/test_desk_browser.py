@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browser import SIGHTS, Scheme, browsing, needs_browser, tab
+from browser import SECONDS, SIGHTS, Scheme, browsing, needs_browser, tab
 from conftest import ROOT, serving
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 from school_files import messy
@@ -334,6 +334,140 @@ def test_what_happens_before_the_feed_is_found(desk: Page, url: str) -> None:
     expect(desk.locator(".facts")).to_contain_text("27 of 30 seats are free.")
     httpx2.put(f"{url}/students/5/courses/2").raise_for_status()
     expect(desk.locator(".facts")).to_contain_text("26 of 30 seats are free.")
+
+
+def hold(page: Page, path: str, method: str = "POST") -> list[Route]:
+    """Hold back the requests to a path, as a slow line does; each goes on when the test says so."""
+    held: list[Route] = []
+
+    def keep(route: Route) -> None:
+        if route.request.method == method:
+            held.append(route)
+        else:
+            route.fallback()
+
+    page.route(path, keep)
+    return held
+
+
+def wait_for(page: Page, held: list[Route], count: int) -> None:
+    """Wait until so many requests are held back."""
+    for _ in range(1000 * SECONDS // 20):
+        if len(held) >= count:
+            return
+        page.wait_for_timeout(20)
+    pytest.fail(f"{len(held)} requests are held back, and not {count}.")
+
+
+def test_enter_takes_what_was_typed(desk: Page) -> None:
+    """Enter in a search opens the first row of what was typed, and not of what is still shown."""
+    held = hold(desk, "**/courses?q=*", "GET")
+    desk.keyboard.press("/")
+    desk.keyboard.type("sets")
+    desk.keyboard.press("Enter")
+    wait_for(desk, held, 1)
+    expect(desk.get_by_role("heading", name="Courses")).to_be_visible()
+    held[0].continue_()
+    expect(desk.get_by_role("heading", name="Sets")).to_be_focused()
+    desk.go_back()
+    desk.unroute_all()
+    search = desk.get_by_role("searchbox", name="Search courses")
+    expect(search).to_be_visible()
+    desk.evaluate(
+        """() => {
+            const search = document.querySelector('[data-search]');
+            search.value = 'logic';
+            search.dispatchEvent(new Event('input'));
+            location.hash = '#/students';
+        }"""
+    )
+    expect(desk.get_by_role("heading", name="Students")).to_be_focused()
+    desk.wait_for_timeout(200)  # The search would have begun meanwhile.
+    assert desk.url.endswith("#/students")
+
+
+def test_answers_that_come_late(desk: Page, url: str) -> None:
+    """What comes of each enrollment is told: of two at once side by side, and after the view was left in the next."""
+    desk.goto(f"{url}/desk#/courses/1")
+    held = hold(desk, "**/students/*/courses")
+    pick(desk, "Enroll a student", "20001")
+    wait_for(desk, held, 1)
+    pick(desk, "Enroll a student", "20004")
+    wait_for(desk, held, 2)
+    held[1].continue_()
+    expect(told(desk)).to_contain_text("Katherine Johnson: The course is full")
+    held[0].continue_()
+    expect(told(desk)).to_contain_text("Ada Lovelace: This student has a seat in the course already.")
+    expect(told(desk)).to_contain_text("Katherine Johnson: The course is full")
+
+    pick(desk, "Enroll a student", "20005")
+    wait_for(desk, held, 3)
+    expect(told(desk)).to_contain_text("Katherine Johnson")
+    desk.get_by_role("link", name="Terms").click()
+    expect(desk.get_by_role("heading", name="Terms")).to_be_visible()
+    held[2].continue_()
+    late = desk.locator(".late")
+    expect(late).to_contain_text("Emmy Noether: The course is full")
+    desk.get_by_role("link", name="Students").click()
+    expect(desk.get_by_role("heading", name="Students")).to_be_visible()
+    expect(late).to_contain_text("Emmy Noether: The course is full")
+    desk.get_by_role("button", name="Close this message").click()
+    expect(late).to_be_empty()
+
+
+def test_nothing_is_asked_twice(desk: Page, url: str) -> None:
+    """A second click on what is at work already does nothing."""
+    desk.goto(f"{url}/desk#/courses/1")
+    desk.get_by_role("button", name="Drop Ada Lovelace").click()
+    desk.get_by_role("dialog").get_by_role("button", name="Drop").click()
+    held = hold(desk, "**/students/*/courses")
+    undo = desk.get_by_role("button", name="Undo")
+    undo.click()
+    wait_for(desk, held, 1)
+    undo.click(force=True)
+    held[0].continue_()
+    expect(told(desk)).to_contain_text("The seat has gone to another student meanwhile")
+    assert len(held) == 1
+
+    heads = hold(desk, "**/courses/1/waitlist?limit=1", "GET")
+    give = told(desk).get_by_role("button", name="Override …")
+    give.click()
+    wait_for(desk, heads, 1)
+    give.click(force=True)
+    heads[0].continue_()
+    expect(desk.get_by_role("dialog")).to_have_count(1)
+    assert len(heads) == 1
+
+
+def test_a_form_on_a_slow_line(desk: Page, url: str) -> None:
+    """Whoever leaves a form that is being sent is told what came of it; nobody leaves one by the way back."""
+    form = desk.get_by_role("dialog")
+    desk.get_by_role("link", name="Logic").click()
+    expect(desk.get_by_role("heading", name="Logic")).to_be_visible()
+    held = hold(desk, "**/courses/1", "PATCH")
+    for count, (seats, words) in enumerate({"3": "Logic is changed.", "1": "More students are enrolled"}.items(), 1):
+        desk.get_by_role("button", name="Edit").click()
+        form.get_by_label("Seats").fill(seats)
+        form.get_by_role("button", name="Save").click()
+        wait_for(desk, held, count)
+        desk.keyboard.press("Escape")
+        expect(form).to_have_count(0)
+        held[-1].continue_()
+        expect(told(desk)).to_contain_text(words)
+
+    desk.get_by_role("button", name="Edit").click()
+    form.get_by_role("textbox", name="Course").fill("Logic of sets")
+    desk.go_back()
+    expect(form.get_by_role("textbox", name="Course")).to_have_value("Logic of sets")
+    expect(desk.locator("main h1")).to_have_text("Logic")
+    with desk.expect_event("dialog") as asked:
+        desk.evaluate("setTimeout(() => location.reload())")
+    assert asked.value.type == "beforeunload"
+    asked.value.dismiss()
+    expect(form.get_by_role("textbox", name="Course")).to_have_value("Logic of sets")
+    desk.keyboard.press("Escape")
+    desk.reload()
+    expect(desk.get_by_role("heading", name="Logic")).to_be_visible()
 
 
 def test_long_lists(browser: Browser, school: Path) -> None:

@@ -13,7 +13,7 @@ import { moment, say, t } from "./words.js";
 export async function show(desk, { id, signal }) {
   let [course, terms] = await Promise.all([get(`/courses/${id}`, signal), all("/terms?limit=1000", signal)]);
   const here = `/courses/${course.id}`;
-  const said = outcome();
+  const said = outcome(desk.late, signal);
   const facts = h("div", { class: "facts" });
   const heading = h("h1");
   const line = h("p", { class: "soft about" });
@@ -109,8 +109,7 @@ export async function show(desk, { id, signal }) {
   }
 
   async function print() {
-    await roster.whole();
-    window.print();
+    if (await roster.whole()) window.print();
   }
 
   const find =

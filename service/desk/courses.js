@@ -57,7 +57,7 @@ export async function show(desk, { id, query: asked, signal }) {
     rows.show(path()).catch(() => null);
   };
 
-  const input = search(t("courses.search"), wanted.q, (q) => find({ q }));
+  const input = search(t("courses.search"), wanted.q, (q) => find({ q }), signal);
   const term = h(
     "select",
     { "aria-label": t("course.term"), onchange: (event) => find({ term_id: event.target.value }) },
@@ -82,7 +82,7 @@ export async function show(desk, { id, query: asked, signal }) {
   }
 
   await rows.show(path());
-  arrows(rows.node, input);
+  arrows(rows.node, input, rows.shown);
   const node = [
     top(h("h1", null, t("courses")), null, desk.can("write") && button(t("course.add.title"), add, "main")),
     h("div", { class: "filters", role: "search" }, input, term, level),

@@ -3,6 +3,7 @@
 import { ask, forgetNames, get, post, readTokens } from "./api.js";
 import { bdi, button, h, icon, pulse, put, soft } from "./dom.js";
 import { Feed } from "./feed.js";
+import { outcome } from "./form.js";
 import { login } from "./login.js";
 import { loadWords, t } from "./words.js";
 
@@ -26,6 +27,10 @@ let leaving = new AbortController();
 let shown = null;
 /** What the feed told while a view was being read: the view may have been read before it happened. */
 let missed = null;
+
+/** What comes of what was done in a view that was left meanwhile. */
+desk.late = outcome();
+desk.late.node.className = "late";
 
 /** Say something to whoever hears the page and does not see it. */
 desk.announce = (words) => put(spoken, words);
@@ -107,6 +112,7 @@ function signedOut(error) {
     feed.stop();
     shown = null;
     forgetNames();
+    desk.late.clear();
     document.title = t("login.title");
     put(document.body, login({ error, done: begin }));
     document.querySelector("#token").focus();
@@ -155,7 +161,7 @@ async function route() {
   shown = view;
   missed = null;
   document.title = `${view.title} · ${t("desk")}`;
-  put(main, view.node);
+  put(main, desk.late.node, view.node);
   scrollTo(0, 0);
   const heading = main.querySelector("h1");
   heading.tabIndex = -1;
@@ -177,9 +183,11 @@ feed.addEventListener("state", ({ detail: connected }) => {
   if (connected) desk.announce(t("lost.over"));
 });
 addEventListener("hashchange", async ({ oldURL, newURL }) => {
-  if (!shown?.leave) return route();
+  const asking = document.querySelector("dialog[open]");
+  if (!shown?.leave && !asking) return route();
+  // A form that is open stays, with what was typed.
   history.replaceState(null, "", oldURL);
-  if (document.querySelector("dialog[open]") || !(await mayLeave())) return undefined;
+  if (asking || !(await mayLeave())) return undefined;
   shown.leave = null;
   location.href = newURL;
   return undefined;
@@ -189,7 +197,7 @@ addEventListener("signed-out", () => signedOut(shown && new Error(t("login.ended
 addEventListener("unhandledrejection", (event) => {
   if (!event.reason.words) return;
   event.preventDefault();
-  shown?.said?.bad(event.reason);
+  (shown?.said ?? desk.late).bad(event.reason);
 });
 // A page that nobody sees asks nothing, and holds none of the few connections that a browser has for one host.
 document.addEventListener("visibilitychange", () => {

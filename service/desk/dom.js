@@ -38,9 +38,22 @@ export function icon(name) {
   return svg;
 }
 
+/** Give a listener that does work, but not again while it is at work; meanwhile its button looks so. */
+export const once = (work, button) => async (event) => {
+  event.preventDefault();
+  button ??= event.currentTarget;
+  if (button.ariaDisabled) return;
+  button.ariaDisabled = "true";
+  try {
+    await work(event);
+  } finally {
+    button.ariaDisabled = null;
+  }
+};
+
 /** A button: its words, what it does, a class, and what it is called where the words alone do not say it. */
 export const button = (words, act, kind, label) =>
-  h("button", { type: "button", class: kind, "aria-label": label, onclick: act }, words);
+  h("button", { type: "button", class: kind, "aria-label": label, onclick: once(act) }, words);
 
 /** Show a text of somebody's own, which may run from right to left, without turning what is around it. */
 export const bdi = (text, more) => h("bdi", { dir: "auto", ...more }, text);

@@ -1,7 +1,7 @@
 // Forms in dialogs: what is asked, and beside each field what the service says of it.
 
 import { Refusal } from "./api.js";
-import { button, h, newId, put } from "./dom.js";
+import { button, h, newId, once, put } from "./dom.js";
 import { picker } from "./picker.js";
 import { has, t, zone } from "./words.js";
 
@@ -127,13 +127,16 @@ export function openForm(key, { intro, fields = [], values = {}, danger = false,
     (parts.find((part) => part.fault.textContent)?.input ?? submit).focus();
   }
 
+  const changed = (part) => JSON.stringify(part.give()) !== part.before;
+
   return new Promise((done) => {
-    let given;
-    let busy = false;
-    dialog.addEventListener("close", () => (dialog.remove(), done(given)));
-    form.addEventListener("submit", async (event) => {
-      event.preventDefault();
-      if (busy) return;
+    const open = new AbortController();
+    const unload = (event) => dialog.isConnected && parts.some(changed) && event.preventDefault();
+    let sending;
+    addEventListener("beforeunload", unload, { signal: open.signal });
+    // Whoever leaves the form while it is being sent is told what came of it all the same.
+    dialog.addEventListener("close", () => (open.abort(), dialog.remove(), done(sending)));
+    async function submitted() {
       for (const part of parts) {
         put(part.fault);
         part.input.removeAttribute("aria-invalid");
@@ -145,20 +148,20 @@ export function openForm(key, { intro, fields = [], values = {}, danger = false,
       }
       const wrong = parts.find((part) => part.fault.textContent);
       if (wrong) return wrong.input.focus();
-      const sent = onlyChanges ? parts.filter((part) => JSON.stringify(part.give()) !== part.before) : parts;
+      const sent = onlyChanges ? parts.filter(changed) : parts;
       const values = Object.fromEntries(sent.map((part) => [part.field.name, part.give()]));
-      busy = true;
-      submit.setAttribute("aria-disabled", "true");
+      sending = (async () => (await send(values)) ?? null)();
       try {
-        given = (await send(values)) ?? null;
+        await sending;
         dialog.close();
       } catch (error) {
+        if (!dialog.open) return undefined;
+        sending = undefined;
         refuse(error);
-      } finally {
-        busy = false;
-        submit.removeAttribute("aria-disabled");
       }
-    });
+      return undefined;
+    }
+    form.addEventListener("submit", once(submitted, submit));
     document.body.append(dialog);
     dialog.showModal();
     (parts[0]?.input ?? (danger ? leave : submit)).focus();
@@ -175,15 +178,30 @@ export const performing = (said, after) => async (key, options, tell) => {
 
 export const REASON = { name: "reason", key: "reason" };
 
-/** A place beside what is done that says what came of it, with an undo where there is one. */
-export function outcome() {
+/**
+ * A place beside what is done that says what came of it, with an undo where there is one. What comes after the view was
+ * left, which `signal` tells, is said in the place of `late`.
+ */
+export function outcome(late, signal) {
   const node = h("div", { class: "outcome", role: "status" });
+  let atWork = 0;
+  let old = true;
   function tell(kind, words, ...more) {
-    const close = button("×", () => put(node), "plain", t("outcome.close"));
-    put(node, h("div", { class: `told ${kind}` }, h("p", null, words), more, close));
+    if (signal?.aborted) return late.tell(kind, words, ...more);
+    const close = button("×", () => told.remove(), "plain", t("outcome.close"));
+    const told = h("div", { class: `told ${kind}` }, h("p", null, words), more, close);
+    if (late && old) put(node);
+    old = !atWork;
+    return node.append(told);
+  }
+  /** Do work, and say side by side what comes of all the work that is done at the same time. */
+  async function during(work) {
+    atWork += 1;
+    await work().finally(() => (atWork -= 1));
+    old = !atWork;
   }
   return {
-    node,
+    ...{ node, tell, during },
     good: (words, ...more) => tell("good", words, ...more),
     bad: (error, ...more) => tell("bad", error.words ?? error.message ?? error, ...more),
     clear: () => put(node),

@@ -32,7 +32,7 @@ async function follow(answer, tell) {
 }
 
 export async function show(desk, { signal }) {
-  const said = outcome();
+  const said = outcome(desk.late, signal);
   const fill = h("span", { class: "fill" });
   const bar = h("div", { class: "bar", role: "progressbar", "aria-label": t("import.progress") }, fill);
   const line = soft();
@@ -83,7 +83,7 @@ export async function show(desk, { signal }) {
       totalsOf(report),
       notes.map((each) => soft(each)),
       missingOf(report),
-      refusedOf(report, desk.announce),
+      refusedOf(report, desk.announce, signal),
     );
     if (problem) said.bad(new Refusal(problem));
     else said.good(say(dry ? "import.checked" : "import.done", { name, n: refused, seconds: Math.ceil(seconds) }));

@@ -11,7 +11,7 @@ const SCOPES = ["read", "enroll", "write", "override", "import", "metrics", "adm
 const CHIP = { active: "open", expired: "closed", revoked: "full" };
 
 export async function show(desk, { signal }) {
-  const said = outcome();
+  const said = outcome(desk.late, signal);
   const may = (what, token, does) =>
     button(t(what), () => does(token), "plain", t(`${what}.token`, { token: token.name }));
   const columns = [[t("token.name"), "wide"], [t("token.scopes"), "middle"], [t("token.state"), "state"], actions()];

@@ -36,7 +36,7 @@ export function tableOf(label, columns, row) {
 
 /**
  * `columns` are [words, class] of each head; `row` gives the cells of a row; `empty` says that there is none; `loaded`
- * is told how many rows are there, and whether more are to come. Gives {node, show(path), refresh(), whole(), rows()}.
+ * is told how many rows are there, and whether more are to come. Gives {node, show(path), shown(), refresh(), whole(), rows()}.
  */
 export function list({ label, columns, row, empty, signal, loaded = () => {} }) {
   const { table, fill } = tableOf(label, columns, row);
@@ -47,6 +47,7 @@ export function list({ label, columns, row, empty, signal, loaded = () => {} }) 
   let next = null;
   let version = 0;
   let reading = null;
+  let showing = null;
 
   const sight = new IntersectionObserver((seen) => seen.some((each) => each.isIntersecting) && more(), {
     rootMargin: "1500px",
@@ -98,7 +99,17 @@ export function list({ label, columns, row, empty, signal, loaded = () => {} }) 
     return reading;
   }
 
-  async function show(asked) {
+  /** Show a list. What `shown` gives tells then whether it could be read. */
+  function show(asked) {
+    const done = load(asked);
+    showing = done.then(
+      () => true,
+      () => false,
+    );
+    return done;
+  }
+
+  async function load(asked) {
     path = `${asked}${asked.includes("?") ? "&" : "?"}limit=${LIMIT}`;
     const mine = (version += 1);
     reading = null;
@@ -130,10 +141,11 @@ export function list({ label, columns, row, empty, signal, loaded = () => {} }) 
     return render();
   }
 
+  /** Read all that is to come. Tells whether that was possible; if not, the foot of the list says why. */
   async function whole() {
-    while (next) await more();
-    return rows;
+    for (let before = null; next && next !== before; await more()) before = next;
+    return !next;
   }
 
-  return { node, show, refresh, whole, rows: () => rows };
+  return { node, show, refresh, whole, rows: () => rows, shown: () => showing };
 }

@@ -1,7 +1,7 @@
 // Sign in: a token, for which the browser gets a cookie that no script can read.
 
 import { post } from "./api.js";
-import { h, put } from "./dom.js";
+import { h, once, put } from "./dom.js";
 import { t } from "./words.js";
 
 export function login({ error, done }) {
@@ -11,8 +11,7 @@ export function login({ error, done }) {
     ...{ required: true, "aria-describedby": "token-hint token-fault" },
   });
   const button = h("button", { class: "main" }, t("login.action"));
-  async function send(event) {
-    event.preventDefault();
+  async function send() {
     put(said);
     input.removeAttribute("aria-invalid");
     try {
@@ -32,7 +31,7 @@ export function login({ error, done }) {
     h("h1", null, t("login.title")),
     h(
       "form",
-      { novalidate: true, onsubmit: send },
+      { novalidate: true, onsubmit: once(send, button) },
       h("label", { for: "token" }, t("login.token")),
       input,
       h("p", { class: "soft", id: "token-hint" }, t("login.hint")),

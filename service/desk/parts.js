@@ -70,22 +70,30 @@ export const section = (key, kind, node) =>
 /** What is known of a row, in one line. */
 export const about = (...parts) => parts.filter(Boolean).map((part, at) => [at > 0 && " · ", part]);
 
-/** A field that searches as somebody types. */
-export function search(label, value, find) {
+/** A field that searches as somebody types; its `flush` searches at once for what was typed just now. */
+export function search(label, value, find, signal) {
   let timer = 0;
+  const run = () => {
+    timer = 0;
+    if (!signal.aborted) find(input.value.trim());
+  };
   const input = h("input", {
     ...{ type: "search", value, placeholder: label, "aria-label": label, "data-search": true, dir: "auto" },
     ...{ autocomplete: "off", spellcheck: "false", "aria-keyshortcuts": "/" },
     oninput: () => {
       clearTimeout(timer);
-      timer = setTimeout(() => find(input.value.trim()), 120);
+      timer = setTimeout(run, 120);
     },
   });
+  input.flush = () => timer && (clearTimeout(timer), run());
   return input;
 }
 
-/** Let the arrows go up and down in a table, from one link to the next, and from the search into the table. */
-export function arrows(node, from) {
+/**
+ * Let the arrows go up and down in a table, from one link to the next, and from the search into the table, once the table
+ * has what was searched, which `shown` tells.
+ */
+export function arrows(node, from, shown) {
   node.addEventListener("keydown", (event) => {
     if (event.key !== "ArrowDown" && event.key !== "ArrowUp") return;
     if (!event.target.matches("td a, td button")) return;
@@ -96,12 +104,15 @@ export function arrows(node, from) {
     if (next) next.querySelector("a, button")?.focus();
     else if (event.key === "ArrowUp") from?.focus();
   });
-  from?.addEventListener("keydown", (event) => {
+  from?.addEventListener("keydown", async (event) => {
+    const { key } = event;
+    if ((key !== "ArrowDown" && key !== "Enter") || event.isComposing) return;
+    event.preventDefault();
+    const text = from.value;
+    from.flush();
+    if (!(await shown()) || from.value !== text || document.activeElement !== from) return;
     const first = node.querySelector("tbody a");
-    if ((event.key === "ArrowDown" || event.key === "Enter") && first) {
-      event.preventDefault();
-      if (event.key === "Enter") first.click();
-      else first.focus();
-    }
+    if (key === "Enter") first?.click();
+    else first?.focus();
   });
 }

@@ -67,7 +67,7 @@ export function missingOf({ missing, missing_count: n }) {
 }
 
 /** The rows that are refused, with what finds some of them, and files of all of them. */
-export function refusedOf({ refused_rows: refused }, announce) {
+export function refusedOf({ refused_rows: refused }, announce, signal) {
   if (!refused.length) return null;
   const rows = refused.map((each, id) => ({ id, ...each }));
   const wanted = { q: "", kind: "", code: "" };
@@ -121,7 +121,7 @@ export function refusedOf({ refused_rows: refused }, announce) {
     h(
       "div",
       { class: "filters", role: "search" },
-      search(t("import.search"), "", (q) => find({ q })),
+      search(t("import.search"), "", (q) => find({ q }), signal),
       choice("kind", t, t("import.kind.every")),
       choice("code", (code) => code.replaceAll("_", " "), t("import.code.every")),
     ),

@@ -17,21 +17,22 @@ export function seating(desk, said, focus, refresh) {
     desk.can("override") && button(t("override.do"), () => override(student, course));
 
   /** `words` are those for a seat and for a place on the waitlist. */
-  async function enroll(student, course, words = ["came.seat", "came.place"]) {
-    try {
-      const value = await post(`/students/${student.id}/courses`, { course_id: course.id });
-      const seated = value.status === "enrolled";
-      const values = { ...names(student, course), position: value.position ?? 0 };
-      said.good(say(words[seated ? 0 : 1], values), !seated && overriding(student, course));
-    } catch (error) {
-      if (!(error instanceof Refusal)) throw error;
-      said.bad(
-        say("refused", { name: student.name, words: error.words }),
-        OVERRIDABLE.has(error.code) && overriding(student, course),
-      );
-    }
-    await after();
-  }
+  const enroll = (student, course, words = ["came.seat", "came.place"]) =>
+    said.during(async () => {
+      try {
+        const value = await post(`/students/${student.id}/courses`, { course_id: course.id });
+        const seated = value.status === "enrolled";
+        const values = { ...names(student, course), position: value.position ?? 0 };
+        said.good(say(words[seated ? 0 : 1], values), !seated && overriding(student, course));
+      } catch (error) {
+        if (!(error instanceof Refusal)) throw error;
+        said.bad(
+          say("refused", { name: student.name, words: error.words }),
+          OVERRIDABLE.has(error.code) && overriding(student, course),
+        );
+      }
+      await after();
+    });
 
   async function drop(student, course, status) {
     const waits = status === "waitlisted";

@@ -14,7 +14,7 @@ import { say, t } from "./words.js";
 export async function show(desk, { id, signal }) {
   let student = await get(`/students/${id}`, signal);
   const here = `/students/${student.id}`;
-  const said = outcome();
+  const said = outcome(desk.late, signal);
   const heading = h("h1");
   const line = h("p", { class: "soft about" });
   const act = seating(

@@ -33,10 +33,15 @@ export async function show(desk, { id, query: asked, signal }) {
     loaded: (n, more) => input.value && desk.announce(t(more ? "list.first" : "list.all", { n })),
   });
   const path = (q) => `/students${query({ q }, q ? null : "name")}`;
-  const input = search(t("students.search"), asked.q ?? "", (q) => {
-    desk.note(`students${query({ q })}`);
-    rows.show(path(q)).catch(() => null);
-  });
+  const input = search(
+    t("students.search"),
+    asked.q ?? "",
+    (q) => {
+      desk.note(`students${query({ q })}`);
+      rows.show(path(q)).catch(() => null);
+    },
+    signal,
+  );
   async function add() {
     const made = await openForm("student.add", {
       fields: FIELDS,
@@ -47,7 +52,7 @@ export async function show(desk, { id, query: asked, signal }) {
     if (made) desk.go(`students/${made.id}`);
   }
   await rows.show(path(asked.q ?? ""));
-  arrows(rows.node, input);
+  arrows(rows.node, input, rows.shown);
   const node = [
     top(h("h1", null, t("students")), null, desk.can("write") && button(t("student.add.title"), add, "main")),
     h("div", { class: "filters", role: "search" }, input),

@@ -15,7 +15,7 @@ const FIELDS = [
 ];
 
 export async function show(desk, { signal }) {
-  const said = outcome();
+  const said = outcome(desk.late, signal);
   const may = (what, term, does) => button(t(what), () => does(term), "plain", t(`${what}.term`, { term: term.name }));
   const rows = list({
     ...{ label: t("terms"), empty: t("terms.none"), signal },

@@ -2,7 +2,9 @@
 
 import json
 import re
+import signal
 import socket
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,10 +16,13 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browser import SECONDS, SIGHTS, Scheme, browsing, needs_browser, tab
 from conftest import ROOT, serving
-from playwright.sync_api import Browser, Locator, Page, Route, expect
+from playwright.sync_api import Browser, FilePayload, Locator, Page, Route, expect
 from school_files import messy
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from test_middleware import uvicorn_of
 
-from service import connect
+from service import Settings, connect, create_app
 from service.courses import insert_course
 from service.enrollments import enroll
 from service.students import insert_student
@@ -292,6 +297,62 @@ def test_the_server_goes_and_comes_back(browser: Browser, school: Path) -> None:
             expect(page.locator("tr", has_text="SETS/A").locator(".count")).to_have_text("4 / 30")
 
 
+def test_a_server_that_is_silent(browser: Browser, school: Path) -> None:
+    """A service that keeps its connections and says nothing is told of as one that is gone; then the desk goes on."""
+    with serving("--database-url", str(school)) as server, tab(browser) as page:
+        page.goto(f"{server.url}/desk#/courses/2")
+        expect(page.locator(".facts")).to_contain_text("27 of 30 seats are free.")
+        server.process.send_signal(signal.SIGSTOP)
+        expect(page.get_by_role("alert")).to_contain_text("The service does not answer.")
+        server.process.send_signal(signal.SIGCONT)
+        expect(page.locator(".lost p")).to_have_count(0)
+        httpx2.put(f"{server.url}/students/5/courses/2").raise_for_status()
+        expect(page.locator(".facts")).to_contain_text("26 of 30 seats are free.")
+
+
+def test_what_makes_no_event(desk: Page, url: str) -> None:
+    """A changed limit and a closed window are shown by themselves, and so is that the course is deleted."""
+    made = httpx2.post(f"{url}/courses", json={"name": "Empty", "level": "any", "capacity": 3}).json()["id"]
+    desk.goto(f"{url}/desk#/courses/{made}")
+    expect(desk.locator(".facts")).to_contain_text("3 of 3 seats are free.")
+    changes = {"capacity": 4, "closes_at": "2020-01-01T00:00:00Z"}
+    httpx2.patch(f"{url}/courses/{made}", json=changes).raise_for_status()
+    expect(desk.locator(".facts")).to_contain_text("4 of 4 seats are free.")
+    expect(desk.locator(".facts")).to_contain_text("closed")
+    httpx2.delete(f"{url}/courses/{made}").raise_for_status()
+    expect(desk.locator("main [role=alert]")).to_contain_text("No course has this id.")
+
+
+def test_a_table_is_gone(desk: Page, school: Path) -> None:
+    """Where the database has lost a table, a view says that it cannot be shown, and is shown once the table is back."""
+
+    def rename(old: str, new: str) -> None:
+        with closing(sqlite3.connect(school)) as db:
+            db.execute("PRAGMA legacy_alter_table = ON")
+            db.execute(f"ALTER TABLE {old} RENAME TO {new}")
+
+    rename("students", "lost")
+    desk.get_by_role("link", name="Students").click()
+    expect(desk.get_by_role("heading", name="This cannot be shown")).to_be_focused()
+    expect(desk.locator("main [role=alert]")).not_to_be_empty()
+    rename("lost", "students")
+    desk.get_by_role("button", name="Try again").click()
+    expect(desk.get_by_role("link", name="Ada Lovelace")).to_be_visible()
+
+
+def test_a_host_that_authenticates(browser: Browser, school: Path) -> None:
+    """Where a host program says who comes in, there are no tokens to make, and the desk offers none."""
+    app = create_app(Settings(database_url=str(school)), authenticate=lambda *_: ("office", ["admin"]))
+    with uvicorn_of(Starlette(routes=[Mount("/registry", app)])) as url, tab(browser) as page:
+        page.goto(f"{url}/registry/desk#/keys")
+        expect(page.get_by_role("heading", name="Courses")).to_be_visible()
+        expect(page.get_by_role("link", name="Import")).to_be_visible()
+        expect(page.get_by_role("link", name="Keys")).to_have_count(0)
+        page.get_by_role("link", name="Sets").click()
+        pick(page, "Enroll a student", "20005")
+        expect(told(page)).to_contain_text("Emmy Noether has a seat in Sets.")
+
+
 def test_a_backup_is_put_back(browser: Browser, school: Path) -> None:
     """After a restore the feed ends before the last event that the desk knows: then the desk reads everything anew."""
     backup = school.read_bytes()
@@ -439,7 +500,7 @@ def test_nothing_is_asked_twice(desk: Page, url: str) -> None:
     assert len(heads) == 1
 
 
-def test_a_form_on_a_slow_line(desk: Page, url: str) -> None:
+def test_a_form_on_a_slow_line(desk: Page) -> None:
     """Whoever leaves a form that is being sent is told what came of it; nobody leaves one by the way back."""
     form = desk.get_by_role("dialog")
     desk.get_by_role("link", name="Logic").click()
@@ -653,23 +714,82 @@ def test_files_that_are_not_taken(desk: Page, url: str, tmp_path: Path) -> None:
     expect(told(desk)).to_contain_text("Choose it again.")
 
 
-def test_an_import_is_left(desk: Page, url: str) -> None:
-    """Whoever leaves while an import is at work is asked first, and may stay; then it stops, and the view is left."""
-    content = "external_id,name\n" + "".join(f"N{number},Student {number}\n" for number in range(20_000))
+def test_a_file_is_dropped_on_the_page(desk: Page, url: str) -> None:
+    """A file that is dropped anywhere on the page is tried; whom it does not have is dropped, up to the limit."""
     desk.goto(f"{url}/desk#/import")
-    desk.locator("input[type=file]").set_input_files(
-        {"name": "students.csv", "mimeType": "text/csv", "buffer": content.encode()}
+    expect(desk.get_by_role("heading", name="Import")).to_be_visible()
+    zone = desk.locator(".zone")
+    carried = desk.evaluate_handle(
+        """(text) => {
+            const carried = new DataTransfer();
+            carried.items.add(new File([text], "roster.csv", { type: "text/csv" }));
+            return carried;
+        }""",
+        "student_id,course_id\n3,1\n",
     )
+    desk.dispatch_event("main", "dragover", {"dataTransfer": carried})
+    expect(zone).to_have_class("zone over")
+    desk.dispatch_event("main", "drop", {"dataTransfer": carried})
+    expect(zone).to_have_class("zone")
+    expect(told(desk)).to_contain_text("roster.csv was tried, and every row can be taken.")
+    expect(desk.locator("main")).to_contain_text("Nothing would be changed.")
+
+    desk.get_by_label("Drop who is not in the file").check()
+    expect(told(desk).locator(".bad")).to_contain_text("If the file is right, allow a greater part above.")
+    expect(desk.get_by_text("2 enrollments are not in the file")).to_be_visible()
+    expect(desk.get_by_role("table", name="Not in the file")).to_contain_text("Ada Lovelace")
+    expect(desk.get_by_role("button", name="Apply")).to_have_count(0)
+    most = desk.get_by_label("At most so many percent of them")
+    most.fill("100")
+    most.blur()
+    desk.get_by_label("Reason, for the history").fill("Left in summer")
+    desk.get_by_role("button", name="Apply").click()
+    expect(told(desk)).to_contain_text("roster.csv is imported.")
+    assert [each["id"] for each in httpx2.get(f"{url}/courses/1/students").json()] == [3]
+    assert httpx2.get(f"{url}/events?course_id=1").json()[-1]["reason"] == "Left in summer"
+
+
+def test_an_import_is_stopped_and_left(browser: Browser, desk: Page, url: str) -> None:
+    """An import stops when it is told to, one at a time is at work, and whoever leaves one is asked first."""
+    content = "external_id,name\n" + "".join(f"N{number},Student {number}\n" for number in range(20_000))
+    file: FilePayload = {"name": "students.csv", "mimeType": "text/csv", "buffer": content.encode()}
+    stop = desk.get_by_role("button", name="Stop", exact=True)
+    desk.goto(f"{url}/desk#/import")
+    desk.locator("input[type=file]").set_input_files(file)
+    with tab(browser) as other:
+        other.goto(f"{url}/desk#/import")
+        expect(desk.get_by_role("progressbar")).to_have_attribute("aria-valuetext", re.compile("Copying|rows"))
+        other.locator("input[type=file]").set_input_files(file)
+        expect(told(other).locator(".bad")).to_contain_text("Another import is at work. Nothing was kept.")
+        stop.click()
+        expect(told(desk)).to_contain_text("Stopped. Nothing was changed.")
+    until_it_is_at_work(desk, "Try again")
     desk.get_by_role("button", name="Apply").click(timeout=60_000)
-    expect(desk.get_by_role("progressbar")).to_be_visible()
+    expect(stop).to_be_focused()
     desk.get_by_role("link", name="Terms").click()
     form = desk.get_by_role("dialog")
     form.get_by_role("button", name="Cancel").click()
     expect(desk.get_by_role("heading", name="Import")).to_be_visible()
+    with desk.expect_event("dialog") as asked:
+        desk.evaluate("setTimeout(() => location.reload())")
+    assert asked.value.type == "beforeunload"
+    asked.value.dismiss()
+    stop.click()
+    expect(told(desk)).to_contain_text("Stopped. What was taken stays")
+    assert len(httpx2.get(f"{url}/students?q=Student 19999").json()) == 0
+    until_it_is_at_work(desk, "Apply")
     desk.get_by_role("link", name="Terms").click()
     form.get_by_role("button", name="Stop and leave").click()
     expect(desk.get_by_role("heading", name="Terms")).to_be_visible()
     assert len(httpx2.get(f"{url}/students?q=Student 19999").json()) == 0
+
+
+def until_it_is_at_work(page: Page, button: str) -> None:
+    """Press a button until the import has begun: the one before may take a moment to come to its end."""
+    at_work = page.locator("[aria-valuetext]:not([aria-valuetext*='on its way']):visible")
+    while at_work.count() == 0:
+        page.get_by_role("button", name=button).click()
+        expect(at_work.or_(told(page).locator(".bad"))).to_be_visible()
 
 
 def test_with_the_keyboard_alone(desk: Page) -> None:

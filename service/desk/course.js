@@ -1,7 +1,7 @@
 // One course: its seats, who has one, who waits, and what an office does with them.
 
 import { all, get, patch, post, remove } from "./api.js";
-import { bdi, button, h, put, soft } from "./dom.js";
+import { bdi, button, h, put, sleep, soft } from "./dom.js";
 import { fields } from "./courses.js";
 import { openForm, outcome, performing, REASON } from "./form.js";
 import { actions, list } from "./list.js";
@@ -86,6 +86,15 @@ export async function show(desk, { id, signal }) {
     }
   }
 
+  /** A changed limit or window, and a moment at which enrolling opens or closes, make no event. */
+  async function watch() {
+    for (await sleep(1000); !signal.aborted; await sleep(1000)) {
+      if (document.hidden || !desk.feed.connected) continue;
+      const now = await get(here, signal).catch((error) => error);
+      if (JSON.stringify(now) !== JSON.stringify(course)) view.refresh();
+    }
+  }
+
   const perform = performing(said, () => view.refresh());
   const edit = () =>
     perform(
@@ -145,5 +154,6 @@ export async function show(desk, { id, signal }) {
     ...{ title: course.name, node, said, refresh },
     events: (came) => came.some((each) => each.course_id === course.id) && view.refresh(),
   };
+  watch();
   return view;
 }

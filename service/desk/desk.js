@@ -19,6 +19,7 @@ const VIEWS = [
 
 const feed = new Feed();
 const desk = { feed, session: null, can: (scope) => desk.session.scopes.includes(scope) };
+const withhold = (scope) => (desk.session.scopes = desk.session.scopes.filter((each) => each !== scope));
 const main = h("main", { id: "main", tabindex: "-1" });
 const nav = h("nav");
 const spoken = h("div", { class: "unseen", role: "status" });
@@ -128,7 +129,8 @@ async function begin() {
     put(document.body, h("main", { class: "alone" }, trouble(error, begin)));
     return undefined;
   }
-  if (desk.session.name !== null && desk.can("admin")) await readTokens().catch(() => null);
+  // A host program that lets people in by itself leaves no tokens to see to.
+  if (desk.can("admin")) await readTokens().catch(({ status }) => status === 404 && withhold("admin"));
   feed.forget();
   frame();
   if (document.hidden) feed.stop();
@@ -166,7 +168,8 @@ async function route() {
   const heading = main.querySelector("h1");
   heading.tabIndex = -1;
   if (!first) heading.focus({ preventScroll: true });
-  view.refresh &&= pulse(view.refresh, signal);
+  // What is shown may be deleted meanwhile.
+  view.refresh &&= pulse(view.refresh, signal, (error) => error.status === 404 && route());
   for (const tell of told) tell(view);
 }
 
@@ -205,6 +208,8 @@ document.addEventListener("visibilitychange", () => {
   if (document.hidden) feed.stop();
   else feed.start();
 });
+// A change of a name or a term makes no event.
+setInterval(() => !document.hidden && feed.connected && shown?.refresh?.(), 60000);
 addEventListener("keydown", (event) => {
   const typing = /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName) && event.target.type !== "checkbox";
   if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !document.querySelector("dialog[open]")) {

@@ -66,7 +66,7 @@ export const newId = (word) => `${word}-${(counted += 1)}`;
 export const sleep = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 
 /** Give a function that does work, or has it done once more: once at a time, and at most once in 250 milliseconds. */
-export function pulse(work, signal) {
+export function pulse(work, signal, failed = () => {}) {
   let wanted = false;
   let resting = false;
   async function run() {
@@ -75,8 +75,9 @@ export function pulse(work, signal) {
     resting = true;
     try {
       await work();
-    } catch {
+    } catch (error) {
       // What could not be read is read again when the connection is back, and a 401 has led to the sign-in.
+      failed(error);
     }
     setTimeout(
       () => {

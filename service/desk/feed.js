@@ -7,6 +7,10 @@ const BEYOND = "9223372036854775807";
 const MOST_BEHIND = 500;
 const EVERY = 1000;
 const GATHER = 30;
+/** Milliseconds between two questions whether the service still answers, and those that an answer may take. */
+const PROBE = 5000;
+
+const patient = (signal) => AbortSignal.any([signal, AbortSignal.timeout(PROBE)]);
 
 /**
  * Tells "events" with what came, "all" where everything has to be read anew, and "state" with whether the service
@@ -44,7 +48,7 @@ export class Feed extends EventTarget {
   /** The id of the newest event: the service names it to whoever asks for what comes after every id. */
   static async newest(signal) {
     try {
-      await get(`/events?limit=1&after=${BEYOND}`, signal);
+      await get(`/events?limit=1&after=${BEYOND}`, patient(signal));
     } catch (error) {
       if (error.code === "feed_rewound") return error.problem.newest_id;
       throw error;
@@ -58,7 +62,7 @@ export class Feed extends EventTarget {
       try {
         if (!this.#level) await this.#find(signal);
         ready();
-        this.#came(await get(`/events?limit=1000&after=${this.last}`, signal));
+        await this.#read(signal);
         this.#state(true);
         await this.#listen(signal);
       } catch (error) {
@@ -83,13 +87,16 @@ export class Feed extends EventTarget {
 
   /** Take the events of a stream until it ends. */
   #listen(signal) {
-    return new Promise((ended) => {
+    return new Promise((ended, failed) => {
       const stream = new EventSource(new URL(`events?after=${this.last}`, root));
-      let waiting = [];
-      const end = () => {
+      const waiting = [];
+      // A connection that is cut off somewhere on the way looks like one on which nothing happens.
+      const probe = setInterval(() => this.#read(signal).catch((error) => (failed(error), end())), PROBE);
+      function end() {
+        clearInterval(probe);
         stream.close();
         ended();
-      };
+      }
       signal.addEventListener("abort", end);
       stream.onerror = end;
       stream.onmessage = ({ data }) => {
@@ -97,6 +104,10 @@ export class Feed extends EventTarget {
         waiting.push(JSON.parse(data));
       };
     });
+  }
+
+  async #read(signal) {
+    this.#came(await get(`/events?limit=1000&after=${this.last}`, patient(signal)));
   }
 
   #came(all) {

@@ -120,10 +120,11 @@ export async function show(desk, { signal }) {
       tellReport(await send(dry));
     } catch (error) {
       if (signal.aborted) return;
-      if (error instanceof Refusal) said.bad(error);
+      const retry = dry && button(t("again"), check);
+      if (error instanceof Refusal) said.bad(error, retry);
       else if (error.name === "NotReadableError") ((file = null), put(result), said.bad(t("import.changed")));
-      else if (error.name !== "AbortError") said.bad(t("import.lost"));
-      else said.bad(t(dry ? "import.unchecked" : "import.stopped"));
+      else if (error.name !== "AbortError") said.bad(t("import.lost"), retry);
+      else said.bad(t(dry ? "import.unchecked" : "import.stopped"), retry);
     } finally {
       const inside = progress.contains(document.activeElement);
       view.leave = stop = null;

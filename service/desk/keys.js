@@ -5,7 +5,7 @@ import { bdi, button, h, soft } from "./dom.js";
 import { openForm, outcome, performing } from "./form.js";
 import { actions, tableOf } from "./list.js";
 import { about, arrows, top } from "./parts.js";
-import { moment, say, t } from "./words.js";
+import { day, moment, say, t } from "./words.js";
 
 const SCOPES = ["read", "enroll", "write", "override", "import", "metrics", "admin"];
 const CHIP = { active: "open", expired: "closed", revoked: "full" };
@@ -26,7 +26,7 @@ export async function show(desk, { signal }) {
         " ",
         about(
           token.expires_at && t("token.until", { at: moment(token.expires_at) }),
-          token.last_used_on && t("token.used", { day: token.last_used_on }),
+          token.last_used_on && t("token.used", { day: day(token.last_used_on) }),
         ),
       ),
     ],

@@ -12,6 +12,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
+from service.desk import words
 from service.http.answers import problem
 from service.http.api import API
 from service.http.calls import Call
@@ -106,6 +107,7 @@ def create_app(  # noqa: PLR0913 - a host program turns each of these on or off.
     app.parts = store, guard, settings
     app.state.metrics = metrics
     app.state.exports = Exports(settings.school_name)
+    app.state.desk_words = words(settings.desk_words) if settings.desk_words else None
     app.router.redirect_slashes = False
     app.router.default = not_found
     if check_origins:

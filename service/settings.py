@@ -33,6 +33,8 @@ class Settings:
     proxy that sends another Host: pages from there may write."""
     school_name: str = attrs.field(default="School")
     """The name of the school, as exports to OneRoster tell it."""
+    desk_words: str = ""
+    """A file of JSON with the school's own words for the desk, in the place of those with the same keys."""
     auth: str = attrs.field(default="auto", validator=in_(("auto", "tokens", "none")))
     """Whether requests need a token. With `auto` they do unless the service listens on this machine alone and no token
     was ever made; with `tokens` they do, and with `none` they do not."""

@@ -12,6 +12,7 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from service import Settings, create_app, desk
+from service.errors import SetupError
 from service.http.problems import PROBLEMS
 
 FOLDER = ROOT / "service" / "desk"
@@ -41,6 +42,48 @@ def test_the_page_may_do_nothing_else(client: TestClient) -> None:
     }
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert not re.search(r"<style|<script(?![^>]* src=)|\s(on\w+|style)=", answer.text)
+
+
+def test_a_file_is_loaded_once(client: TestClient) -> None:
+    """A browser keeps a file, and is told whether it has changed; whoever asks for another one gets it whole."""
+    first = client.get("/desk/desk.js")
+    assert first.headers["cache-control"] == "no-cache"
+    for sent in (first.headers["etag"], f'"other", W/{first.headers["etag"]}'):
+        again = client.get("/desk/desk.js", headers={"if-none-match": sent})
+        assert (again.status_code, again.content) == (304, b"")
+        assert {name: again.headers[name] for name in ("etag", "cache-control", "x-content-type-options")} == {
+            name: first.headers[name] for name in ("etag", "cache-control", "x-content-type-options")
+        }
+    assert client.get("/desk/feed.js", headers={"if-none-match": first.headers["etag"]}).status_code == 200
+
+
+def test_words_of_a_schools_own(path: Path, tmp_path: Path) -> None:
+    """A school's own words stand in the place of the desk's, and what the school's file lacks stays."""
+    own = {"language": "de", "courses": "Module", "list.all": {"one": "eins", "other": "{n} da"}, "gone": "weg"}
+    file = tmp_path / "words.json"
+    file.write_text(json.dumps(own), "utf-8")
+    with TestClient(create_app(Settings(database_url=str(path), desk_words=str(file)))) as client:
+        assert client.get("/desk/words.json").json() == WORDS | own
+        assert client.get("/desk/words.json").headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, "No such file"),
+        ("{", "truncated"),
+        ('{"courses": 1}', "$[...]"),
+        ('{"list.all": {"one": "eins"}, "language": "deutsch, bitte", "direction": "up"}', "list.all, language, direc"),
+        ('{"language": {"other": "de"}}', "language"),
+    ],
+)
+def test_words_that_cannot_be_used(path: Path, tmp_path: Path, text: str | None, told: str) -> None:
+    """A file that is not there, or with which the desk could not be shown, is refused before anything is served."""
+    file = tmp_path / "words.json"
+    if text is not None:
+        file.write_text(text, "utf-8")
+    with pytest.raises(SetupError, match=re.escape(told)):
+        create_app(Settings(database_url=str(path), desk_words=str(file)))
 
 
 @pytest.mark.parametrize(

@@ -42,9 +42,12 @@ ALWAYS: Headers = (
     (b"x-content-type-options", b"nosniff"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
-"""The headers that every answer has. No cache keeps an answer, because nearly all of them have names or ids of people,
-and an old answer about the health of the service would be a wrong one. No browser guesses another type, and none loads
-an answer into a page of another site."""
+"""The headers that every answer has, but for files that a page loads. No cache keeps an answer, because nearly all of
+them have names or ids of people, and an old answer about the health of the service would be a wrong one. No browser
+guesses another type, and none loads an answer into a page of another site."""
+ASSET: Headers = ((b"cache-control", b"no-cache"), *ALWAYS[1:])
+"""The headers of a file that a page loads, which tells of nobody: a browser keeps it, and asks each time whether it has
+changed."""
 
 # msgspec calls the hook for a `Garbled`, a text in the database that is not UTF-8: it is sent as it is shown to people.
 _encode = msgspec.json.Encoder(enc_hook=str.__str__).encode
@@ -56,11 +59,12 @@ class Answer(msgspec.Struct, frozen=True):
     status: int
     body: bytes = b""
     headers: Headers = (_JSON,)
+    always: ClassVar[Headers] = ALWAYS
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
         """Send the answer, to a HEAD request without the body."""
         # A new list, because a middleware of the host program may append to it.
-        headers = [*self.headers, *ALWAYS]
+        headers = [*self.headers, *self.always]
         if known := known_id(scope):
             headers.append((HEADER, known))
         if self.status not in (NO_CONTENT, NOT_MODIFIED):
@@ -113,6 +117,14 @@ class Text(Ok[T], Generic[T], frozen=True):
 
 class Asset(Ok[T], Generic[T], frozen=True):
     """The answer 200 with a file that a page loads."""
+
+    always: ClassVar[Headers] = ASSET
+
+
+class SameAsset(NotModified, frozen=True):
+    """The answer 304, which has no body: the browser has the file as it is."""
+
+    always: ClassVar[Headers] = ASSET
 
 
 class SeeOther(Answer, frozen=True):
@@ -190,9 +202,14 @@ def text(content: str, media_type: str) -> Text[PlainText]:
     return Text(200, content.encode(), ((b"content-type", media_type.encode()),))
 
 
-def asset(content: bytes, media_type: str) -> Asset[bytes]:
-    """Answer 200 with a file of a media type."""
-    return Asset(200, content, ((b"content-type", media_type.encode()),))
+def asset(content: bytes, media_type: str, tag: bytes) -> Asset[bytes]:
+    """Answer 200 with a file of a media type, and with its tag in the header ETag."""
+    return Asset(200, content, ((b"content-type", media_type.encode()), (b"etag", tag)))
+
+
+def same_asset(tag: bytes) -> SameAsset:
+    """Answer 304: the browser has the file with this tag already."""
+    return SameAsset(SameAsset.STATUS, headers=((b"etag", tag),))
 
 
 def see_other(location: str) -> SeeOther:

@@ -4,8 +4,9 @@ from typing import Annotated, Literal
 
 from service import desk
 from service.fields import word
-from service.http.answers import Asset, Html, asset, html
+from service.http.answers import Asset, Html, SameAsset, asset, html, same_asset
 from service.http.calls import Call
+from service.http.conditional import tag_of
 from service.http.edge import NothingThere
 
 File = Annotated[str, word(Literal[*desk.FILES])]
@@ -17,8 +18,11 @@ async def show_desk(_: Call) -> Html[str]:
     return html(desk.content(desk.PAGE), desk.POLICY)
 
 
-async def show_desk_file(_: Call, file: File) -> Asset[bytes]:
-    """Show a file that the desk loads."""
+async def show_desk_file(call: Call, file: File) -> Asset[bytes] | SameAsset:
+    """Show a file that the desk loads, unless the browser has it as it is."""
     if file not in desk.FILES:
         raise NothingThere
-    return asset(desk.content(file), desk.media_type(file))
+    content = (file == desk.WORDS and call.app.state.desk_words) or desk.content(file)
+    if (tag := tag_of(content)) in call.header(b"if-none-match"):
+        return same_asset(tag)
+    return asset(content, desk.media_type(file), tag)

@@ -1,7 +1,7 @@
 // What happens, as it happens: what, to whom, by whom, and why.
 
 import { actors, get, query } from "./api.js";
-import { bdi, h, pulse, soft } from "./dom.js";
+import { bdi, chip, h, pulse, soft } from "./dom.js";
 import { Feed } from "./feed.js";
 import { tableOf } from "./list.js";
 import { named, top } from "./parts.js";
@@ -24,7 +24,7 @@ export const heads = (student = true) =>
 export const eventCells = (event, student = true) =>
   [
     [h("time", { datetime: event.at }, seconds(event.at))],
-    [h("span", { class: `chip ${KIND[event.type]}` }, t(`event.${event.type}`))],
+    [chip(KIND[event.type], t(`event.${event.type}`))],
     student && [named("students", event.student_id)],
     [named("courses", event.course_id)],
     [event.actor && bdi(actors.get(event.actor) ?? event.actor)],

@@ -1,9 +1,9 @@
 // One course: its seats, who has one, who waits, and what an office does with them.
 
-import { all, get, patch, post, remove } from "./api.js";
-import { bdi, button, h, put, sleep, soft } from "./dom.js";
+import { all, get, post, remove } from "./api.js";
+import { bdi, beside, button, h, put, sleep, soft } from "./dom.js";
 import { fields } from "./courses.js";
-import { openForm, outcome, performing, REASON } from "./form.js";
+import { editing, openForm, outcome, performing, REASON } from "./form.js";
 import { actions, list } from "./list.js";
 import { about, arrows, availability, back, link, more, seats, section, top, when } from "./parts.js";
 import { picker } from "./picker.js";
@@ -17,12 +17,8 @@ export async function show(desk, { id, signal }) {
   const facts = h("div", { class: "facts" });
   const heading = h("h1");
   const line = h("p", { class: "soft about" });
-  const act = seating(
-    desk,
-    said,
-    () => find.input.focus(),
-    () => view.refresh(),
-  );
+  const view = { said, refresh };
+  const act = seating(desk, view);
   const may = (what, student, does, ...scopes) =>
     scopes.every(desk.can) && button(t(what), does, "plain", t(`${what}.of`, { student: student.name }));
   const dropping = (student) => may("drop", student, () => act.drop(student, course, student.status), "enroll");
@@ -47,7 +43,7 @@ export async function show(desk, { id, signal }) {
     columns: [[t("waitlist.place"), "place"], [t("student.name"), "wide"], actions()],
     row: (student) => [
       student.position,
-      [link("students", student), student.external_id && bdi(student.external_id, { class: "soft beside-name" })],
+      [link("students", student), beside(student.external_id)],
       [may("override", student, () => act.override(student, course), "enroll", "override"), dropping(student)],
     ],
   });
@@ -95,13 +91,8 @@ export async function show(desk, { id, signal }) {
     }
   }
 
-  const perform = performing(said, () => view.refresh());
-  const edit = () =>
-    perform(
-      "course.edit",
-      { fields: fields(terms), values: course, onlyChanges: true, send: (values) => patch(here, values) },
-      ({ name }) => say("changed", { name }),
-    );
+  const perform = performing(view);
+  const edit = () => editing(perform, "course.edit", fields(terms), course, here);
 
   function cancel() {
     const values = { course: course.name, n: course.enrolled + course.waitlisted };
@@ -150,10 +141,7 @@ export async function show(desk, { id, signal }) {
     h("div", { class: "noprint" }, find && find.node, said.node),
     h("div", { class: "two" }, waiting, section("roster", "roster", roster.node)),
   ];
-  const view = {
-    ...{ title: course.name, node, said, refresh },
-    events: (came) => came.some((each) => each.course_id === course.id) && view.refresh(),
-  };
+  const events = (came) => came.some((each) => each.course_id === course.id) && view.refresh();
   watch();
-  return view;
+  return Object.assign(view, { title: course.name, node, find, events });
 }

@@ -1,7 +1,7 @@
 // The courses, with a bar of seats for each, that moves as events come; and one course, in course.js.
 
 import { all, post, query } from "./api.js";
-import { bdi, button, h } from "./dom.js";
+import { bdi, beside, button, h } from "./dom.js";
 import { openForm } from "./form.js";
 import { list } from "./list.js";
 import { arrows, availability, link, search, seats, top } from "./parts.js";
@@ -38,7 +38,7 @@ export async function show(desk, { id, query: asked, signal }) {
       [t("course.state"), "small"],
     ],
     row: (course) => [
-      [link("courses", course), course.external_id && bdi(course.external_id, { class: "soft beside-name" })],
+      [link("courses", course), beside(course.external_id)],
       bdi(course.level),
       termOf.has(course.term_id) && bdi(termOf.get(course.term_id)),
       seats(course),

@@ -1,7 +1,7 @@
 // The frame of the desk: who is there, where to go, whether the service answers, and the view that is shown.
 
 import { ask, forgetNames, get, post, readTokens } from "./api.js";
-import { bdi, button, h, icon, pulse, put, soft } from "./dom.js";
+import { bdi, button, fine, h, icon, pulse, put, soft } from "./dom.js";
 import { Feed } from "./feed.js";
 import { outcome } from "./form.js";
 import { login } from "./login.js";
@@ -9,12 +9,12 @@ import { loadWords, t } from "./words.js";
 
 /** The views: the beginning of the path, the module, and the scope without which the view is not offered. */
 const VIEWS = [
-  { at: "courses", load: () => import("./courses.js"), icon: "courses" },
-  { at: "students", load: () => import("./students.js"), icon: "students" },
-  { at: "terms", load: () => import("./terms.js"), icon: "terms" },
-  { at: "activity", load: () => import("./activity.js"), icon: "activity" },
-  { at: "import", load: () => import("./import.js"), icon: "import", scope: "import" },
-  { at: "keys", load: () => import("./keys.js"), icon: "keys", scope: "admin" },
+  { at: "courses", load: () => import("./courses.js") },
+  { at: "students", load: () => import("./students.js") },
+  { at: "terms", load: () => import("./terms.js") },
+  { at: "activity", load: () => import("./activity.js") },
+  { at: "import", load: () => import("./import.js"), scope: "import" },
+  { at: "keys", load: () => import("./keys.js"), scope: "admin" },
 ];
 
 const feed = new Feed();
@@ -54,34 +54,17 @@ function navigation() {
   const { name } = desk.session;
   const here = /^#\/(\w*)/.exec(location.hash)?.[1];
   const offered = VIEWS.filter((view) => !view.scope || desk.can(view.scope));
+  const to = ({ at }) =>
+    h("a", { href: `#/${at}`, "aria-current": at === here && "page" }, icon(at), h("span", null, t(at)));
+  const who = [
+    name && h("p", null, fine(t("who")), " ", bdi(name)),
+    name && !["enroll", "write", "import"].some(desk.can) && soft(t("who.reads")),
+    name && button(t("sign-out"), signOut, "plain"),
+    h("a", { class: "soft", href: "docs" }, t("nav.docs")),
+  ];
+  const views = offered.map((view) => h("li", null, to(view)));
   nav.setAttribute("aria-label", t("nav"));
-  put(
-    nav,
-    h(
-      "ul",
-      null,
-      offered.map((view) =>
-        h(
-          "li",
-          null,
-          h(
-            "a",
-            { href: `#/${view.at}`, "aria-current": view.at === here && "page" },
-            icon(view.icon),
-            h("span", null, t(`nav.${view.at}`)),
-          ),
-        ),
-      ),
-    ),
-    h(
-      "div",
-      { class: "who" },
-      name && h("p", null, h("span", { class: "soft" }, t("who")), " ", bdi(name)),
-      name && !["enroll", "write", "import"].some(desk.can) && soft(t("who.reads")),
-      name && button(t("sign-out"), signOut, "plain"),
-      h("a", { class: "soft", href: "docs" }, t("nav.docs")),
-    ),
-  );
+  put(nav, h("ul", null, views), h("div", { class: "who" }, who));
 }
 
 function frame() {

@@ -59,6 +59,10 @@ export const button = (words, act, kind, label) =>
 export const bdi = (text, more) => h("bdi", { dir: "auto", ...more }, text);
 
 export const soft = (...children) => h("p", { class: "soft" }, ...children);
+export const fine = (...children) => h("span", { class: "soft" }, ...children);
+/** A number or a code beside a name. */
+export const beside = (text) => text && bdi(text, { class: "soft beside-name" });
+export const chip = (kind, words) => h("span", { class: `chip ${kind}` }, words);
 
 let counted = 0;
 export const newId = (word) => `${word}-${(counted += 1)}`;

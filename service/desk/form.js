@@ -1,9 +1,9 @@
 // Forms in dialogs: what is asked, and beside each field what the service says of it.
 
-import { Refusal } from "./api.js";
+import { patch, Refusal } from "./api.js";
 import { button, h, newId, once, put } from "./dom.js";
 import { picker } from "./picker.js";
-import { has, t, zone } from "./words.js";
+import { has, say, t, zone } from "./words.js";
 
 const FIELD_OF = {
   external_id_taken: "external_id",
@@ -168,13 +168,22 @@ export function openForm(key, { intro, fields = [], values = {}, danger = false,
   });
 }
 
-/** Give a function that shows a form, says with the words that `tell` gives what came of it, and then does `after`. */
-export const performing = (said, after) => async (key, options, tell) => {
-  const given = await openForm(key, options);
-  if (given === undefined) return;
-  said.good(tell(given));
-  await after();
-};
+/** Give a function that shows a form, says in the view with the words that `tell` gives what came of it, and reads anew. */
+export const performing =
+  (view, after = () => {}) =>
+  async (key, options, tell) => {
+    const given = await openForm(key, options);
+    if (given === undefined) return;
+    view.said.good(tell(given));
+    after();
+    await view.refresh();
+  };
+
+/** Change a record with a form, which `perform` shows. */
+export const editing = (perform, key, fields, values, path) =>
+  perform(key, { fields, values, onlyChanges: true, send: (changes) => patch(path, changes) }, ({ name }) =>
+    say("changed", { name }),
+  );
 
 export const REASON = { name: "reason", key: "reason" };
 

@@ -1,7 +1,7 @@
 // The tokens by which programs and people get in: make, rotate, revoke. Whoever may do so sees this view.
 
 import { post, readTokens, remove } from "./api.js";
-import { bdi, button, h, soft } from "./dom.js";
+import { bdi, beside, button, chip, fine, h, soft } from "./dom.js";
 import { openForm, outcome, performing } from "./form.js";
 import { actions, tableOf } from "./list.js";
 import { about, arrows, top } from "./parts.js";
@@ -16,13 +16,11 @@ export async function show(desk, { signal }) {
     button(t(what), () => does(token), "plain", t(`${what}.token`, { token: token.name }));
   const columns = [[t("token.name"), "wide"], [t("token.scopes"), "middle"], [t("token.state"), "state"], actions()];
   const { table, fill } = tableOf(t("keys"), columns, (token) => [
-    [bdi(token.name), bdi(token.id, { class: "soft beside-name" })],
+    [bdi(token.name), beside(token.id)],
     token.scopes.join(", "),
     [
-      h("span", { class: `chip ${CHIP[token.state]}` }, t(`token.${token.state}`)),
-      h(
-        "span",
-        { class: "soft" },
+      chip(CHIP[token.state], t(`token.${token.state}`)),
+      fine(
         " ",
         about(
           token.expires_at && t("token.until", { at: moment(token.expires_at) }),
@@ -40,15 +38,18 @@ export async function show(desk, { signal }) {
     none.hidden = tokens.length > 0;
   }
 
-  const perform = performing(said, refresh);
+  const view = { title: t("keys"), said, refresh };
+  const perform = performing(view);
 
   /** Show a token that was made, this once. */
-  function reveal(made, words) {
+  async function reveal(made, words) {
+    if (!made) return;
     said.good([
       h("span", null, say(words, { token: made.name })),
       h("code", { class: "secret", tabindex: "0" }, made.token),
     ]);
     said.node.querySelector("code").focus();
+    await refresh();
   }
 
   async function add() {
@@ -79,9 +80,7 @@ export async function show(desk, { signal }) {
         }
       },
     });
-    if (!made) return;
-    reveal(made, "token.made");
-    await refresh();
+    await reveal(made, "token.made");
   }
 
   async function rotate(token) {
@@ -90,9 +89,7 @@ export async function show(desk, { signal }) {
       fields: [{ name: "grace_hours", key: "rotate.grace", kind: "count", value: 0 }],
       send: ({ grace_hours }) => post(`/tokens/${token.id}/rotate`, { grace_hours: grace_hours ?? 0 }),
     });
-    if (!made) return;
-    reveal(made, "rotate.done");
-    await refresh();
+    await reveal(made, "rotate.done");
   }
 
   async function revoke({ id, name }) {
@@ -106,8 +103,6 @@ export async function show(desk, { signal }) {
   const node = h("div", { class: "listing" }, table, none);
   await refresh();
   arrows(node);
-  return {
-    ...{ title: t("keys"), said, refresh },
-    node: [top(heading, soft(t("keys.hint")), button(t("token.add.title"), add, "main")), said.node, node],
-  };
+  const head = top(heading, soft(t("keys.hint")), button(t("token.add.title"), add, "main"));
+  return Object.assign(view, { node: [head, said.node, node] });
 }

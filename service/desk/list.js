@@ -99,16 +99,6 @@ export function list({ label, columns, row, empty, signal, loaded = () => {} }) 
     return reading;
   }
 
-  /** Show a list. What `shown` gives tells then whether it could be read. */
-  function show(asked) {
-    const done = load(asked);
-    showing = done.then(
-      () => true,
-      () => false,
-    );
-    return done;
-  }
-
   async function load(asked) {
     path = `${asked}${asked.includes("?") ? "&" : "?"}limit=${LIMIT}`;
     const mine = (version += 1);
@@ -124,6 +114,14 @@ export function list({ label, columns, row, empty, signal, loaded = () => {} }) 
       throw error;
     }
   }
+
+  const show = (asked) => (showing = load(asked));
+  /** Tell whether the list that was asked for last could be read. */
+  const shown = () =>
+    showing.then(
+      () => true,
+      () => false,
+    );
 
   /** Read again what was read already. */
   async function refresh() {
@@ -147,5 +145,5 @@ export function list({ label, columns, row, empty, signal, loaded = () => {} }) 
     return !next;
   }
 
-  return { node, show, refresh, whole, rows: () => rows, shown: () => showing };
+  return { node, show, refresh, whole, rows: () => rows, shown };
 }

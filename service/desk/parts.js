@@ -1,7 +1,7 @@
 // What several views show: a bar of seats, a link with a name, a search, what an enrollment came to.
 
 import { nameOf } from "./api.js";
-import { bdi, h, put } from "./dom.js";
+import { bdi, chip, fine, h, put } from "./dom.js";
 import { date, moment, t } from "./words.js";
 
 /** A bar of a course's seats: how many are taken, and how many students wait. */
@@ -10,23 +10,17 @@ export function seats(course) {
   const fill = h("span", { class: "fill" });
   const part = capacity ? Math.min(enrolled / capacity, 1) : 1;
   fill.style.setProperty("width", `${part * 100}%`);
+  const limit = capacity !== null;
   return h(
     "div",
     { class: `seats ${course.availability}` },
-    h(
-      "span",
-      { class: "count" },
-      t(capacity === null ? "seats.any" : "seats.of", { n: enrolled, capacity: capacity ?? 0 }),
-    ),
-    capacity === null
-      ? h("span", { class: "soft" }, t("seats.unlimited"))
-      : h("span", { class: "bar", "aria-hidden": "true" }, fill),
+    h("span", { class: "count" }, t(limit ? "seats.of" : "seats.any", { n: enrolled, capacity: capacity ?? 0 })),
+    limit ? h("span", { class: "bar", "aria-hidden": "true" }, fill) : fine(t("seats.unlimited")),
     h("span", { class: "wait" }, waitlisted > 0 && t("seats.wait", { n: waitlisted })),
   );
 }
 
-export const availability = (course) =>
-  h("span", { class: `chip ${course.availability}` }, t(`availability.${course.availability}`));
+export const availability = ({ availability: is }) => chip(is, t(`availability.${is}`));
 
 export const link = (kind, row) => h("a", { href: `#/${kind}/${row.id}` }, bdi(row.name));
 

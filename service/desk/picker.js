@@ -1,21 +1,17 @@
 // A field that finds a student or a course by number or by any part of the name, with arrows and Enter.
 
 import { get, query } from "./api.js";
-import { bdi, h, newId, put } from "./dom.js";
+import { bdi, beside, fine, h, newId, put } from "./dom.js";
 import { t } from "./words.js";
 
 const SHOWN = 8;
 const PAUSE = 120;
 
 const told = {
-  students: (row) => [bdi(row.name), h("span", { class: "soft" }, bdi(row.external_id ?? row.email ?? ""))],
-  courses: (row) => [
-    h("span", null, bdi(row.name), row.external_id && [" ", bdi(row.external_id, { class: "soft" })]),
-    h(
-      "span",
-      { class: "soft" },
-      row.capacity === null ? t("seats.any", { n: row.enrolled }) : `${row.enrolled} / ${row.capacity}`,
-    ),
+  students: (row) => [bdi(row.name), fine(bdi(row.external_id ?? row.email ?? ""))],
+  courses: ({ name, external_id: code, enrolled: n, capacity }) => [
+    h("span", null, bdi(name), beside(code)),
+    fine(t(capacity === null ? "seats.any" : "seats.of", { n, capacity: capacity ?? 0 })),
   ],
 };
 

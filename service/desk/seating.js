@@ -7,10 +7,11 @@ import { moment, say, t } from "./words.js";
 
 const OVERRIDABLE = new Set(["course_full", "enrollment_not_open", "enrollment_closed", "already_waitlisted"]);
 
-/** `said` is the outcome that tells what came of it; then `focus` and `refresh` are done. */
-export function seating(desk, said, focus, refresh) {
-  const after = () => (focus(), refresh());
-  const perform = performing(said, after);
+/** `view` says what came of it; then the focus goes to what it finds students or courses with, and it is read anew. */
+export function seating(desk, view) {
+  const { said } = view;
+  const focus = () => view.find.input.focus();
+  const perform = performing(view, focus);
   const names = (student, course) => ({ student: student.name, course: course.name });
 
   const overriding = (student, course) =>
@@ -31,7 +32,8 @@ export function seating(desk, said, focus, refresh) {
           OVERRIDABLE.has(error.code) && overriding(student, course),
         );
       }
-      await after();
+      focus();
+      await view.refresh();
     });
 
   async function drop(student, course, status) {
@@ -46,7 +48,7 @@ export function seating(desk, said, focus, refresh) {
     const undo = button(t("undo"), () => enroll(student, course, ["undo.seat", waits ? "undo.place" : "undo.gone"]));
     said.good(say("drop.done", names(student, course)), undo);
     undo.focus();
-    await refresh();
+    await view.refresh();
   }
 
   async function override(student, course) {

@@ -1,9 +1,9 @@
 // One student: the schedule, the places in line, what has happened, and what an office does.
 
-import { get, patch, post, root } from "./api.js";
+import { get, post, root } from "./api.js";
 import { heads, eventCells } from "./activity.js";
-import { bdi, button, h, put } from "./dom.js";
-import { openForm, outcome, performing, REASON } from "./form.js";
+import { bdi, button, chip, fine, h, put } from "./dom.js";
+import { editing, openForm, outcome, performing, REASON } from "./form.js";
 import { actions, list } from "./list.js";
 import { about, arrows, back, link, more, section, top, when } from "./parts.js";
 import { picker } from "./picker.js";
@@ -17,12 +17,8 @@ export async function show(desk, { id, signal }) {
   const said = outcome(desk.late, signal);
   const heading = h("h1");
   const line = h("p", { class: "soft about" });
-  const act = seating(
-    desk,
-    said,
-    () => find.input.focus(),
-    () => view.refresh(),
-  );
+  const view = { said, refresh };
+  const act = seating(desk, view);
   const may = (what, course, does) => button(t(what), does, "plain", t(`${what}.from`, { course: course.name }));
 
   const schedule = list({
@@ -32,12 +28,8 @@ export async function show(desk, { id, signal }) {
       link("courses", course),
       bdi(course.level),
       course.status === "enrolled"
-        ? [
-            h("span", { class: "chip open" }, t("status.enrolled")),
-            " ",
-            h("span", { class: "soft" }, when(course.enrolled_at)),
-          ]
-        : h("span", { class: "chip waitlist" }, t("status.waitlisted", { n: course.position })),
+        ? [chip("open", t("status.enrolled")), " ", fine(when(course.enrolled_at))]
+        : chip("waitlist", t("status.waitlisted", { n: course.position })),
       desk.can("enroll") && [
         may("swap", course, () => swap(course)),
         may("drop", course, () => act.drop(student, course, course.status)),
@@ -79,13 +71,8 @@ export async function show(desk, { id, signal }) {
     await view.refresh();
   }
 
-  const perform = performing(said, () => view.refresh());
-  const edit = () =>
-    perform(
-      "student.edit",
-      { fields: FIELDS, values: student, onlyChanges: true, send: (values) => patch(here, values) },
-      ({ name }) => say("changed", { name }),
-    );
+  const perform = performing(view);
+  const edit = () => editing(perform, "student.edit", FIELDS, student, here);
 
   function withdraw() {
     const values = { student: student.name, n: schedule.rows().length };
@@ -128,13 +115,10 @@ export async function show(desk, { id, signal }) {
     section("schedule", null, schedule.node),
     section("history", null, history.node),
   ];
-  const view = {
-    ...{ title: student.name, node, said, refresh },
-    events(came) {
-      // Places in line move when others leave, so an event of one of the student's courses counts too.
-      const courses = new Set(schedule.rows().map((course) => course.id));
-      if (came.some((each) => each.student_id === student.id || courses.has(each.course_id))) view.refresh();
-    },
-  };
-  return view;
+  function events(came) {
+    // Places in line move when others leave, so an event of one of the student's courses counts too.
+    const courses = new Set(schedule.rows().map((course) => course.id));
+    if (came.some((each) => each.student_id === student.id || courses.has(each.course_id))) view.refresh();
+  }
+  return Object.assign(view, { title: student.name, node, find, events });
 }

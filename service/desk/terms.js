@@ -1,8 +1,8 @@
 // The terms, which courses are of.
 
-import { patch, post, query, remove } from "./api.js";
+import { post, query, remove } from "./api.js";
 import { bdi, button, h } from "./dom.js";
-import { outcome, performing } from "./form.js";
+import { editing, outcome, performing } from "./form.js";
 import { actions, list } from "./list.js";
 import { arrows, top } from "./parts.js";
 import { day, say, t } from "./words.js";
@@ -34,17 +34,13 @@ export async function show(desk, { signal }) {
       desk.can("write") && [may("edit", term, edit), may("delete", term, erase)],
     ],
   });
-  const perform = performing(said, () => rows.refresh());
+  const view = { title: t("terms"), said, refresh: rows.refresh };
+  const perform = performing(view);
   const add = () =>
     perform("term.add", { fields: FIELDS, send: (values) => post("/terms", values) }, ({ name }) =>
       say("added", { name }),
     );
-  const edit = (term) =>
-    perform(
-      "term.edit",
-      { fields: FIELDS, values: term, onlyChanges: true, send: (values) => patch(`/terms/${term.id}`, values) },
-      ({ name }) => say("changed", { name }),
-    );
+  const edit = (term) => editing(perform, "term.edit", FIELDS, term, `/terms/${term.id}`);
   async function erase(term) {
     const intro = h("p", null, say("delete.what", { name: term.name }));
     await perform("delete", { danger: true, intro, send: () => remove(`/terms/${term.id}`) }, () =>
@@ -55,8 +51,6 @@ export async function show(desk, { signal }) {
   const head = h("h1", null, t("terms"));
   await rows.show("/terms");
   arrows(rows.node);
-  return {
-    ...{ title: t("terms"), said, refresh: rows.refresh },
-    node: [top(head, null, desk.can("write") && button(t("term.add.title"), add, "main")), said.node, rows.node],
-  };
+  const adds = desk.can("write") && button(t("term.add.title"), add, "main");
+  return Object.assign(view, { node: [top(head, null, adds), said.node, rows.node] });
 }

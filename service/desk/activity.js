@@ -12,58 +12,58 @@ const KIND = { enrolled: "open", promoted: "open", waitlisted: "waitlist", dropp
 
 /** The heads of a table of events; one that is of a single student has no column for the student. */
 export const heads = (student = true) =>
-  [
-    [t("event.at"), "moment soft"],
-    [t("event.what"), "small"],
-    student && [t("event.student"), "wide"],
-    [t("event.course"), "wide"],
-    [t("event.actor"), "middle"],
-    [t("event.reason"), "middle"],
-  ].filter(Boolean);
+	[
+		[t("event.at"), "moment soft"],
+		[t("event.what"), "small"],
+		student && [t("event.student"), "wide"],
+		[t("event.course"), "wide"],
+		[t("event.actor"), "middle"],
+		[t("event.reason"), "middle"],
+	].filter(Boolean);
 
 export const eventCells = (event, student = true) =>
-  [
-    [h("time", { datetime: event.at }, seconds(event.at))],
-    [chip(KIND[event.type], t(`event.${event.type}`))],
-    student && [named("students", event.student_id)],
-    [named("courses", event.course_id)],
-    [event.actor && bdi(actors.get(event.actor) ?? event.actor)],
-    [event.reason && bdi(event.reason)],
-  ].filter(Boolean);
+	[
+		[h("time", { datetime: event.at }, seconds(event.at))],
+		[chip(KIND[event.type], t(`event.${event.type}`))],
+		student && [named("students", event.student_id)],
+		[named("courses", event.course_id)],
+		[bdi(actors.get(event.actor) ?? event.actor)],
+		[bdi(event.reason)],
+	].filter(Boolean);
 
 export async function show(desk, { signal }) {
-  const { table, fill } = tableOf(t("activity"), heads(), (event) => eventCells(event));
-  const none = soft(t("activity.none"));
-  let rows = [];
+	const { table, fill } = tableOf(t("activity"), heads(), (event) => eventCells(event));
+	const none = soft(t("activity.none"));
+	let rows = [];
 
-  function render() {
-    fill(rows);
-    none.hidden = rows.length > 0;
-  }
-  async function refresh() {
-    const newest = await Feed.newest(signal);
-    const path = `/events${query({ after: Math.max(0, newest - KEPT), limit: KEPT })}`;
-    rows = newest ? (await get(path, signal)).reverse() : [];
-    render();
-  }
-  await refresh();
-  const later = pulse(async () => render(), signal);
-  return {
-    ...{ title: t("activity"), refresh },
-    node: [
-      top(h("h1", null, t("activity")), soft(t("activity.hint", { n: KEPT }))),
-      h("div", { class: "listing" }, table, none),
-    ],
-    events(came) {
-      const newest = rows[0]?.id ?? 0;
-      rows = [
-        ...came
-          .filter((event) => event.id > newest)
-          .slice(-KEPT)
-          .reverse(),
-        ...rows,
-      ].slice(0, KEPT);
-      later();
-    },
-  };
+	function render() {
+		fill(rows);
+		none.hidden = rows.length > 0;
+	}
+	async function refresh() {
+		const newest = await Feed.newest(signal);
+		const path = `/events${query({ after: Math.max(0, newest - KEPT), limit: KEPT })}`;
+		rows = newest ? (await get(path, signal)).reverse() : [];
+		render();
+	}
+	await refresh();
+	const later = pulse(async () => render(), signal);
+	return {
+		...{ title: t("activity"), refresh },
+		node: [
+			top(h("h1", null, t("activity")), soft(t("activity.hint", { n: KEPT }))),
+			h("div", { class: "listing" }, table, none),
+		],
+		events(came) {
+			const newest = rows[0]?.id ?? 0;
+			rows = [
+				...came
+					.filter((event) => event.id > newest)
+					.slice(-KEPT)
+					.reverse(),
+				...rows,
+			].slice(0, KEPT);
+			later();
+		},
+	};
 }

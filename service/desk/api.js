@@ -4,80 +4,74 @@ import { has, t, moment } from "./words.js";
 
 export const root = new URL(".", document.baseURI);
 
-/** What the service refuses: its problem (RFC 9457), or that no answer came. */
-export class Refusal extends Error {
-  constructor(problem) {
-    super(problem.detail);
-    Object.assign(this, { code: problem.code, status: problem.status, problem });
-  }
-
-  /** The words for people: those of the file of words, or else the service's own. */
-  get words() {
-    const key = `refusal.${this.code}`;
-    if (!has(key)) return this.problem.detail;
-    const moments = ["opens_at", "closes_at"].filter((name) => this.problem[name]);
-    return t(key, {
-      ...this.problem,
-      ...Object.fromEntries(moments.map((name) => [name, moment(this.problem[name])])),
-    });
-  }
+/** The words for people of a problem: those of the file of words, or else the service's own. */
+function wordsOf(problem) {
+	const given = Object.entries(problem).map(([name, value]) => [name, /s_at$/.test(name) ? moment(value) : value]);
+	const key = `refusal.${problem.code}`;
+	return has(key) ? t(key, Object.fromEntries(given)) : problem.detail;
 }
 
+/** What the service refuses: its problem (RFC 9457), or that no answer came. */
+export class Refusal extends Error {
+	constructor(problem) {
+		super(wordsOf(problem));
+		Object.assign(this, { code: problem.code, status: problem.status, problem });
+	}
+}
+
+const noAnswer = (status) => new Refusal({ code: "no_answer", status, detail: t("no_answer") });
 const read = (answer) => (/json/.test(answer.headers.get("content-type") ?? "") ? answer.json() : null);
 
-/** Send a request, and give the answer where it is a good one. */
 export async function reach(method, path, options) {
-  let answer;
-  try {
-    answer = await fetch(new URL(`.${path}`, root), { method, ...options });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Refusal({ code: "no_answer", status: 0, detail: t("no_answer") });
-  }
-  if (answer.ok) return answer;
-  const value = await read(answer);
-  const problem = value?.code ? value : { code: "no_answer", status: answer.status, detail: t("no_answer") };
-  if (answer.status === 401 && path !== "/session") dispatchEvent(new Event("signed-out"));
-  throw new Refusal(problem);
+	let answer;
+	try {
+		answer = await fetch(new URL(`.${path}`, root), { method, ...options });
+	} catch (error) {
+		if (error.name === "AbortError") throw error;
+		throw noAnswer(0);
+	}
+	if (answer.ok) return answer;
+	const problem = await read(answer);
+	if (answer.status === 401 && path !== "/session") dispatchEvent(new Event("signed-out"));
+	throw problem?.code ? new Refusal(problem) : noAnswer(answer.status);
 }
 
 /** Ask the service. Gives {value, next, status}; `next` is the path of the next page of a list, or null. */
 export async function ask(method, path, { body, signal } = {}) {
-  const headers = { accept: "application/json" };
-  if (body !== undefined) headers["content-type"] = "application/json";
-  const answer = await reach(method, path, { headers, signal, body: body && JSON.stringify(body) });
-  const value = await read(answer);
-  // Of the path in Link only the query is taken: a proxy that was set up wrong may have another beginning in mind.
-  const link = /<([^>]*)>; rel="next"/.exec(answer.headers.get("link") ?? "");
-  const next = link ? path.split("?")[0] + new URL(link[1], root).search : null;
-  return { value, next, status: answer.status };
+	const headers = { accept: "application/json" };
+	if (body !== undefined) headers["content-type"] = "application/json";
+	const answer = await reach(method, path, { headers, signal, body: body && JSON.stringify(body) });
+	const value = await read(answer);
+	// Of the path in Link only the query is taken: a proxy that was set up wrong may have another beginning in mind.
+	const link = /<([^>]*)>; rel="next"/.exec(answer.headers.get("link") ?? "");
+	const next = link ? path.split("?")[0] + new URL(link[1], root).search : null;
+	return { value, next, status: answer.status };
 }
 
 export const get = async (path, signal) => (await ask("GET", path, { signal })).value;
 export const post = async (path, body) => (await ask("POST", path, { body })).value;
 export async function patch(path, body) {
-  names.delete(path);
-  return (await ask("PATCH", path, { body })).value;
+	names.delete(path);
+	return (await ask("PATCH", path, { body })).value;
 }
 export const remove = async (path) => (await ask("DELETE", path), true);
 
-/** Give all rows of a list, page by page. */
 export async function all(path, signal) {
-  const rows = [];
-  for (let next = path; next;) {
-    const page = await ask("GET", next, { signal });
-    rows.push(...page.value);
-    next = page.next;
-  }
-  return rows;
+	const rows = [];
+	for (let next = path; next;) {
+		const page = await ask("GET", next, { signal });
+		rows.push(...page.value);
+		next = page.next;
+	}
+	return rows;
 }
 
 /** Give a query that has those of the values that say something, and one that is there although it is empty. */
 export function query(values, empty) {
-  const given = Object.entries(values).filter(([, value]) => value !== "" && value !== null && value !== undefined);
-  if (empty) given.push([empty, ""]);
-  const text = new URLSearchParams(given).toString();
-  return text && `?${text}`;
+	const given = Object.entries(values).filter(([, value]) => value !== "" && value !== null && value !== undefined);
+	if (empty) given.push([empty, ""]);
+	const text = new URLSearchParams(given).toString();
+	return text && `?${text}`;
 }
 
 const names = new Map();
@@ -93,41 +87,41 @@ let readers = 0;
  * were asked for first are out of sight, and are not read.
  */
 export function nameOf(kind, id) {
-  const key = `/${kind}/${id}`;
-  if (!names.has(key)) {
-    if (names.size >= MOST_NAMES) names.delete(names.keys().next().value);
-    names.set(key, new Promise((found) => wanted.push({ key, found })));
-    if (wanted.length > MOST_WANTED) names.delete(wanted.shift().key);
-    if (readers < READERS) readNames();
-  }
-  return names.get(key);
+	const key = `/${kind}/${id}`;
+	if (!names.has(key)) {
+		if (names.size >= MOST_NAMES) names.delete(names.keys().next().value);
+		names.set(key, new Promise((found) => wanted.push({ key, found })));
+		if (wanted.length > MOST_WANTED) names.delete(wanted.shift().key);
+		if (readers < READERS) readNames();
+	}
+	return names.get(key);
 }
 
 async function readNames() {
-  readers += 1;
-  for (let next = wanted.shift(); next; next = wanted.shift()) {
-    const { key, found } = next;
-    try {
-      found((await get(key)).name);
-    } catch (error) {
-      if (error.status !== 404) names.delete(key);
-      found(error.status === 404 ? null : undefined);
-    }
-  }
-  readers -= 1;
+	readers += 1;
+	for (let next = wanted.shift(); next; next = wanted.shift()) {
+		const { key, found } = next;
+		try {
+			found((await get(key)).name);
+		} catch (error) {
+			if (error.status !== 404) names.delete(key);
+			found(error.status === 404 ? null : undefined);
+		}
+	}
+	readers -= 1;
 }
 
 /** The names of tokens, by what the events tell as the actor. */
 export const actors = new Map();
 
 export async function readTokens(signal) {
-  const tokens = await get("/tokens", signal);
-  for (const { id, name } of tokens) actors.set(`token:${id}`, name);
-  return tokens;
+	const tokens = await get("/tokens", signal);
+	for (const { id, name } of tokens) actors.set(`token:${id}`, name);
+	return tokens;
 }
 
 export function forgetNames() {
-  actors.clear();
-  names.clear();
-  wanted.length = 0;
+	actors.clear();
+	names.clear();
+	wanted.length = 0;
 }

@@ -1,25 +1,17 @@
 // The frame of the desk: who is there, where to go, whether the service answers, and the view that is shown.
 
-import { ask, forgetNames, get, post, readTokens } from "./api.js";
+import { ask, forgetNames, get, post, readTokens, Refusal } from "./api.js";
 import { bdi, button, fine, h, icon, pulse, put, soft } from "./dom.js";
 import { Feed } from "./feed.js";
 import { outcome } from "./form.js";
 import { login } from "./login.js";
 import { loadWords, t } from "./words.js";
 
-/** The views: the beginning of the path, the module, and the scope without which the view is not offered. */
-const VIEWS = [
-  { at: "courses", load: () => import("./courses.js") },
-  { at: "students", load: () => import("./students.js") },
-  { at: "terms", load: () => import("./terms.js") },
-  { at: "activity", load: () => import("./activity.js") },
-  { at: "import", load: () => import("./import.js"), scope: "import" },
-  { at: "keys", load: () => import("./keys.js"), scope: "admin" },
-];
+/** The views: the beginning of the path, which is the name of the module, and the scope that the view is offered for. */
+const VIEWS = [["courses"], ["students"], ["terms"], ["activity"], ["import", "import"], ["keys", "admin"]];
 
 const feed = new Feed();
 const desk = { feed, session: null, can: (scope) => desk.session.scopes.includes(scope) };
-const withhold = (scope) => (desk.session.scopes = desk.session.scopes.filter((each) => each !== scope));
 const main = h("main", { id: "main", tabindex: "-1" });
 const nav = h("nav");
 const spoken = h("div", { class: "unseen", role: "status" });
@@ -40,173 +32,174 @@ desk.announce = (words) => put(spoken, words);
 desk.note = (path) => history.replaceState(null, "", `#/${path}`);
 
 desk.go = (path) => {
-  if (location.hash === `#/${path}`) route();
-  else location.hash = `#/${path}`;
+	if (location.hash === `#/${path}`) route();
+	else location.hash = `#/${path}`;
 };
 
-/** Begin a session with a token, and stay where we are. */
 desk.signIn = async (token) => {
-  desk.session = await post("/session", { token });
-  navigation();
+	desk.session = await post("/session", { token });
+	navigation();
 };
+
+const offered = () => VIEWS.filter(([, scope]) => !scope || desk.can(scope)).map(([at]) => at);
 
 function navigation() {
-  const { name } = desk.session;
-  const here = /^#\/(\w*)/.exec(location.hash)?.[1];
-  const offered = VIEWS.filter((view) => !view.scope || desk.can(view.scope));
-  const to = ({ at }) =>
-    h("a", { href: `#/${at}`, "aria-current": at === here && "page" }, icon(at), h("span", null, t(at)));
-  const who = [
-    name && h("p", null, fine(t("who")), " ", bdi(name)),
-    name && !["enroll", "write", "import"].some(desk.can) && soft(t("who.reads")),
-    name && button(t("sign-out"), signOut, "plain"),
-    h("a", { class: "soft", href: "docs" }, t("nav.docs")),
-  ];
-  const views = offered.map((view) => h("li", null, to(view)));
-  nav.setAttribute("aria-label", t("nav"));
-  put(nav, h("ul", null, views), h("div", { class: "who" }, who));
+	const { name } = desk.session;
+	const here = /^#\/(\w*)/.exec(location.hash)?.[1];
+	const to = (at) =>
+		h("a", { href: `#/${at}`, "aria-current": at === here && "page" }, icon(at), h("span", null, t(at)));
+	const who = [
+		name && h("p", null, fine(t("who")), " ", bdi(name)),
+		name && !["enroll", "write", "import"].some(desk.can) && soft(t("who.reads")),
+		name && button(t("sign-out"), signOut, "plain"),
+		h("a", { class: "soft", href: "docs" }, t("nav.docs")),
+	];
+	const views = offered().map((at) => h("li", null, to(at)));
+	nav.setAttribute("aria-label", t("nav"));
+	put(nav, h("ul", null, views), h("div", { class: "who" }, who));
 }
 
 function frame() {
-  const skip = (event) => (event.preventDefault(), main.focus());
-  navigation();
-  put(document.body, h("a", { class: "skip", href: "#main", onclick: skip }, t("skip")), lost, nav, main, spoken);
+	const skip = (event) => (event.preventDefault(), main.focus());
+	navigation();
+	put(document.body, h("a", { class: "skip", href: "#main", onclick: skip }, t("skip")), lost, nav, main, spoken);
 }
 
-/** What is shown in the place of what cannot be shown. */
 const trouble = (error, again) => [
-  h("h1", null, t("failed")),
-  h("p", { class: "bad", role: "alert" }, error.words ?? error.message),
-  button(t("again"), again),
+	h("h1", null, t("failed")),
+	h("p", { class: "bad", role: "alert" }, error.message),
+	button(t("again"), again),
 ];
 
 /** Whether the view may be left: one that is at work says what would become of that, and asks. */
 const mayLeave = async () => !shown?.leave || shown.leave();
 
 async function signOut() {
-  if (!(await mayLeave())) return;
-  await ask("DELETE", "/session").catch(() => null);
-  signedOut();
+	if (!(await mayLeave())) return;
+	await ask("DELETE", "/session").catch(() => null);
+	signedOut();
 }
 
 /** Ask who is there. Where the address is, it stays, so that the same view comes again. */
 function signedOut(error) {
-  if (document.body.contains(main) || !shown) {
-    leaving.abort();
-    feed.stop();
-    shown = null;
-    forgetNames();
-    desk.late.clear();
-    document.title = t("login.title");
-    put(document.body, login({ error, done: begin }));
-    document.querySelector("#token").focus();
-  }
+	if (document.body.contains(main) || !shown) {
+		leaving.abort();
+		feed.stop();
+		shown = null;
+		forgetNames();
+		desk.late.clear();
+		document.title = t("login.title");
+		put(document.body, login({ error, done: begin }));
+		document.querySelector("#token").focus();
+	}
 }
 
 async function begin() {
-  try {
-    desk.session = await get("/session");
-  } catch (error) {
-    if (error.status === 401) return signedOut();
-    if (error.status === 403) return signedOut(error);
-    put(document.body, h("main", { class: "alone" }, trouble(error, begin)));
-    return undefined;
-  }
-  // A host program that lets people in by itself leaves no tokens to see to.
-  if (desk.can("admin")) await readTokens().catch(({ status }) => status === 404 && withhold("admin"));
-  feed.forget();
-  frame();
-  if (document.hidden) feed.stop();
-  else feed.start();
-  return route();
+	try {
+		desk.session = await get("/session");
+	} catch (error) {
+		if (error.status === 401) return signedOut();
+		if (error.status === 403) return signedOut(error);
+		put(document.body, h("main", { class: "alone" }, trouble(error, begin)));
+		return undefined;
+	}
+	// A host program that lets people in by itself leaves no tokens to see to.
+	const { session } = desk;
+	const withhold = ({ status }) =>
+		status === 404 && (session.scopes = session.scopes.filter((each) => each !== "admin"));
+	if (desk.can("admin")) await readTokens().catch(withhold);
+	feed.forget();
+	frame();
+	if (document.hidden) feed.stop();
+	else feed.start();
+	return route();
 }
 
 async function route() {
-  if (!desk.session) return;
-  const [path, text = ""] = location.hash.replace(/^#\/?/, "").split("?");
-  const [name, id] = path.split("/");
-  const found = VIEWS.find((view) => view.at === name && (!view.scope || desk.can(view.scope)));
-  if (!found) return desk.go("courses");
-  const first = shown === null;
-  leaving.abort();
-  leaving = new AbortController();
-  const { signal } = leaving;
-  navigation();
-  const told = (missed = []);
-  let view;
-  try {
-    // What happens from here on is told by the feed, so that nothing is missed between the two.
-    const [{ show }] = await Promise.all([found.load(), feed.ready]);
-    view = await show(desk, { id, query: Object.fromEntries(new URLSearchParams(text)), signal });
-  } catch (error) {
-    if (signal.aborted || error.status === 401) return;
-    view = { title: t("failed"), node: trouble(error, route) };
-  }
-  if (signal.aborted) return;
-  shown = view;
-  missed = null;
-  document.title = `${view.title} · ${t("desk")}`;
-  put(main, desk.late.node, view.node);
-  scrollTo(0, 0);
-  const heading = main.querySelector("h1");
-  heading.tabIndex = -1;
-  if (!first) heading.focus({ preventScroll: true });
-  // What is shown may be deleted meanwhile.
-  view.refresh &&= pulse(view.refresh, signal, (error) => error.status === 404 && route());
-  for (const tell of told) tell(view);
+	if (!desk.session) return;
+	const [path, text = ""] = location.hash.replace(/^#\/?/, "").split("?");
+	const [name, id] = path.split("/");
+	if (!offered().includes(name)) return desk.go("courses");
+	const first = shown === null;
+	leaving.abort();
+	leaving = new AbortController();
+	const { signal } = leaving;
+	navigation();
+	const told = (missed = []);
+	let view;
+	try {
+		// What happens from here on is told by the feed, so that nothing is missed between the two.
+		const [{ show }] = await Promise.all([import(`./${name}.js`), feed.ready]);
+		view = await show(desk, { id, query: Object.fromEntries(new URLSearchParams(text)), signal });
+	} catch (error) {
+		if (signal.aborted || error.status === 401) return;
+		view = { title: t("failed"), node: trouble(error, route) };
+	}
+	if (signal.aborted) return;
+	shown = view;
+	missed = null;
+	document.title = `${view.title} · ${t("desk")}`;
+	put(main, desk.late.node, view.node);
+	scrollTo(0, 0);
+	const heading = main.querySelector("h1");
+	heading.tabIndex = -1;
+	if (!first) heading.focus({ preventScroll: true });
+	// What is shown may be deleted meanwhile.
+	view.refresh &&= pulse(view.refresh, signal, (error) => error.status === 404 && route());
+	for (const tell of told) tell(view);
 }
 
 /** Tell the view that is shown, and the one that is to come. */
 function tellView(tell) {
-  missed?.push(tell);
-  if (shown) tell(shown);
+	missed?.push(tell);
+	if (shown) tell(shown);
 }
 
 feed.addEventListener("events", ({ detail }) => tellView((view) => view.events?.(detail)));
 feed.addEventListener("all", () => tellView((view) => view.refresh?.()));
 feed.addEventListener("state", ({ detail: connected }) => {
-  put(lost, !connected && h("p", null, t("lost")));
-  if (connected) desk.announce(t("lost.over"));
+	put(lost, !connected && h("p", null, t("lost")));
+	if (connected) desk.announce(t("lost.over"));
 });
 addEventListener("hashchange", async ({ oldURL, newURL }) => {
-  const asking = document.querySelector("dialog[open]");
-  if (!shown?.leave && !asking) return route();
-  // A form that is open stays, with what was typed.
-  history.replaceState(null, "", oldURL);
-  if (asking || !(await mayLeave())) return undefined;
-  shown.leave = null;
-  location.href = newURL;
-  return undefined;
+	const asking = document.querySelector("dialog[open]");
+	if (!shown?.leave && !asking) return route();
+	// A form that is open stays, with what was typed.
+	history.replaceState(null, "", oldURL);
+	if (asking || !(await mayLeave())) return undefined;
+	shown.leave = null;
+	location.href = newURL;
+	return undefined;
 });
 addEventListener("signed-out", () => signedOut(shown && new Error(t("login.ended"))));
 // What a view asked for by itself, such as who is passed over by an override, may be refused too.
 addEventListener("unhandledrejection", (event) => {
-  if (!event.reason.words) return;
-  event.preventDefault();
-  (shown?.said ?? desk.late).bad(event.reason);
+	if (!(event.reason instanceof Refusal)) return;
+	event.preventDefault();
+	(shown?.said ?? desk.late).bad(event.reason);
 });
 // A page that nobody sees asks nothing, and holds none of the few connections that a browser has for one host.
 document.addEventListener("visibilitychange", () => {
-  if (!desk.session || !document.body.contains(main)) return;
-  if (document.hidden) feed.stop();
-  else feed.start();
+	if (!desk.session || !document.body.contains(main)) return;
+	if (document.hidden) feed.stop();
+	else feed.start();
 });
 // A change of a name or a term makes no event.
 setInterval(() => !document.hidden && feed.connected && shown?.refresh?.(), 60000);
 addEventListener("keydown", (event) => {
-  const typing = /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName) && event.target.type !== "checkbox";
-  if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !document.querySelector("dialog[open]")) {
-    const search = main.querySelector("[data-search], .picker input");
-    if (search) {
-      event.preventDefault();
-      search.focus();
-      search.select();
-    }
-  }
-  if (event.key === "Escape" && event.target.matches?.("[data-search]") && event.target.value) {
-    event.target.value = "";
-    event.target.dispatchEvent(new Event("input"));
-  }
+	const typing = /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName) && event.target.type !== "checkbox";
+	if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !document.querySelector("dialog[open]")) {
+		const search = main.querySelector("[data-search], .picker input");
+		if (search) {
+			event.preventDefault();
+			search.focus();
+			search.select();
+		}
+	}
+	if (event.key === "Escape" && event.target.matches?.("[data-search]") && event.target.value) {
+		event.target.value = "";
+		event.target.dispatchEvent(new Event("input"));
+	}
 });
 
 await loadWords();

@@ -2,66 +2,74 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const ICONS = {
-  courses: "M4 5.5h16M4 12h16M4 18.5h10",
-  students: "M12 11a3.5 3.5 0 1 0 0-7 3.5 3.5 0 0 0 0 7ZM5 20c0-4 3-6 7-6s7 2 7 6",
-  terms: "M5 6h14v13H5zM5 10h14M9 3.5V7M15 3.5V7",
-  activity: "M3 13h4l3-8 4 14 3-6h4",
-  import: "M12 4v11M7.5 11l4.5 4.5 4.5-4.5M5 20h14",
-  keys: "M8 16a4 4 0 1 0 0-8 4 4 0 0 0 0 8ZM12 12h9M18 12v4",
+	courses: "M4 5.5h16M4 12h16M4 18.5h10",
+	students: "M12 11a3.5 3.5 0 1 0 0-7 3.5 3.5 0 0 0 0 7ZM5 20c0-4 3-6 7-6s7 2 7 6",
+	terms: "M5 6h14v13H5zM5 10h14M9 3.5V7M15 3.5V7",
+	activity: "M3 13h4l3-8 4 14 3-6h4",
+	import: "M12 4v11M7.5 11l4.5 4.5 4.5-4.5M5 20h14",
+	keys: "M8 16a4 4 0 1 0 0-8 4 4 0 0 0 0 8ZM12 12h9M18 12v4",
 };
 
 /** Make an element. A property that begins with "on" is a listener, one that is null or false is left out. */
 export function h(tag, properties, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(properties ?? {})) {
-    if (value === null || value === undefined || value === false) continue;
-    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else node.setAttribute(name, value === true ? "" : value);
-  }
-  put(node, ...children);
-  return node;
+	const node = document.createElement(tag);
+	for (const [name, value] of Object.entries(properties ?? {})) {
+		if (value === null || value === undefined || value === false) continue;
+		if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+		else node.setAttribute(name, value === true ? "" : value);
+	}
+	put(node, ...children);
+	return node;
 }
 
 /** Give an element these children and no others. */
 export function put(node, ...children) {
-  node.replaceChildren(...children.flat(9).filter((each) => each !== null && each !== undefined && each !== false));
-  return node;
+	node.replaceChildren(...children.flat(9).filter((each) => each !== null && each !== undefined && each !== false));
+	return node;
 }
 
 export function icon(name) {
-  const svg = document.createElementNS(SVG, "svg");
-  const path = document.createElementNS(SVG, "path");
-  svg.setAttribute("viewBox", "0 0 24 24");
-  svg.setAttribute("aria-hidden", "true");
-  path.setAttribute("d", ICONS[name]);
-  svg.append(path);
-  return svg;
+	const svg = document.createElementNS(SVG, "svg");
+	const path = document.createElementNS(SVG, "path");
+	svg.setAttribute("viewBox", "0 0 24 24");
+	svg.setAttribute("aria-hidden", "true");
+	path.setAttribute("d", ICONS[name]);
+	svg.append(path);
+	return svg;
 }
 
 /** Give a listener that does work, but not again while it is at work; meanwhile its button looks so. */
 export const once = (work, button) => async (event) => {
-  event.preventDefault();
-  button ??= event.currentTarget;
-  if (button.ariaDisabled) return;
-  button.ariaDisabled = "true";
-  try {
-    await work(event);
-  } finally {
-    button.ariaDisabled = null;
-  }
+	event.preventDefault();
+	button ??= event.currentTarget;
+	if (button.ariaDisabled) return;
+	button.ariaDisabled = "true";
+	try {
+		await work(event);
+	} finally {
+		button.ariaDisabled = null;
+	}
 };
 
 /** A button: its words, what it does, a class, and what it is called where the words alone do not say it. */
 export const button = (words, act, kind, label) =>
-  h("button", { type: "button", class: kind, "aria-label": label, onclick: once(act) }, words);
+	h("button", { type: "button", class: kind, "aria-label": label, onclick: once(act) }, words);
 
-/** Show a text of somebody's own, which may run from right to left, without turning what is around it. */
-export const bdi = (text, more) => h("bdi", { dir: "auto", ...more }, text);
+/** A choice of [value, words]. */
+export const select = (chosen, options, more) =>
+	h(
+		"select",
+		more,
+		options.map(([value, words]) => h("option", { value, selected: String(value) === chosen, dir: "auto" }, words)),
+	);
+
+/** Show a text of somebody's own, if there is one: it may run from right to left, and turns nothing around it. */
+export const bdi = (text, more) => text && h("bdi", { dir: "auto", ...more }, text);
 
 export const soft = (...children) => h("p", { class: "soft" }, ...children);
 export const fine = (...children) => h("span", { class: "soft" }, ...children);
 /** A number or a code beside a name. */
-export const beside = (text) => text && bdi(text, { class: "soft beside-name" });
+export const beside = (text) => bdi(text, { class: "soft beside-name" });
 export const chip = (kind, words) => h("span", { class: `chip ${kind}` }, words);
 
 let counted = 0;
@@ -71,57 +79,57 @@ export const sleep = (milliseconds) => new Promise((done) => setTimeout(done, mi
 
 /** Give a function that does work, or has it done once more: once at a time, and at most once in 250 milliseconds. */
 export function pulse(work, signal, failed = () => {}) {
-  let wanted = false;
-  let resting = false;
-  async function run() {
-    const began = performance.now();
-    wanted = false;
-    resting = true;
-    try {
-      await work();
-    } catch (error) {
-      // What could not be read is read again when the connection is back, and a 401 has led to the sign-in.
-      failed(error);
-    }
-    setTimeout(
-      () => {
-        resting = false;
-        if (wanted && !signal.aborted) run();
-      },
-      Math.max(250, 2 * (performance.now() - began)),
-    );
-  }
-  return async () => (resting ? (wanted = true) : run());
+	let wanted = false;
+	let resting = false;
+	async function run() {
+		const began = performance.now();
+		wanted = false;
+		resting = true;
+		try {
+			await work();
+		} catch (error) {
+			// What could not be read is read again when the connection is back, and a 401 has led to the sign-in.
+			failed(error);
+		}
+		setTimeout(
+			() => {
+				resting = false;
+				if (wanted && !signal.aborted) run();
+			},
+			Math.max(250, 2 * (performance.now() - began)),
+		);
+	}
+	return async () => (resting ? (wanted = true) : run());
 }
 
 const shownIn = new WeakMap();
 
 /** Put rows into a parent in their order: the node of a row that has not changed stays as it is, with its focus. */
 export function keyed(parent, rows, make, key = (row) => row.id) {
-  const before = shownIn.get(parent) ?? new Map();
-  const after = new Map();
-  let place = parent.firstChild;
-  for (const row of rows) {
-    const id = key(row);
-    const known = before.get(id);
-    const same = known && (known.row === row || JSON.stringify(known.row) === JSON.stringify(row));
-    const node = same ? known.node : make(row);
-    after.set(id, { row, node });
-    if (known && known.node !== node) {
-      if (place === known.node) place = node;
-      swapIn(known.node, node);
-    }
-    if (node === place) place = place.nextSibling;
-    else parent.insertBefore(node, place);
-  }
-  for (const [id, { node }] of before) if (!after.has(id)) node.remove();
-  shownIn.set(parent, after);
+	const before = shownIn.get(parent) ?? new Map();
+	const after = new Map();
+	let place = parent.firstChild;
+	for (const row of rows) {
+		const id = key(row);
+		const known = before.get(id);
+		const same = known && (known.row === row || JSON.stringify(known.row) === JSON.stringify(row));
+		const node = same ? known.node : make(row);
+		after.set(id, { row, node });
+		if (known && known.node !== node) {
+			if (place === known.node) place = node;
+			swapIn(known.node, node);
+		}
+		if (node === place) place = place.nextSibling;
+		else parent.insertBefore(node, place);
+	}
+	for (const [id, { node }] of before) if (!after.has(id)) node.remove();
+	shownIn.set(parent, after);
 }
 
 /** Put a node in the place of another one; where the focus was in the old one, it goes to the same place in the new. */
 function swapIn(old, node) {
-  const inside = old.contains(document.activeElement) ? [...old.querySelectorAll("a, button")] : [];
-  const at = inside.indexOf(document.activeElement);
-  old.replaceWith(node);
-  if (at >= 0) node.querySelectorAll("a, button")[at]?.focus();
+	const inside = old.contains(document.activeElement) ? [...old.querySelectorAll("a, button")] : [];
+	const at = inside.indexOf(document.activeElement);
+	old.replaceWith(node);
+	if (at >= 0) node.querySelectorAll("a, button")[at]?.focus();
 }

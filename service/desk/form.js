@@ -1,75 +1,60 @@
 // Forms in dialogs: what is asked, and beside each field what the service says of it.
 
 import { patch, Refusal } from "./api.js";
-import { button, h, newId, once, put } from "./dom.js";
+import { button, h, newId, once, put, select } from "./dom.js";
 import { picker } from "./picker.js";
 import { has, say, t, zone } from "./words.js";
 
 const FIELD_OF = {
-  external_id_taken: "external_id",
-  capacity_below_enrolled: "capacity",
-  waitlist_capacity_below_waitlisted: "waitlist_capacity",
-  term_not_found: "term_id",
+	external_id_taken: "external_id",
+	capacity_below_enrolled: "capacity",
+	waitlist_capacity_below_waitlisted: "waitlist_capacity",
+	term_not_found: "term_id",
 };
 
 function local(text) {
-  if (!text) return "";
-  const at = new Date(text);
-  return new Date(at - at.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
+	if (!text) return "";
+	const at = new Date(text);
+	return new Date(at - at.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
 }
+
+/** Give a kind of field that is an input: its properties, and what it gives for a text that is not empty. */
+const typed =
+	(properties, read = (text) => text) =>
+	({ value }, common) => {
+		const input = h("input", { ...common, ...properties(value) });
+		return { input, give: () => (input.value.trim() ? read(input.value.trim()) : null) };
+	};
 
 /** How each kind of field is asked for: its control, what it gives, and what is around it where that is not a label. */
 export const KINDS = {
-  text({ value }, common) {
-    const input = h("input", { ...common, value, dir: "auto", autocomplete: "off" });
-    return { input, give: () => input.value.trim() || null };
-  },
-  count({ value }, common) {
-    const input = h("input", { ...common, type: "number", min: 0, value });
-    return { input, give: () => (input.value === "" ? null : Number(input.value)) };
-  },
-  moment({ value }, common) {
-    const input = h("input", { ...common, type: "datetime-local", value: local(value) });
-    return { input, give: () => (input.value ? new Date(input.value).toISOString() : null) };
-  },
-  day({ value }, common) {
-    const input = h("input", { ...common, type: "date", value });
-    return { input, give: () => input.value || null };
-  },
-  choice({ value, options }, common) {
-    const chosen = String(value ?? "");
-    const input = h(
-      "select",
-      common,
-      options.map(([id, words]) => h("option", { value: id, selected: id === chosen }, words)),
-    );
-    return { input, give: () => Number(input.value) || null };
-  },
-  check({ value, label }, common) {
-    const input = h("input", { ...common, type: "checkbox", checked: value });
-    return { input, give: () => input.checked, node: h("label", { class: "check" }, input, h("span", null, label)) };
-  },
-  checks({ value, label, options }, common) {
-    const boxes = options.map(([id, words]) => KINDS.check({ value: value.includes(id), label: words }, { value: id }));
-    const node = h(
-      "fieldset",
-      common,
-      h("legend", null, label),
-      boxes.map((box) => box.node),
-    );
-    const give = () => boxes.filter((box) => box.give()).map((box) => box.input.value);
-    return { input: boxes[0].input, give, node };
-  },
-  pick({ of, label, hint }, common) {
-    const { node, input, value } = picker({
-      kind: of,
-      label,
-      hint,
-      keep: true,
-      describedby: common["aria-describedby"],
-    });
-    return { node, input, give: () => value()?.id ?? null };
-  },
+	text: typed((value) => ({ value, dir: "auto", autocomplete: "off" })),
+	count: typed((value) => ({ value, type: "number", min: 0 }), Number),
+	moment: typed(
+		(value) => ({ value: local(value), type: "datetime-local" }),
+		(text) => new Date(text).toISOString(),
+	),
+	day: typed((value) => ({ value, type: "date" })),
+	choice({ value, options }, common) {
+		const input = select(String(value ?? ""), options, common);
+		return { input, give: () => Number(input.value) || null };
+	},
+	check({ value, label }, common) {
+		const input = h("input", { ...common, type: "checkbox", checked: value });
+		return { input, give: () => input.checked, node: h("label", { class: "check" }, input, h("span", null, label)) };
+	},
+	checks({ value, label, options }, common) {
+		const boxes = options.map(([id, words]) => KINDS.check({ value: value.includes(id), label: words }, { value: id }));
+		const nodes = boxes.map((box) => box.node);
+		const node = h("fieldset", common, h("legend", null, label), nodes);
+		const give = () => boxes.filter((box) => box.give()).map((box) => box.input.value);
+		return { input: boxes[0].input, give, node };
+	},
+	pick({ of, label, hint }, common) {
+		const describedby = common["aria-describedby"];
+		const { node, input, value } = picker({ kind: of, label, hint, keep: true, describedby });
+		return { node, input, give: () => value()?.id ?? null };
+	},
 };
 
 /**
@@ -78,112 +63,111 @@ export const KINDS = {
  * gives; where it is refused, the form stays and says so. Gives undefined where the form is left.
  */
 export function openForm(key, { intro, fields = [], values = {}, danger = false, send, onlyChanges = false }) {
-  const id = newId("form");
-  const general = h("div", { class: "bad", role: "alert" });
-  const parts = fields.map((asked) => {
-    const said = has(`${asked.key}.hint`) && t(`${asked.key}.hint`);
-    const field = { label: t(asked.key), value: values[asked.name], hint: said, ...asked };
-    const own = `${id}-${field.name}`;
-    const fault = h("p", { class: "bad", id: `${own}-fault`, role: "alert" });
-    const hint = field.kind === "moment" ? t("form.zone", { zone: zone() }) : field.kind !== "pick" && field.hint;
-    const common = { id: own, "aria-describedby": `${own}-hint ${own}-fault`, required: field.required };
-    const made = KINDS[field.kind ?? "text"](field, common);
-    const required = field.required && h("span", { class: "soft" }, ` (${t("form.required")})`);
-    const node = h(
-      "div",
-      { class: field.pair ? "field pair" : "field" },
-      made.node ?? [h("label", { for: own }, field.label, required), made.input],
-      h("p", { class: "soft", id: `${own}-hint` }, hint),
-      fault,
-    );
-    return { ...made, field, fault, node, before: JSON.stringify(made.give()) };
-  });
-  const submit = h("button", { class: danger ? "danger" : "main" }, t(`${key}.action`));
-  const leave = button(t("form.leave"), () => dialog.close());
-  const form = h(
-    "form",
-    { method: "dialog", novalidate: true },
-    h("h2", { id: `${id}-title` }, t(`${key}.title`)),
-    intro && h("div", { class: "intro" }, intro),
-    parts.map((part) => part.node),
-    general,
-    h("div", { class: "buttons" }, leave, submit),
-  );
-  const dialog = h("dialog", { "aria-labelledby": `${id}-title` }, form);
+	const id = newId("form");
+	const general = h("div", { class: "bad", role: "alert" });
+	const parts = fields.map((asked) => {
+		const said = has(`${asked.key}.hint`) && t(`${asked.key}.hint`);
+		const field = { label: t(asked.key), value: values[asked.name], hint: said, ...asked };
+		const own = `${id}-${field.name}`;
+		const fault = h("p", { class: "bad", id: `${own}-fault`, role: "alert" });
+		const hint = field.kind === "moment" ? t("form.zone", { zone: zone() }) : field.kind !== "pick" && field.hint;
+		const common = { id: own, "aria-describedby": `${own}-hint ${own}-fault`, required: field.required };
+		const made = KINDS[field.kind ?? "text"](field, common);
+		const required = field.required && h("span", { class: "soft" }, ` (${t("form.required")})`);
+		const node = h(
+			"div",
+			{ class: field.pair ? "field pair" : "field" },
+			made.node ?? [h("label", { for: own }, field.label, required), made.input],
+			h("p", { class: "soft", id: `${own}-hint` }, hint),
+			fault,
+		);
+		return { ...made, field, fault, node, before: JSON.stringify(made.give()) };
+	});
+	const submit = h("button", { class: danger ? "danger" : "main" }, t(`${key}.action`));
+	const leave = button(t("form.leave"), () => dialog.close());
+	const form = h(
+		"form",
+		{ method: "dialog", novalidate: true },
+		h("h2", { id: `${id}-title` }, t(`${key}.title`)),
+		intro && h("div", { class: "intro" }, intro),
+		parts.map((part) => part.node),
+		general,
+		h("div", { class: "buttons" }, leave, submit),
+	);
+	const dialog = h("dialog", { "aria-labelledby": `${id}-title` }, form);
 
-  function blame(part, words) {
-    put(part.fault, words);
-    part.input.setAttribute("aria-invalid", "true");
-  }
+	function blame(part, words) {
+		put(part.fault, words);
+		part.input.setAttribute("aria-invalid", "true");
+	}
 
-  function refuse(error) {
-    if (!(error instanceof Refusal)) throw error;
-    const faults = (error.problem.errors ?? []).map((each) => [each.pointer?.split("/")[1], each.detail]);
-    for (const [name, words] of faults.length ? faults : [[FIELD_OF[error.code], error.words]]) {
-      const part = parts.find((each) => each.field.name === name);
-      if (part) blame(part, words);
-      else general.append(h("p", null, words));
-    }
-    (parts.find((part) => part.fault.textContent)?.input ?? submit).focus();
-  }
+	function refuse(error) {
+		if (!(error instanceof Refusal)) throw error;
+		const faults = (error.problem.errors ?? []).map((each) => [each.pointer?.split("/")[1], each.detail]);
+		for (const [name, words] of faults.length ? faults : [[FIELD_OF[error.code], error.message]]) {
+			const part = parts.find((each) => each.field.name === name);
+			if (part) blame(part, words);
+			else general.append(h("p", null, words));
+		}
+		(parts.find((part) => part.fault.textContent)?.input ?? submit).focus();
+	}
 
-  const changed = (part) => JSON.stringify(part.give()) !== part.before;
+	const changed = (part) => JSON.stringify(part.give()) !== part.before;
 
-  return new Promise((done) => {
-    const open = new AbortController();
-    const unload = (event) => dialog.isConnected && parts.some(changed) && event.preventDefault();
-    let sending;
-    addEventListener("beforeunload", unload, { signal: open.signal });
-    // Whoever leaves the form while it is being sent is told what came of it all the same.
-    dialog.addEventListener("close", () => (open.abort(), dialog.remove(), done(sending)));
-    async function submitted() {
-      for (const part of parts) {
-        put(part.fault);
-        part.input.removeAttribute("aria-invalid");
-      }
-      put(general);
-      for (const part of parts) {
-        if (part.input.validity.badInput) blame(part, t("form.unreadable"));
-        else if (part.field.required && part.give() === null) blame(part, t("form.missing"));
-      }
-      const wrong = parts.find((part) => part.fault.textContent);
-      if (wrong) return wrong.input.focus();
-      const sent = onlyChanges ? parts.filter(changed) : parts;
-      const values = Object.fromEntries(sent.map((part) => [part.field.name, part.give()]));
-      sending = (async () => (await send(values)) ?? null)();
-      try {
-        await sending;
-        dialog.close();
-      } catch (error) {
-        if (!dialog.open) return undefined;
-        sending = undefined;
-        refuse(error);
-      }
-      return undefined;
-    }
-    form.addEventListener("submit", once(submitted, submit));
-    document.body.append(dialog);
-    dialog.showModal();
-    (parts[0]?.input ?? (danger ? leave : submit)).focus();
-  });
+	return new Promise((done) => {
+		const open = new AbortController();
+		const unload = (event) => dialog.isConnected && parts.some(changed) && event.preventDefault();
+		let sending;
+		addEventListener("beforeunload", unload, { signal: open.signal });
+		// Whoever leaves the form while it is being sent is told what came of it all the same.
+		dialog.addEventListener("close", () => (open.abort(), dialog.remove(), done(sending)));
+		async function submitted() {
+			for (const part of parts) {
+				put(part.fault);
+				part.input.removeAttribute("aria-invalid");
+			}
+			put(general);
+			for (const part of parts) {
+				if (part.input.validity.badInput) blame(part, t("form.unreadable"));
+				else if (part.field.required && part.give() === null) blame(part, t("form.missing"));
+			}
+			const wrong = parts.find((part) => part.fault.textContent);
+			if (wrong) return wrong.input.focus();
+			const sent = onlyChanges ? parts.filter(changed) : parts;
+			const values = Object.fromEntries(sent.map((part) => [part.field.name, part.give()]));
+			sending = (async () => (await send(values)) ?? null)();
+			try {
+				await sending;
+				dialog.close();
+			} catch (error) {
+				if (!dialog.open) return undefined;
+				sending = undefined;
+				refuse(error);
+			}
+			return undefined;
+		}
+		form.addEventListener("submit", once(submitted, submit));
+		document.body.append(dialog);
+		dialog.showModal();
+		(parts[0]?.input ?? (danger ? leave : submit)).focus();
+	});
 }
 
-/** Give a function that shows a form, says in the view with the words that `tell` gives what came of it, and reads anew. */
+/** Give a function that shows a form, lets the view say with what `tell` gives what came of it, and reads it anew. */
 export const performing =
-  (view, after = () => {}) =>
-  async (key, options, tell) => {
-    const given = await openForm(key, options);
-    if (given === undefined) return;
-    view.said.good(tell(given));
-    after();
-    await view.refresh();
-  };
+	(view, after = () => {}) =>
+	async (key, options, tell) => {
+		const given = await openForm(key, options);
+		if (given === undefined) return;
+		view.said.good(tell(given));
+		after();
+		await view.refresh();
+	};
 
-/** Change a record with a form, which `perform` shows. */
 export const editing = (perform, key, fields, values, path) =>
-  perform(key, { fields, values, onlyChanges: true, send: (changes) => patch(path, changes) }, ({ name }) =>
-    say("changed", { name }),
-  );
+	perform(key, { fields, values, onlyChanges: true, send: (changes) => patch(path, changes) }, ({ name }) =>
+		say("changed", { name }),
+	);
 
 export const REASON = { name: "reason", key: "reason" };
 
@@ -192,27 +176,27 @@ export const REASON = { name: "reason", key: "reason" };
  * left, which `signal` tells, is said in the place of `late`.
  */
 export function outcome(late, signal) {
-  const node = h("div", { class: "outcome", role: "status" });
-  let atWork = 0;
-  let old = true;
-  function tell(kind, words, ...more) {
-    if (signal?.aborted) return late.tell(kind, words, ...more);
-    const close = button("×", () => told.remove(), "plain", t("outcome.close"));
-    const told = h("div", { class: `told ${kind}` }, h("p", null, words), more, close);
-    if (late && old) put(node);
-    old = !atWork;
-    return node.append(told);
-  }
-  /** Do work, and say side by side what comes of all the work that is done at the same time. */
-  async function during(work) {
-    atWork += 1;
-    await work().finally(() => (atWork -= 1));
-    old = !atWork;
-  }
-  return {
-    ...{ node, tell, during },
-    good: (words, ...more) => tell("good", words, ...more),
-    bad: (error, ...more) => tell("bad", error.words ?? error.message ?? error, ...more),
-    clear: () => put(node),
-  };
+	const node = h("div", { class: "outcome", role: "status" });
+	let atWork = 0;
+	let old = true;
+	function tell(kind, words, ...more) {
+		if (signal?.aborted) return late.tell(kind, words, ...more);
+		const close = button("×", () => told.remove(), "plain", t("outcome.close"));
+		const told = h("div", { class: `told ${kind}` }, h("p", null, words), more, close);
+		if (late && old) put(node);
+		old = !atWork;
+		return node.append(told);
+	}
+	/** Do work, and say side by side what comes of all the work that is done at the same time. */
+	async function during(work) {
+		atWork += 1;
+		await work().finally(() => (atWork -= 1));
+		old = !atWork;
+	}
+	return {
+		...{ node, tell, during },
+		good: (words, ...more) => tell("good", words, ...more),
+		bad: (error, ...more) => tell("bad", error.message ?? error, ...more),
+		clear: () => put(node),
+	};
 }

@@ -5,38 +5,38 @@ import { h, once, put } from "./dom.js";
 import { t } from "./words.js";
 
 export function login({ error, done }) {
-  const said = h("p", { class: "bad", role: "alert", id: "token-fault" }, error?.words ?? error?.message);
-  const input = h("input", {
-    ...{ id: "token", type: "password", autocomplete: "current-password", spellcheck: "false" },
-    ...{ required: true, "aria-describedby": "token-hint token-fault" },
-  });
-  const button = h("button", { class: "main" }, t("login.action"));
-  async function send() {
-    put(said);
-    input.removeAttribute("aria-invalid");
-    try {
-      if (!input.value.trim()) throw new Error(t("form.missing"));
-      await post("/session", { token: input.value.trim() });
-    } catch (refusal) {
-      put(said, refusal.words ?? refusal.message);
-      input.setAttribute("aria-invalid", "true");
-      input.focus();
-      return;
-    }
-    await done();
-  }
-  return h(
-    "main",
-    { class: "alone" },
-    h("h1", null, t("login.title")),
-    h(
-      "form",
-      { novalidate: true, onsubmit: once(send, button) },
-      h("label", { for: "token" }, t("login.token")),
-      input,
-      h("p", { class: "soft", id: "token-hint" }, t("login.hint")),
-      said,
-      button,
-    ),
-  );
+	const said = h("p", { class: "bad", role: "alert", id: "token-fault" }, error?.message);
+	const input = h("input", {
+		...{ id: "token", type: "password", autocomplete: "current-password", spellcheck: "false" },
+		...{ required: true, "aria-describedby": "token-hint token-fault" },
+	});
+	const button = h("button", { class: "main" }, t("login.action"));
+	async function send() {
+		put(said);
+		input.removeAttribute("aria-invalid");
+		try {
+			if (!input.value.trim()) throw new Error(t("form.missing"));
+			await post("/session", { token: input.value.trim() });
+		} catch (refusal) {
+			put(said, refusal.message);
+			input.setAttribute("aria-invalid", "true");
+			input.focus();
+			return;
+		}
+		await done();
+	}
+	return h(
+		"main",
+		{ class: "alone" },
+		h("h1", null, t("login.title")),
+		h(
+			"form",
+			{ novalidate: true, onsubmit: once(send, button) },
+			h("label", { for: "token" }, t("login.token")),
+			input,
+			h("p", { class: "soft", id: "token-hint" }, t("login.hint")),
+			said,
+			button,
+		),
+	);
 }

@@ -4,20 +4,19 @@ import { nameOf } from "./api.js";
 import { bdi, chip, fine, h, put } from "./dom.js";
 import { date, moment, t } from "./words.js";
 
-/** A bar of a course's seats: how many are taken, and how many students wait. */
 export function seats(course) {
-  const { enrolled, capacity, waitlisted } = course;
-  const fill = h("span", { class: "fill" });
-  const part = capacity ? Math.min(enrolled / capacity, 1) : 1;
-  fill.style.setProperty("width", `${part * 100}%`);
-  const limit = capacity !== null;
-  return h(
-    "div",
-    { class: `seats ${course.availability}` },
-    h("span", { class: "count" }, t(limit ? "seats.of" : "seats.any", { n: enrolled, capacity: capacity ?? 0 })),
-    limit ? h("span", { class: "bar", "aria-hidden": "true" }, fill) : fine(t("seats.unlimited")),
-    h("span", { class: "wait" }, waitlisted > 0 && t("seats.wait", { n: waitlisted })),
-  );
+	const { enrolled, capacity, waitlisted } = course;
+	const fill = h("span", { class: "fill" });
+	const part = capacity ? Math.min(enrolled / capacity, 1) : 1;
+	fill.style.setProperty("width", `${part * 100}%`);
+	const limit = capacity !== null;
+	return h(
+		"div",
+		{ class: `seats ${course.availability}` },
+		h("span", { class: "count" }, t(limit ? "seats.of" : "seats.any", { n: enrolled, capacity: capacity ?? 0 })),
+		limit ? h("span", { class: "bar", "aria-hidden": "true" }, fill) : fine(t("seats.unlimited")),
+		h("span", { class: "wait" }, waitlisted > 0 && t("seats.wait", { n: waitlisted })),
+	);
 }
 
 export const availability = ({ availability: is }) => chip(is, t(`availability.${is}`));
@@ -26,61 +25,59 @@ export const link = (kind, row) => h("a", { href: `#/${kind}/${row.id}` }, bdi(r
 
 /** A link to a student or a course of which the id is known; the name comes when it is there. */
 export function named(kind, id) {
-  const node = h("a", { href: `#/${kind}/${id}` }, `#${id}`);
-  nameOf(kind, id).then((name) => {
-    if (name) put(node, bdi(name));
-    else if (name === null) node.replaceWith(t(`gone.${kind}`, { n: id }));
-  });
-  return node;
+	const node = h("a", { href: `#/${kind}/${id}` }, `#${id}`);
+	nameOf(kind, id).then((name) => {
+		if (name) put(node, bdi(name));
+		else if (name === null) node.replaceWith(t(`gone.${kind}`, { n: id }));
+	});
+	return node;
 }
 
 export const when = (text) => h("time", { datetime: text, title: moment(text) }, date(text));
 
-/** What is seldom done, behind one button. */
 export function more(...buttons) {
-  const given = buttons.filter(Boolean);
-  if (!given.length) return null;
-  const node = h("details", { class: "more" }, h("summary", { class: "button" }, t("more")), h("div", null, given));
-  const close = (event) => node.contains(event.relatedTarget) || (node.open = false);
-  node.addEventListener("focusout", close);
-  node.addEventListener("click", (event) => event.target.closest("div") && (node.open = false));
-  node.addEventListener("keydown", (event) => {
-    if (event.key !== "Escape" || !node.open) return;
-    node.open = false;
-    node.firstChild.focus();
-  });
-  return node;
+	const given = buttons.filter(Boolean);
+	if (!given.length) return null;
+	const close = (is) => is && (node.open = false);
+	const listeners = {
+		onfocusout: (event) => close(!node.contains(event.relatedTarget)),
+		onclick: (event) => close(event.target.closest("div")),
+		onkeydown: (event) => event.key === "Escape" && node.open && (close(true), node.firstChild.focus()),
+	};
+	const summary = h("summary", { class: "button" }, t("more"));
+	const node = h("details", { class: "more", ...listeners }, summary, h("div", null, given));
+	return node;
 }
 
-/** The head of a view: what it is, and what can be done there. */
 export const top = (heading, line, ...buttons) =>
-  h("div", { class: "top" }, h("div", null, heading, line), h("div", { class: "buttons noprint" }, buttons));
+	h("div", { class: "top" }, h("div", null, heading, line), h("div", { class: "buttons noprint" }, buttons));
 
 export const back = (to) => h("a", { class: "back noprint", href: `#/${to}` }, t(`${to}.back`));
 
 export const section = (key, kind, node) =>
-  h("section", { class: kind, "aria-label": t(key) }, h("h2", null, t(key)), node);
+	h("section", { class: kind, "aria-label": t(key) }, h("h2", null, t(key)), node);
 
-/** What is known of a row, in one line. */
 export const about = (...parts) => parts.filter(Boolean).map((part, at) => [at > 0 && " · ", part]);
+
+export const filters = (...fields) => h("div", { class: "filters", role: "search" }, fields);
 
 /** A field that searches as somebody types; its `flush` searches at once for what was typed just now. */
 export function search(label, value, find, signal) {
-  let timer = 0;
-  const run = () => {
-    timer = 0;
-    if (!signal.aborted) find(input.value.trim());
-  };
-  const input = h("input", {
-    ...{ type: "search", value, placeholder: label, "aria-label": label, "data-search": true, dir: "auto" },
-    ...{ autocomplete: "off", spellcheck: "false", "aria-keyshortcuts": "/" },
-    oninput: () => {
-      clearTimeout(timer);
-      timer = setTimeout(run, 120);
-    },
-  });
-  input.flush = () => timer && (clearTimeout(timer), run());
-  return input;
+	let timer = 0;
+	const run = () => {
+		timer = 0;
+		if (!signal.aborted) find(input.value.trim());
+	};
+	const input = h("input", {
+		...{ type: "search", value, placeholder: label, "aria-label": label, "data-search": true, dir: "auto" },
+		...{ autocomplete: "off", spellcheck: "false", "aria-keyshortcuts": "/" },
+		oninput: () => {
+			clearTimeout(timer);
+			timer = setTimeout(run, 120);
+		},
+	});
+	input.flush = () => timer && (clearTimeout(timer), run());
+	return input;
 }
 
 /**
@@ -88,25 +85,25 @@ export function search(label, value, find, signal) {
  * has what was searched, which `shown` tells.
  */
 export function arrows(node, from, shown) {
-  node.addEventListener("keydown", (event) => {
-    if (event.key !== "ArrowDown" && event.key !== "ArrowUp") return;
-    if (!event.target.matches("td a, td button")) return;
-    const row = event.target.closest("tr");
-    const all = [...node.querySelectorAll("tbody tr")];
-    const next = all[all.indexOf(row) + (event.key === "ArrowDown" ? 1 : -1)];
-    event.preventDefault();
-    if (next) next.querySelector("a, button")?.focus();
-    else if (event.key === "ArrowUp") from?.focus();
-  });
-  from?.addEventListener("keydown", async (event) => {
-    const { key } = event;
-    if ((key !== "ArrowDown" && key !== "Enter") || event.isComposing) return;
-    event.preventDefault();
-    const text = from.value;
-    from.flush();
-    if (!(await shown()) || from.value !== text || document.activeElement !== from) return;
-    const first = node.querySelector("tbody a");
-    if (key === "Enter") first?.click();
-    else first?.focus();
-  });
+	node.addEventListener("keydown", (event) => {
+		if (event.key !== "ArrowDown" && event.key !== "ArrowUp") return;
+		if (!event.target.matches("td a, td button")) return;
+		const row = event.target.closest("tr");
+		const all = [...node.querySelectorAll("tbody tr")];
+		const next = all[all.indexOf(row) + (event.key === "ArrowDown" ? 1 : -1)];
+		event.preventDefault();
+		if (next) next.querySelector("a, button")?.focus();
+		else if (event.key === "ArrowUp") from?.focus();
+	});
+	from?.addEventListener("keydown", async (event) => {
+		const { key } = event;
+		if ((key !== "ArrowDown" && key !== "Enter") || event.isComposing) return;
+		event.preventDefault();
+		const text = from.value;
+		from.flush();
+		if (!(await shown()) || from.value !== text || document.activeElement !== from) return;
+		const first = node.querySelector("tbody a");
+		if (key === "Enter") first?.click();
+		else first?.focus();
+	});
 }

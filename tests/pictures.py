@@ -8,7 +8,8 @@ from pathlib import Path
 import httpx2
 from browser import SIGHTS, browsing, tab
 from conftest import ROOT, serving
-from playwright.sync_api import Page, expect
+from playwright.sync_api import FilePayload, Page, expect
+from school_files import messy
 
 FOLDER = ROOT / "service" / "docs" / "pictures"
 QUALITY = 60
@@ -46,7 +47,9 @@ VIEWS = {
     "course": "courses/5",
     "students": "students",
     "student": "students/7",
+    "terms": "terms",
     "activity": "activity",
+    "import": "import",
     "keys": "keys",
 }
 
@@ -108,6 +111,9 @@ def main() -> None:
                     for name, path in VIEWS.items():
                         page.goto(f"{server.url}/desk#/{path}")
                         expect(page.locator(f"nav [href='#/{path.partition('/')[0]}'][aria-current]")).to_be_visible()
+                        if name == "import":
+                            sheet: FilePayload = {"name": "new students.csv", "mimeType": "", "buffer": messy()}
+                            page.locator("input[type=file]").set_input_files(sheet)
                         expect(page.locator("tbody tr").first).to_be_visible()
                         page.wait_for_timeout(1000)  # Until the names are there, and the bars have come to rest.
                         keep(page, f"{name}-{'phone' if width < 600 else scheme}")

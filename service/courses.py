@@ -96,13 +96,20 @@ def insert_course(
     ConstraintViolated.
     """
     values = {"name": name, "level": level, "capacity": capacity, "waitlist_capacity": waitlist_capacity}
-    return _insert(db, values | more)
+    return add_course(db, values | more)
 
 
-def _insert(db: pw.Database, values: Mapping[str, Any]) -> CourseRecord:
+def add_course(db: pw.Database, values: Mapping[str, Any]) -> CourseRecord:
+    """Add a course with the given columns. Raises InvalidPayload, TermNotFound, ExternalIdTaken, ConstraintViolated."""
+    kept = new_course(values)
+    return CourseRecord(*rows.insert(db, "courses", kept, _columns(db), lambda: _no_term(db, kept)))
+
+
+def new_course(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the columns of a new course in the form that is stored. Raises InvalidPayload."""
     kept = checked(FIELDS, values, required=("name", "level"))
     _check_window(kept)
-    return CourseRecord(*rows.insert(db, "courses", kept, _columns(db), lambda: _no_term(db, kept)))
+    return kept
 
 
 def _check_window(values: Mapping[str, Any]) -> None:
@@ -180,7 +187,7 @@ def put_course(db: pw.Database, external_id: str, values: Mapping[str, Any]) -> 
     with backend_of(db).atomic(db):
         if find_id(db, "courses", key):
             return update_course(db, key, values), False
-        return _insert(db, values), True
+        return add_course(db, values), True
 
 
 def delete_course(db: pw.Database, course_id: Key) -> None:

@@ -6,7 +6,7 @@ in line, keep the counts, promote the first student on the waitlist, and write t
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from service.errors import (
     StudentNotFound,
 )
 from service.events import NOBODY, Why, newest_event, note
-from service.fields import Status, timestamp
+from service.fields import MAX_ID, Status, timestamp
 from service.overrides import override
 from service.rows import Key, find_id, not_found
 from service.storage import Outcome, Pair, backend_of, fetch, fetch_one
@@ -135,11 +135,21 @@ def _pairs(db: pw.Database, rows: Sequence[Any], found: list[Pair]) -> Iterator[
             yield found[-1]
 
 
+def _has_ids(row: Any) -> bool:
+    """Tell whether a row has the ids of a student and of a course, so that nothing is to be looked up."""
+    return (
+        isinstance(row, tuple) and type(row[0]) is type(row[1]) is int and 0 < row[0] <= MAX_ID and 0 < row[1] <= MAX_ID
+    )
+
+
 def _insert_each(db: pw.Database, rows: Sequence[Any], moment: str, until: float) -> list[Result]:
     pairs: list[Pair] = []
     told = Asked in {*map(type, rows)}
     since = newest_event(db) if told else 0
-    outcomes = iter(zip(backend_of(db).insert_each(db, _pairs(db, rows, pairs), moment, until), pairs, strict=False))
+    asked: Iterable[Pair] = _pairs(db, rows, pairs)
+    if all(map(_has_ids, rows)):
+        asked = pairs = [row[:2] for row in rows]
+    outcomes = iter(zip(backend_of(db).insert_each(db, asked, moment, until), pairs, strict=False))
     results: list[Result] = []
     for row in rows:
         if isinstance(row, ServiceError):

@@ -44,15 +44,21 @@ def insert_student(db: pw.Database, name: str | None = None, **more: str | None)
     `more` may be external_id, given_name, family_name and email; without a name, it is the given name and the family
     name. Raises InvalidPayload, ExternalIdTaken, ConstraintViolated.
     """
-    return _insert(db, more if name is None else {"name": name, **more})
+    return add_student(db, more if name is None else {"name": name, **more})
 
 
-def _insert(db: pw.Database, values: Mapping[str, Any]) -> StudentRecord:
+def add_student(db: pw.Database, values: Mapping[str, Any]) -> StudentRecord:
+    """Add a student with the given columns. Raises InvalidPayload, ExternalIdTaken, ConstraintViolated."""
+    return StudentRecord(*rows.insert(db, "students", new_student(values), COLUMNS))
+
+
+def new_student(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the columns of a new student in the form that is stored. Raises InvalidPayload."""
     kept = checked(FIELDS, values)
     kept["name"] = kept.get("name") or _both_names(kept)
     if kept["name"] is None:
         raise InvalidPayload([(pointer("name"), "is required, unless given_name and family_name are given")])
-    return StudentRecord(*rows.insert(db, "students", kept, COLUMNS))
+    return kept
 
 
 def _both_names(values: Mapping[str, Any]) -> str | None:
@@ -120,7 +126,7 @@ def put_student(db: pw.Database, external_id: str, values: Mapping[str, str | No
     with backend_of(db).transaction(db):
         if find_id(db, "students", key):
             return update_student(db, key, values), False
-        return _insert(db, values), True
+        return add_student(db, values), True
 
 
 def delete_student(db: pw.Database, student_id: Key) -> None:

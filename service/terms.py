@@ -36,13 +36,19 @@ def insert_term(db: pw.Database, name: str, **more: str | date | None) -> TermRe
 
     `more` may be external_id, starts_on and ends_on. Raises InvalidPayload, ExternalIdTaken, ConstraintViolated.
     """
-    return _insert(db, {"name": name, **more})
+    return add_term(db, {"name": name, **more})
 
 
-def _insert(db: pw.Database, values: Mapping[str, Any]) -> TermRecord:
+def add_term(db: pw.Database, values: Mapping[str, Any]) -> TermRecord:
+    """Add a term with the given columns. Raises InvalidPayload, ExternalIdTaken, ConstraintViolated."""
+    return TermRecord(*rows.insert(db, "terms", new_term(values), COLUMNS))
+
+
+def new_term(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the columns of a new term in the form that is stored. Raises InvalidPayload."""
     kept = checked(FIELDS, values, required=("name",))
     _check_order(kept)
-    return TermRecord(*rows.insert(db, "terms", kept, COLUMNS))
+    return kept
 
 
 def _check_order(values: Mapping[str, Any]) -> None:
@@ -87,7 +93,7 @@ def put_term(db: pw.Database, external_id: str, values: Mapping[str, str | None]
     with backend_of(db).transaction(db):
         if find_id(db, "terms", key):
             return update_term(db, key, values), False
-        return _insert(db, values), True
+        return add_term(db, values), True
 
 
 def delete_term(db: pw.Database, term_id: Key) -> None:

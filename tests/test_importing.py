@@ -596,7 +596,7 @@ def test_the_others_have_their_turn(db: pw.Database, path: Path, monkeypatch: py
     monkeypatch.setattr(turns, "QUIET", 0)
     monkeypatch.setattr(turns, "LONG", (0, 0.002))
     report = take(db, students(*(f"S{number}" for number in range(10))))
-    assert report.seconds >= 0.002 * 9
+    assert report.seconds >= 0.002 * 2
     audit(path)
 
 

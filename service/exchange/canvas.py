@@ -45,10 +45,8 @@ OTHERS = (
 )
 
 STUDENT = {"student", "studentenrollment"}
-ACTIONS = {
-    "active": "enroll",
-    **dict.fromkeys(("deleted", "inactive", "completed", "deleted_last_completed"), "drop"),
-}
+DROPS = ("deleted", "inactive", "completed", "deleted_last_completed")
+ACTIONS = {"active": "enroll", **dict.fromkeys(DROPS, "drop")}
 
 
 @attrs.frozen
@@ -105,7 +103,7 @@ def parts(files: Files, lookups: Lookups) -> Iterator[Part]:
     of_set = _Set(files, lookups)
     for name, (kind, fields, rows) in PARTS.items():
         for file in files[name]:
-            yield file.part(kind, fields, partial(rows, of_set, file))
+            yield file.part(kind, fields, partial(rows, of_set, file), DROPS)
 
 
 def _gone(row: Record) -> Skipped | None:

@@ -39,14 +39,18 @@ class File:
         for row in self.rows():
             yield read(row) if isinstance(row, Record) else row
 
-    def part(self, kind: Kind, fields: Fields, rows: Callable[[], Iterator[Read]]) -> Part:
-        """Give the part that the file is: each field of the API is read from the first of some columns."""
+    def part(self, kind: Kind, fields: Fields, rows: Callable[[], Iterator[Read]], drops: Iterable[str] = ()) -> Part:
+        """Give the part that the file is: each field of the API is read from the first of some columns.
+
+        Only a row with one of the words `drops` drops anybody.
+        """
         columns: dict[str, str] = {}
         for field, names in fields.items():
             for name in names:
                 if name in self.columns:
                     columns.setdefault(field, self.header(name))
-        return Part(kind, self.table.file, columns, rows, self.table.size)
+        table = self.table
+        return Part(kind, table.file, columns, rows, table.size, table.count, lambda: any(map(table.has, drops)))
 
     def without(self, row: Record, *names: str) -> Refused | None:
         """Refuse a row in which none of some columns has a text."""

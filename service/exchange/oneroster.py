@@ -54,6 +54,8 @@ OTHERS = (
     "categories classResources courseResources demographics lineItemLearningObjectiveIds lineItems lineItemScoreScales "
     "orgs resources resultLearningObjectiveIds results resultScoreScales scoreScales userProfiles userResources"
 )
+GONE = "tobedeleted"
+"""The status of a row that says that something is no longer there."""
 VERSIONS = ("1.1", "1.2")
 
 
@@ -110,7 +112,7 @@ def parts(files: Files, lookups: Lookups) -> Iterator[Part]:
     of_set = _Set(files, lookups, "delta" in _manifest(files).values())
     for name, (kind, fields, rows) in PARTS.items():
         for file in files[name]:
-            yield file.part(kind, fields, partial(rows, of_set, file))
+            yield file.part(kind, fields, partial(rows, of_set, file), [GONE])
 
 
 def _manifest(files: Files) -> Mapping[str, str]:
@@ -135,7 +137,7 @@ def notes(files: Files) -> Iterator[str]:
 
 
 def _gone(row: Record) -> Skipped | None:
-    return Skipped(row.line, "tobedeleted") if row.cells.get("status", "").casefold() == "tobedeleted" else None
+    return Skipped(row.line, GONE) if row.cells.get("status", "").casefold() == GONE else None
 
 
 def _session(row: Record) -> str:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import peewee as pw
@@ -17,7 +18,12 @@ from service.storage import Pair, fetch
 
 Cells = Mapping[str, str | None]
 
-STANDS = "SELECT student_id, waiting FROM enrollments WHERE course_id = ? AND student_id IN ({})"
+# The CROSS JOIN keeps SQLite from reading the whole table.
+STANDS = """
+    WITH asked (student, course) AS (VALUES {})
+    SELECT student_id, course_id, waiting
+    FROM asked CROSS JOIN enrollments
+    WHERE student_id = student AND course_id = course"""
 
 
 class Paired(NamedTuple):
@@ -104,10 +110,12 @@ class Pairs:
                 found.append(Paired(part, row, (student_id, course_id)))
         return found, lost
 
-    def standing(self, course_id: int, student_ids: Iterable[int]) -> dict[int, int | None]:
-        """Give who of some students is in a course: the place in line of each who waits, and None of who has a seat."""
+    def standing(self, pairs: Iterable[Pair]) -> dict[Pair, int | None]:
+        """Give which of some pairs are enrolled: the place in line of each that waits, and None of one with a seat."""
         return {
-            student_id: place
-            for some in in_groups(student_ids)
-            for student_id, place in fetch(self._db, STANDS.format(", ".join("?" * len(some))), course_id, *some)
+            (student_id, course_id): place
+            for some in in_groups(pairs)
+            for student_id, course_id, place in fetch(
+                self._db, STANDS.format(", ".join(["(?, ?)"] * len(some))), *chain.from_iterable(some)
+            )
         }

@@ -66,6 +66,10 @@ class Part:
     """Begin to read the rows."""
     size: int
     """The number of bytes that reading it goes through: a measure for the progress."""
+    count: int | None = None
+    """How many rows there are; None where only reading them tells."""
+    may_drop: Callable[[], bool] = lambda: True
+    """Tell, without reading row by row, whether a row may have the action "drop"."""
 
 
 @attrs.frozen

@@ -24,9 +24,10 @@ SHAPES: Mapping[str, Shape] = {
     ),
 }
 KINDS: Sequence[Kind] = ("terms", "courses", "students", "enrollments")
+DROPS = ("drop", "dropped")
 ACTIONS = {
     **dict.fromkeys(("enroll", "enrol", "enrolled", "waitlisted", "active"), "enroll"),
-    **dict.fromkeys(("drop", "dropped"), "drop"),
+    **dict.fromkeys(DROPS, "drop"),
 }
 """What an enrollment's action or status may say; an exported one says which place the student has."""
 
@@ -41,7 +42,7 @@ def parts(files: Files, _: Lookups) -> Iterator[Part]:
             fields["action"] = (*fields["action"], *fields.pop("status"))
             read = _enrollment
         for file in files[kind]:
-            yield file.part(kind, fields, partial(file.each, partial(read, file)))
+            yield file.part(kind, fields, partial(file.each, partial(read, file)), DROPS)
 
 
 def _noun(file: File, row: Record) -> Read:
@@ -54,23 +55,19 @@ def _noun(file: File, row: Record) -> Read:
 
 
 def _enrollment(file: File, row: Record) -> Read:
-    cells, values = row.cells, {}
-    for names in IDS:
-        for name in names:
-            if name in cells:
-                values[name] = cells[name]
-                break
-        else:
-            return file.lacking(row, *names)
+    # Of the two ids of each, the school's own counts.
+    cells = row.cells
+    student = "student_external_id" if "student_external_id" in cells else "student_id"
+    course = "course_external_id" if "course_external_id" in cells else "course_id"
+    if student not in cells:
+        return file.lacking(row, "student_external_id", "student_id")
+    if course not in cells:
+        return file.lacking(row, "course_external_id", "course_id")
     said = "action" if "action" in cells else "status"
     action = ACTIONS.get(cells.get(said, "enroll").casefold())
     if action is None:
         return file.refused(row, said, "The word is not known here: write enroll or drop.")
-    values["action"] = action
-    return Row(row.line, values)
+    return Row(row.line, {student: cells[student], course: cells[course], "action": action})
 
-
-IDS = (("student_external_id", "student_id"), ("course_external_id", "course_id"))
-"""What an enrollment names the student and the course by; of the two, the school's own id counts."""
 
 FORMAT = Format("csv", SHAPES, parts)

@@ -78,10 +78,10 @@ class Rosters:
     def _drop(self, drops: dict[int, dict[int, Place]]) -> None:
         turns, done, of = self._work.turns(self._db, lambda: False), 0, sum(map(len, drops.values()))
         for course_id, leaving in drops.items():
-            standing = self._pairs.standing(course_id, leaving)
+            standing = self._pairs.standing((student_id, course_id) for student_id in leaving)
             self._work.count("enrollments", "unchanged", len(leaving) - len(standing))
             # Who waits comes first, so that nobody is promoted into a seat who is then dropped.
-            pairs = [(each, course_id) for each in sorted(standing, key=lambda each: (standing[each] is None, each))]
+            pairs = sorted(standing, key=lambda pair: (standing[pair] is None, pair))
             while pairs:
                 results = turns.write(pairs[:MOST_DROPPED], partial(drop_each, self._db, self._options.why))
                 for pair, result in zip(pairs, results, strict=False):
@@ -126,15 +126,10 @@ class Rosters:
 
     def _new(self, found: Sequence[Paired]) -> list[Paired]:
         """Give the rows whose pairs are not enrolled yet, course by course."""
-        by_course: dict[int, list[Paired]] = defaultdict(list)
-        for each in found:
-            by_course[each.pair[1]].append(each)
-        left: list[Paired] = []
-        for course_id, rows in sorted(by_course.items()):
-            standing = self._pairs.standing(course_id, (each.pair[0] for each in rows))
-            # With an override, who waits gets a seat.
-            there = {each for each, place in standing.items() if place is None or not self._options.override}
-            left += [each for each in rows if each.pair[0] not in there]
+        standing = self._pairs.standing(each.pair for each in found)
+        if self._options.override:  # Who waits gets a seat.
+            standing = {pair: place for pair, place in standing.items() if place is None}
+        left = sorted((each for each in found if each.pair not in standing), key=lambda each: each.pair[1])
         self._work.count("enrollments", "unchanged", len(found) - len(left))
         return left
 

@@ -8,8 +8,8 @@ import codecs
 import csv
 import io
 import re
-from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from operator import itemgetter
 
 import attrs
@@ -52,6 +52,10 @@ class Table:
     empty: bool
     """Whether no row comes after the header."""
     notes: Sequence[str] = ()
+    count: int | None = None
+    """How many rows with a text come after the header; None where that is not known yet."""
+    has: Callable[[str], bool] = lambda _: True
+    """Tell whether a word, in small letters, may be in the table: in any letter case, and as a part of another word."""
 
 
 def records(table: Table, columns: Mapping[str, int]) -> Iterator[Record | Refused]:
@@ -99,11 +103,21 @@ def text_table(source: Source, measure: Measure, *, loose: bool) -> Table:
     header, found = rows()
     if header is None:
         raise UnreadableFile(f"{source.file} is empty: it needs a row with the names of the columns, and rows.")
-    empty = not any(any(map(str.strip, cells)) for _, cells in found)
-    deque(found, maxlen=0)
+    count = sum(any(map(str.strip, cells)) for _, cells in found)
 
-    names = [name.strip() for name in header]
-    return Table(source.file, source.file, size, loose, names, lambda _: rows()[1], empty, notes)
+    names, has = [name.strip() for name in header], partial(_has, source, encoding)
+    return Table(source.file, source.file, size, loose, names, lambda _: rows()[1], not count, notes, count, has)
+
+
+def _has(source: Source, encoding: str, word: str) -> bool:
+    """Look for a word in a file. Raises UnreadableFile."""
+    before = ""
+    with source.open() as stream, io.TextIOWrapper(stream, encoding, errors="replace") as text:
+        while chunk := text.read(CHUNK):
+            before = before[-len(word) :] + chunk.casefold()
+            if word in before:
+                return True
+    return False
 
 
 def _has_text(cells: Sequence[str]) -> bool:

@@ -15,8 +15,11 @@ from service.exchange.errors import Repeated
 from service.exchange.parts import LIMITS, UNLIMITED, Kind, Part, Row
 from service.exchange.work import Placed
 from service.fields import ID, Field, checked, external_id_text, pointer
-from service.rows import Key, Table, external_key, find_id, not_found
+from service.rows import Key, Table, external_key, find_id, insert_many, not_found
 from service.storage import fetch
+
+Stored = dict[str | int, dict[str, Any] | None]
+"""What rows stand for in the database, by the external id or the id; None for what is not there."""
 
 
 class Upserted(NamedTuple):
@@ -28,10 +31,12 @@ class Upserted(NamedTuple):
 
 MOST_SOUGHT = 500
 """The most ids or external ids that one statement looks up."""
-NUMBERS = ("id", "term_id", "capacity", "waitlist_capacity", "student_id", "course_id")
+NUMBERS = frozenset(("id", "term_id", "student_id", "course_id", *LIMITS))
 """The fields that are integers. In a file they are texts as all others."""
 
 
+TOGETHER = 50
+"""How many new rows are added by one statement, which takes 5 ms, and half as long as a statement for each row."""
 MADE_UP: Mapping[tuple[str, Kind], dict[str, Any]] = {
     (format_, "courses"): {"level": "unspecified"} for format_ in ("canvas", "oneroster")
 }
@@ -43,24 +48,25 @@ class Noun:
     """How rows of a kind are written: the rules of students, courses or terms."""
 
     fields: Mapping[str, Field]
-    put: Callable[[pw.Database, str, Mapping[str, Any]], Any]
+    new: Callable[[Mapping[str, Any]], dict[str, Any]]
+    add: Callable[[pw.Database, Mapping[str, Any]], Any]
     update: Callable[[pw.Database, Key, Mapping[str, Any]], Any]
 
 
 NOUNS: Mapping[Kind, Noun] = {
-    "terms": Noun(terms.FIELDS, terms.put_term, terms.update_term),
-    "courses": Noun(courses.FIELDS, courses.put_course, courses.update_course),
-    "students": Noun(students.FIELDS, students.put_student, students.update_student),
+    "terms": Noun(terms.FIELDS, terms.new_term, terms.add_term, terms.update_term),
+    "courses": Noun(courses.FIELDS, courses.new_course, courses.add_course, courses.update_course),
+    "students": Noun(students.FIELDS, students.new_student, students.add_student, students.update_student),
 }
 
 
 def read_cells(values: Mapping[str, str | None]) -> dict[str, Any]:
     """Give the cells as the values that the API takes; what is no integer stays a text, which its rule refuses."""
-    return {name: _value(name, text) for name, text in values.items()}
+    return {name: _value(name, text) if name in NUMBERS else text for name, text in values.items()}
 
 
 def _value(name: str, text: str | None) -> int | str | None:
-    if name in NUMBERS and text and re.fullmatch("[0-9]{1,19}", text):
+    if text and re.fullmatch("[0-9]{1,19}", text):
         return int(text)
     return None if name in LIMITS and text == UNLIMITED else text
 
@@ -110,30 +116,58 @@ class Upserting:
         results: list[Upserted | ServiceError] = []
         stored = self._find(row.values for _, row in placed)
         taken: dict[int, tuple[Part, int]] = {}
-        for part, row in placed:
-            if results and time.monotonic() > until:
+        while len(results) < len(placed) and not (results and time.monotonic() > until):
+            some = placed[len(results) : len(results) + TOGETHER]
+            new = self._new(some, stored)
+            done = self._add(new, stored) if len(new) > 1 else [self._taken_or_not(some[0][1], stored, taken)]
+            for (part, row), each in zip(some, done, strict=False):
+                if isinstance(each, Upserted):
+                    taken.setdefault(each.row_id, (part, row.line))
+            results += done
+        return results
+
+    def _taken_or_not(self, row: Row, stored: Stored, taken: Mapping[int, tuple[Part, int]]) -> Upserted | ServiceError:
+        try:
+            return self._upsert(row, stored, taken)
+        except ConstraintViolated:
+            raise
+        except ServiceError as error:
+            return bare(error)
+
+    def _new(self, placed: Sequence[Placed], stored: Stored) -> dict[str, dict[str, Any]]:
+        """Give the first rows, up to one that is not new or may be refused: their columns, by their external ids."""
+        new: dict[str, dict[str, Any]] = {}
+        for _, row in placed:
+            key = row.values.get("external_id") or ""
+            if "id" in row.values or key in new or stored.get(key, row) is not None:
                 break
             try:
-                done = self._upsert(row, stored, taken)
-            except ConstraintViolated:
-                raise
-            except ServiceError as error:
-                results.append(bare(error))
-            else:
-                results.append(done)
-                taken.setdefault(done.row_id, (part, row.line))
-        return results
+                kept = self._noun.new(self._made_up | self._values(row))
+            except ServiceError:
+                break
+            if new and kept.keys() != new[next(iter(new))].keys():
+                break
+            new[key] = kept
+        return new
+
+    def _add(self, new: Mapping[str, dict[str, Any]], stored: Stored) -> list[Upserted | ServiceError]:
+        """Add rows, which have the same columns."""
+        rows = [*new.values()]
+        ids = insert_many(self._db, self._table, [*rows[0]], [(*row.values(),) for row in rows])
+        for key in new:
+            del stored[key]
+        return [Upserted("created", ids[key]) for key in new]
 
     def remember(self, part: Part, row: Row, done: Upserted) -> None:
         """Remember, once it is committed, that a row of the files was taken."""
         self._taken.setdefault(done.row_id, (part, row.line))
 
-    def _find(self, rows: Iterable[Mapping[str, Any]]) -> dict[str | int, dict[str, Any] | None]:
+    def _find(self, rows: Iterable[Mapping[str, Any]]) -> Stored:
         """Look up what rows stand for, by the external id or the id; None for what is not there."""
         asked = [*rows]
-        ids = {row["id"] for row in map(read_cells, asked) if type(row.get("id")) is int}
+        ids = {row_id for row in asked if "id" in row and type(row_id := _value("id", row["id"])) is int}
         texts = {text for row in asked if "id" not in row and (text := stored_text(row.get("external_id")))}
-        found: dict[str | int, dict[str, Any] | None] = dict.fromkeys(texts | ids)
+        found: Stored = dict.fromkeys(texts | ids)
         columns = ("id", *self._noun.fields)
         for column, keys in ("external_id", texts), ("id", ids):
             for some in in_groups(keys):
@@ -143,9 +177,7 @@ class Upserting:
                     found[key] = dict(zip(columns, values, strict=True))
         return found
 
-    def _upsert(
-        self, row: Row, stored: dict[str | int, dict[str, Any] | None], taken: Mapping[int, tuple[Part, int]]
-    ) -> Upserted:
+    def _upsert(self, row: Row, stored: Stored, taken: Mapping[int, tuple[Part, int]]) -> Upserted:
         values = self._values(row)
         row_id = values.pop("id", None)
         if row_id is None and values.get("external_id") is None:
@@ -157,11 +189,12 @@ class Upserting:
         if found is None:
             if row_id is not None:
                 raise not_found(self._table, row_id)
-            del values["external_id"]
-            made, _ = self._noun.put(self._db, str(key), self._made_up | values)
+            made = self._noun.add(self._db, self._made_up | values)
             for each in (key, made.id):
                 stored.pop(each, None)
             return Upserted("created", made.id)
+        if values.items() <= found.items():
+            return Upserted("unchanged", found["id"])
         kept = checked(self._noun.fields, values)
         changes = {name: value for name, value in kept.items() if value != found[name]}
         if not changes:

@@ -6,6 +6,7 @@ The service's own triggers on the table enrollments write an event for each enro
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
+import msgspec
 import peewee as pw
 
 from service.errors import ConstraintViolated, CourseFull, EnrollmentNotOpen
@@ -21,6 +22,13 @@ ENROLL = """
         (SELECT CASE WHEN enrolled >= capacity THEN NULL ELSE ? END FROM courses WHERE id = ?),
         (SELECT CASE WHEN enrolled >= capacity THEN ? END FROM courses WHERE id = ?),
         ?)"""
+# A seat for each pair of a JSON array, with the ids that the events are going to have.
+SEATS = """
+    INSERT INTO enrollments (student_id, course_id, enrolled_at, event_id)
+    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), ?, ? + key
+    FROM json_each(?)"""
+TOGETHER = 250
+"""How many pairs get seats by one statement, which takes 4 ms, and half as long as a statement for each pair."""
 ROWS_CHANGED = 3
 """How many rows one enrollment changes: its own, its course's counts, and its event. If SQLite counts another number, a
 trigger of another program has changed rows too."""
@@ -52,6 +60,55 @@ Event = tuple[int, int, int, str, str]
 
 def insert_each(db: pw.Database, pairs: Iterable[Pair], moment: str, until: float) -> Sequence[Outcome]:
     """Do what `Backend.insert_each` in `service.storage` says.
+
+    Where the pairs are a sequence, many of them get seats at once, as long as nothing else is to be said of any.
+    """
+    if not isinstance(pairs, Sequence):
+        return _one_by_one(db, pairs, moment, until)
+    outcomes: list[Outcome] = []
+    seat: Outcome = ("enrolled", moment, None)
+    last = seat
+    while len(outcomes) < len(pairs) and (not outcomes or time.monotonic() <= until):
+        some = pairs[len(outcomes) : len(outcomes) + TOGETHER]
+        # Where the last pair has no seat, most likely the next one will have none either.
+        if len(some) == TOGETHER and last == seat and _seat(db, some, moment):
+            outcomes += [seat] * len(some)
+        else:
+            found = _one_by_one(db, some, moment, until)
+            outcomes += found
+            last = found[-1]
+            if len(found) < len(some):
+                break
+    return outcomes
+
+
+def _seat(db: pw.Database, pairs: Sequence[Pair], moment: str) -> bool:
+    """Give every pair a seat with one statement, or leave all as it was; tell which of both.
+
+    Raises ConstraintViolated where a trigger of another program undid the caller's transaction.
+    """
+    ((newest,),) = fetch(db, LAST_EVENT)
+    connection = db.connection()
+    connection.execute("SAVEPOINT seats")
+    before, done = connection.total_changes, False
+    try:
+        connection.execute(SEATS, (moment, newest + 1, msgspec.json.encode(pairs).decode()))
+    except connection.IntegrityError as error:
+        # If SQLite undid the whole transaction, each later statement would be committed by itself.
+        if not connection.in_transaction:
+            raise violation(db, error) from error
+    else:
+        if connection.total_changes - before == len(pairs) * ROWS_CHANGED:
+            told = fetch(db, EVENTS_SINCE, newest, len(pairs))
+            done = told == [(at, *pair, "enrolled", moment) for at, pair in enumerate(pairs, newest + 1)]
+    if not done:
+        connection.execute("ROLLBACK TO seats")
+    connection.execute("RELEASE seats")
+    return done
+
+
+def _one_by_one(db: pw.Database, pairs: Iterable[Pair], moment: str, until: float) -> Sequence[Outcome]:
+    """Enroll each pair with a statement of its own.
 
     One `executemany`, which takes the pairs one by one from a generator, gives 1.3 times as many enrollments a second
     as one `execute` for each pair: `make compare COMPARE="--figure post"`, at 32 connections.

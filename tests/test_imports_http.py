@@ -158,6 +158,46 @@ def test_one_at_a_time(live: httpx2.Client) -> None:
     assert send(live, many(1)).json()["totals"]["students"]["unchanged"] == 1
 
 
+def test_a_client_that_sends_slowly(live: httpx2.Client) -> None:
+    """Others import while the body of an import is still coming; once it is there, it has its turn."""
+    host, port = str(live.base_url.host), live.base_url.port
+    content = many(3)
+    lines = "POST /imports?file_name=students.csv HTTP/1.1", "host: x", "content-type: text/csv"
+    head = "\r\n".join([*lines, f"content-length: {len(content)}", "", ""]).encode()
+    with socket.create_connection((host, port or 80)) as slow:
+        slow.sendall(head + content[:-5])
+        assert send(live, many(1)).json()["totals"]["students"]["created"] == 1
+        slow.sendall(content[-5:])
+        told = b""
+        while b'"totals"' not in told:
+            told += slow.recv(65536)
+    assert b'"created":2' in told
+
+
+@pytest.mark.parametrize("at_the_end", [True, False])
+@pytest.mark.anyio
+async def test_a_body_that_is_there_too_late(path: Path, *, at_the_end: bool) -> None:
+    """An import whose body has come while another one was at work is told so, and what it held is let go."""
+    app: Any = create_app(Settings(database_url=str(path)))
+    sent = list[Any]()
+
+    async def receive() -> dict[str, Any]:
+        if at_the_end:
+            app.imports._at_work = True  # noqa: SLF001
+        else:
+            app.imports._held = imports.MOST_HELD - 5  # noqa: SLF001
+        return {"type": "http.request", "body": many(1)}
+
+    async def sending(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/imports", "query_string": b"file_name=students.csv"}
+    async with app.router.lifespan_context(app):
+        await app({**scope, "headers": [(b"content-type", b"text/csv")]}, receive, sending)
+    assert (sent[0]["status"], json.loads(sent[1]["body"])["code"]) == (503, "busy")
+    assert app.imports._held == (0 if at_the_end else imports.MOST_HELD - 5)  # noqa: SLF001
+
+
 def begun(url: str, accept: str) -> socket.socket:
     """Begin an import of many students, and wait until some of them are there."""
     host, port = url.removeprefix("http://").split(":")

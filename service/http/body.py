@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn, cast
 
@@ -63,8 +63,11 @@ class Upload:
     media_type: bytes
     _receive: Receive
 
-    async def save(self, path: Path) -> None:
-        """Write the bytes to a new file, as they come. Raises PayloadTooLarge, ClientDisconnect, OSError."""
+    async def save(self, path: Path, hold: Callable[[int], None]) -> None:
+        """Write the bytes to a new file, as they come; `hold` is told how many more are going to be there.
+
+        Raises PayloadTooLarge, ClientDisconnect, OSError, and what `hold` raises.
+        """
         with path.open("xb") as file:
             size, waiting, more = 0, bytearray(), True
             while more:
@@ -73,6 +76,7 @@ class Upload:
                 size += len(part)
                 if size > MAX_UPLOAD:
                     raise PayloadTooLarge(MAX_UPLOAD)
+                hold(len(part))
                 if len(waiting) >= WRITTEN_AT_ONCE or not more:
                     await asyncio.to_thread(file.write, bytes(waiting))
                     waiting.clear()

@@ -21,7 +21,7 @@ from service.errors import Busy, ConstraintViolated, StorageUnavailable
 from service.exchange.errors import TooManyDrops, UnreadableUpload
 from service.exchange.report import Progress, Report
 from service.http.answers import ALWAYS, Ok, Stream, ok
-from service.http.body import FILES, NDJSON, Upload
+from service.http.body import FILES, MAX_UPLOAD, NDJSON, Upload
 from service.http.calls import Call
 from service.http.edge import InsufficientScope
 from service.http.queries import ImportQuery
@@ -32,6 +32,9 @@ ENDINGS = dict(zip(FILES, (".csv", ".zip", ".xlsx"), strict=True))
 """The ending of the name of a file of each media type, by which the command tells what it is."""
 BROKE_OFF = {each.code: each for each in (TooManyDrops, StorageUnavailable, ConstraintViolated)}
 """Why an import broke off; where it is something else, such as the end of the server, the same can be asked again."""
+MOST_HELD = 4 * MAX_UPLOAD
+"""The most bytes of bodies that lie on the disk at once. A body counts as it comes, so whoever sends slowly keeps no
+room from others."""
 MOST_LINE = 2**26
 """The most bytes of one line of the command; the report with the most rows has a tenth of that."""
 PATIENCE = 10.0
@@ -73,19 +76,24 @@ class Imports:
 
     def __init__(self, settings: Settings) -> None:
         """Have none at work."""
-        self._settings, self._at_work = settings, False
+        self._settings, self._at_work, self._held = settings, False, 0
 
     async def answer(self, call: Call, query: ImportQuery, upload: Upload) -> Ok[Report] | Lines:
         """Import a body, and answer with the report: alone, or with lines before it that tell how far the import is.
 
-        Raises Busy, UnreadableUpload, TooManyDrops, StorageUnavailable, ConstraintViolated, and as `Upload.save`.
+        An import has its turn once its body is there, so that nobody waits for a client that sends slowly. Raises Busy,
+        UnreadableUpload, TooManyDrops, StorageUnavailable, ConstraintViolated, and as `Upload.save`.
         """
-        if self._at_work:
-            raise Busy("Another import is at work. Nothing was kept.")
+        self._check_turn()
         async with AsyncExitStack() as stack:
-            self._at_work = True
-            stack.callback(self._end)
-            command = await self._start(call, query, upload, stack)
+            try:
+                file = await self._keep(query, upload, stack)
+                self._check_turn()
+                self._at_work = True
+                stack.callback(self._end)
+                command = await self._start(call, query, file, stack)
+            except OSError as error:
+                raise StorageUnavailable(f"The file cannot be kept: {error.strerror}. Nothing was imported.") from error
             if call.prefers(Lines.MEDIA_TYPE, "application/json"):
                 return Lines(Lines.STATUS, b"", ((b"content-type", NDJSON),), command, stack.pop_all())
             report = await command.report()
@@ -93,27 +101,46 @@ class Imports:
             raise BROKE_OFF.get(report.problem.code, Busy)(report.problem.detail)
         return ok(report)
 
+    def _check_turn(self) -> None:
+        if self._at_work:
+            raise Busy("Another import is at work. Nothing was kept.")
+
     def _end(self) -> None:
         self._at_work = False
 
-    async def _start(self, call: Call, query: ImportQuery, upload: Upload, stack: AsyncExitStack) -> "Command":
-        try:
-            folder = Path(stack.enter_context(TemporaryDirectory(prefix="enrollment-")))
-            # The report names the file; a name is a path's last part, so that nothing is written elsewhere.
-            name = re.sub(r"[/\\\0]", "_", query.file_name or "upload")
-            path = folder / f"{Path(name).stem[:50]}{ENDINGS[upload.media_type]}"
-            await upload.save(path)
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "service", "import", str(path), *self._options(call, query)),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=stack.enter_context((folder / "errors").open("wb")),
-                env={**os.environ, "PYTHONPATH": str(PACKAGE), "PYTHONUTF8": "1"},
-                limit=MOST_LINE,
-            )
-        except OSError as error:
-            raise StorageUnavailable(f"The file cannot be kept: {error.strerror}. Nothing was imported.") from error
-        command = Command(process, folder / "errors", asyncio.create_task(call.left()))
+    async def _keep(self, query: ImportQuery, upload: Upload, stack: AsyncExitStack) -> Path:
+        """Write a body to a file in a folder of its own, which goes with the stack."""
+        held = 0
+
+        def hold(size: int) -> None:
+            nonlocal held
+            if self._held + size > MOST_HELD:
+                raise Busy("As many files are being sent as there is room for. Nothing was kept.")
+            self._held += size
+            held += size
+
+        def release() -> None:
+            self._held -= held
+
+        stack.callback(release)
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="enrollment-")))
+        # The report names the file; a name is a path's last part, so that nothing is written elsewhere.
+        name = re.sub(r"[/\\\0]", "_", query.file_name or "upload")
+        file = folder / f"{Path(name).stem[:50]}{ENDINGS[upload.media_type]}"
+        await upload.save(file, hold)
+        return file
+
+    async def _start(self, call: Call, query: ImportQuery, file: Path, stack: AsyncExitStack) -> "Command":
+        errors = file.with_name("errors")
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "service", "import", str(file), *self._options(call, query)),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=stack.enter_context(errors.open("wb")),
+            env={**os.environ, "PYTHONPATH": str(PACKAGE), "PYTHONUTF8": "1"},
+            limit=MOST_LINE,
+        )
+        command = Command(process, errors, asyncio.create_task(call.left()))
         stack.push_async_callback(command.end)
         await command.begin()
         return command

@@ -9,10 +9,11 @@ from contextlib import AbstractContextManager
 from functools import partial
 
 import attrs
+import msgspec
 
 from service.exchange.files import Fields, File, Files, Read, taken
 from service.exchange.lookups import Find, Lookups
-from service.exchange.parts import Kind, Part, Row, Skipped
+from service.exchange.parts import Kind, Part, Refused, Row, Skipped
 from service.exchange.shapes import Format, Shape
 from service.exchange.tables import Record
 from service.fields import MAX_NAME
@@ -47,6 +48,8 @@ OTHERS = (
 STUDENT = {"student", "studentenrollment"}
 DROPS = ("deleted", "inactive", "completed", "deleted_last_completed")
 ACTIONS = {"active": "enroll", **dict.fromkeys(DROPS, "drop")}
+
+MENDED = "In a file of refused rows, write enroll or drop in the column action, or take the row out."
 
 
 @attrs.frozen
@@ -103,7 +106,7 @@ def parts(files: Files, lookups: Lookups) -> Iterator[Part]:
     of_set = _Set(files, lookups)
     for name, (kind, fields, rows) in PARTS.items():
         for file in files[name]:
-            yield file.part(kind, fields, partial(rows, of_set, file), DROPS)
+            yield file.part(kind, fields, partial(rows, of_set), DROPS)
 
 
 def _gone(row: Record) -> Skipped | None:
@@ -187,9 +190,7 @@ def _enrollment(file: File, users: Find, row: Record) -> Read:
     cells = row.cells
     role = cells.get("role")
     if role is None:
-        return file.without(row, "role", "role_id") or file.refused(
-            row, "role_id", "Only Canvas knows which role this number is: add the column role with the role's name."
-        )
+        return file.without(row, "role", "role_id") or _unknown_role(file, row)
     if role.casefold() not in STUDENT:
         return Skipped(row.line, f"role {role}")
     student = cells.get("user_id") or users(cells.get("user_integration_id", ""))
@@ -203,8 +204,15 @@ def _enrollment(file: File, users: Find, row: Record) -> Read:
         file.without(row, "user_id", "user_integration_id")
         or file.without(row, "section_id", "course_id")
         or file.without(row, "status")
-        or file.refused(row, "status", f"The word is not known here: write {' or '.join(ACTIONS)}.")
+        or file.refused(row, "status", f"The word is not known here: write {' or '.join(ACTIONS)}. {MENDED}")
     )
+
+
+def _unknown_role(file: File, row: Record) -> Refused:
+    """Refuse a role that only Canvas knows, so that the row, as it is kept, is refused again unless it is mended."""
+    detail = "Only Canvas knows which role this number is: add the column role with the role's name. "
+    fault = file.refused(row, "role_id", detail + MENDED)
+    return msgspec.structs.replace(fault, values={**fault.values, "action": f"role {row.cells['role_id']}"})
 
 
 TERM = {"external_id": ["term_id"], "name": ["name"], "starts_on": ["start_date"], "ends_on": ["end_date"]}

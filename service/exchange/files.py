@@ -3,8 +3,10 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
+from functools import partial
 
 import attrs
+import msgspec
 
 from service.exchange.parts import Kind, Part, Refused, Row, Skipped
 from service.exchange.tables import Record, Table, records
@@ -25,6 +27,8 @@ class File:
     table: Table
     columns: Mapping[str, int]
     """The place of each column that is read, by the name that the format gives it."""
+    fields: Fields = attrs.field(factory=dict[str, Sequence[str]])
+    """The fields of the API by which a refused row has its cells."""
 
     def header(self, name: str) -> str:
         """Give the name that the file itself gives a column."""
@@ -37,9 +41,17 @@ class File:
     def each(self, read: Callable[[Record], Read]) -> Iterator[Read]:
         """Read the rows, and give what becomes of each that can be taken at all."""
         for row in self.rows():
-            yield read(row) if isinstance(row, Record) else row
+            yield read(row) if isinstance(row, Record) else self._kept(row)
 
-    def part(self, kind: Kind, fields: Fields, rows: Callable[[], Iterator[Read]], drops: Iterable[str] = ()) -> Part:
+    def _kept(self, row: Refused) -> Refused:
+        """Give a row that cannot even be read with its cells by field, which it has by the names of the file itself."""
+        read = {name: row.values.get(self.header(name)) for name in self.columns}
+        cells = {name: cell for name, cell in read.items() if cell}
+        return msgspec.structs.replace(row, values=self.picked(Record(row.line, cells), self.fields))
+
+    def part(
+        self, kind: Kind, fields: Fields, rows: Callable[["File"], Iterator[Read]], drops: Iterable[str] = ()
+    ) -> Part:
         """Give the part that the file is: each field of the API is read from the first of some columns.
 
         Only a row with one of the words `drops` drops anybody.
@@ -49,8 +61,16 @@ class File:
             for name in names:
                 if name in self.columns:
                     columns.setdefault(field, self.header(name))
-        table = self.table
-        return Part(kind, table.file, columns, rows, table.size, table.count, lambda: any(map(table.has, drops)))
+        table, file = self.table, attrs.evolve(self, fields=fields)
+        return Part(
+            kind,
+            table.file,
+            columns,
+            partial(rows, file),
+            table.size,
+            table.count,
+            lambda: any(map(table.has, drops)),
+        )
 
     def without(self, row: Record, *names: str) -> Refused | None:
         """Refuse a row in which none of some columns has a text."""
@@ -60,7 +80,7 @@ class File:
         """Refuse a row, because none of some columns has a text."""
         found = [self.header(name) for name in names if name in self.columns]
         detail = f"The row has nothing in {' or '.join(found)}: fill the cell, or take the row out."
-        return Refused(row.line, found[0], None, "invalid_row", detail, row.cells)
+        return Refused(row.line, found[0], None, "invalid_row", detail, self.picked(row, self.fields))
 
     def picked(self, row: Record, fields: Fields) -> dict[str, str]:
         """Give each field of the API from the first of its columns that has a text."""
@@ -84,7 +104,8 @@ class File:
 
     def refused(self, row: Record, name: str, detail: str) -> Refused:
         """Refuse a cell of a row."""
-        return Refused(row.line, self.header(name), row.cells[name], "invalid_row", detail, row.cells)
+        values = self.picked(row, self.fields)
+        return Refused(row.line, self.header(name), row.cells[name], "invalid_row", detail, values)
 
 
 def taken(files: Iterable[File]) -> Iterator[Record]:

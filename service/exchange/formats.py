@@ -7,7 +7,7 @@ from typing import get_args
 from service.exchange import canvas, oneroster, plain
 from service.exchange.lookups import Lookups
 from service.exchange.parts import Found, Kind
-from service.exchange.shapes import Format, FormatName, listed
+from service.exchange.shapes import Format, FormatName, is_refused, listed
 from service.exchange.sheets import is_workbook, sheets
 from service.exchange.sources import ZIP, Measure, members, opened
 from service.exchange.tables import Table, text_table
@@ -26,11 +26,12 @@ def read(files: Sequence[Path], format: FormatName | None = None, *, work: Path)
     """Read the files of one import: texts, zips of texts, and workbooks.
 
     The format is told by the columns, unless it is given: the API's own names ("csv"), OneRoster, or a SIS import of
-    Canvas. What is looked up between files is kept in the folder `work`, which the caller removes after the last use of
+    Canvas. The refused rows of an import, whichever format it had, have the API's own names. What is looked up between
+    files is kept in the folder `work`, which the caller removes after the last use of
     what is found. Raises UnreadableFile, here and while the rows of a part are read.
     """
     tables, left_out = _tables(files)
-    chosen = FORMATS[format or _format_of(tables)]
+    chosen = FORMATS["csv" if all(map(is_refused, tables)) else format or _format_of(tables)]
     found, others, notes = chosen.files(tables)
     if left_out := [*left_out, *others]:
         notes.append(f"{listed(left_out)} {'was' if len(left_out) == 1 else 'were'} left out.")

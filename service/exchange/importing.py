@@ -134,7 +134,7 @@ class Import:
                         upserting.remember(part, row, result)
                         work.count(kind, result.word)
                     else:
-                        lost.append((part, refused(part, row, result)))
+                        lost.append((part, refused(part, upserting.completed(row), result)))
                 placed = placed[len(results) :]
                 work.show_rows(kind, done - len(placed), work.counts[kind])
             work.refuse(kind, lost)

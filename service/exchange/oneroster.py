@@ -112,7 +112,7 @@ def parts(files: Files, lookups: Lookups) -> Iterator[Part]:
     of_set = _Set(files, lookups, "delta" in _manifest(files).values())
     for name, (kind, fields, rows) in PARTS.items():
         for file in files[name]:
-            yield file.part(kind, fields, partial(rows, of_set, file), [GONE])
+            yield file.part(kind, fields, partial(rows, of_set), [GONE])
 
 
 def _manifest(files: Files) -> Mapping[str, str]:

@@ -19,6 +19,10 @@ UNLIMITED = "unlimited"
 """The cell of a limit that there is not. A cell that is empty says nothing."""
 
 
+ADDED = ("line", "code", "reason")
+"""The columns that a CSV file of refused rows has behind the row's own; an import leaves them out."""
+
+
 class Row(msgspec.Struct, frozen=True, gc=False):
     """One row of a part: the line of the file on which it begins (from 1), and its cells by the API's field names.
 

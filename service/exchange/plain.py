@@ -1,6 +1,6 @@
 """Read what a school has by the API's own names of the fields, one file for each kind."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from service.exchange.files import File, Files, Read
@@ -37,12 +37,16 @@ def parts(files: Files, _: Lookups) -> Iterator[Part]:
     for kind in KINDS:
         shape = SHAPES[kind]
         fields: dict[str, Sequence[str]] = {name: (name,) for name in shape.read}
-        read = _noun
+        read: Callable[[File, Record], Read] = _noun
         if kind == "enrollments":
             fields["action"] = (*fields["action"], *fields.pop("status"))
             read = _enrollment
         for file in files[kind]:
-            yield file.part(kind, fields, partial(file.each, partial(read, file)), DROPS)
+            yield file.part(kind, fields, partial(_rows, read), DROPS)
+
+
+def _rows(read: Callable[[File, Record], Read], file: File) -> Iterator[Read]:
+    return file.each(partial(read, file))
 
 
 def _noun(file: File, row: Record) -> Read:

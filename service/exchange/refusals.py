@@ -8,11 +8,16 @@ from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 from service.errors import SetupError
-from service.exchange.parts import Kind, Part, Refused
+from service.exchange.parts import ADDED, Kind, Part, Refused
 from service.exchange.report import MOST_LISTED, RefusedRow, Report
 
-ADDED = ("line", "code", "reason")
-"""The columns that a CSV file of refused rows has behind the row's own; an import leaves them out."""
+COLUMNS: Mapping[Kind, Sequence[str]] = {
+    "terms": ("external_id", "name", "starts_on", "ends_on"),
+    "courses": ("external_id", "name", "level", "capacity", "waitlist_capacity", "term_external_id"),
+    "students": ("external_id", "name", "given_name", "family_name", "email"),
+    "enrollments": ("student_external_id", "course_external_id", "action"),
+}
+"""The columns of refused rows that were in another format than the service's own: all that a row of it may have."""
 
 
 class Refusals:
@@ -32,23 +37,28 @@ class Refusals:
         self._columns: dict[Kind, dict[str, str]] = {}
         for part in parts:
             known = self._columns.setdefault(part.kind, {})
-            for field, header in part.columns.items():
-                known.setdefault(field, header if report.format == "csv" else field)
+            for field, header in self._named(part).items():
+                known.setdefault(field, header)
         self._writers: dict[Kind, tuple[IO[str], Any]] = {}
         if path:
             with _writing(path):
                 self._folder = TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent)
 
+    def _named(self, part: Part) -> Mapping[str, str]:
+        """Give the columns of a part's refused rows, by field."""
+        return part.columns if self._report.format == "csv" else {name: name for name in COLUMNS[part.kind]}
+
     def add(self, kind: Kind, part: Part | None, row: Refused) -> None:
         """Keep a row, of a part or of no file. Raises SetupError where it cannot be written."""
         self._report.totals[kind].refused += 1
+        cells = {**row.values, **(_cell(part.columns, row) if part else {})}
         if len(self._report.refused_rows) < MOST_LISTED:
-            file, columns = (part.file, part.columns) if part else ("", {})
-            read = {columns.get(field, field): text for field, text in row.values.items() if text is not None}
+            named = self._named(part) if part else {name: name for name in cells}
+            read = {name: cells.get(field) or "" for field, name in named.items()}
+            file = part.file if part else ""
             fault = row.line, row.column, row.value, row.code, row.detail
             self._report.refused_rows.append(RefusedRow(kind, file, *fault, read))
         if self._path and part:
-            cells = {**row.values, **_cell(part.columns, row)}
             told = row.line, row.code, row.detail
             with _writing(self._path):
                 self._writer(kind).writerow([*(cells.get(field) or "" for field in self._columns[kind]), *told])

@@ -10,7 +10,7 @@ import attrs
 
 from service.exchange.files import File, Files
 from service.exchange.lookups import Lookups
-from service.exchange.parts import Part
+from service.exchange.parts import ADDED, Part
 from service.exchange.tables import Table
 from service.exchange.unreadable import UnreadableFile
 
@@ -144,7 +144,7 @@ class Format:
     def file(self, table: Table, shape: str) -> tuple[File, Sequence[str]]:
         """Give a table as a file of a shape, and the names of the columns that nobody knows. Raises UnreadableFile."""
         reads = {squashed(name): name for name in self.shapes[shape].read}
-        ignored = {"", *map(squashed, self.shapes[shape].ignored)}
+        ignored = {"", *map(squashed, self.shapes[shape].ignored), *(ADDED if is_refused(table) else ())}
         columns: dict[str, int] = {}
         unknown = []
         for place, header in enumerate(table.header):
@@ -156,6 +156,11 @@ class Format:
             elif squashed(header) not in ignored and not squashed(header).startswith("metadata"):
                 unknown.append(header)
         return File(table, columns), unknown
+
+
+def is_refused(table: Table) -> bool:
+    """Tell whether a table has the refused rows of an earlier import, whose columns are always the API's fields."""
+    return {*ADDED} <= {*map(squashed, table.header)}
 
 
 def squashed(name: str) -> str:

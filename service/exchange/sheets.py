@@ -6,7 +6,7 @@ of days and times: 7 that is shown as 007 is read as 7.
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import date, time
 from functools import reduce
 from io import BytesIO
@@ -132,15 +132,21 @@ def _table(sheet: "CalamineSheet", file: str) -> Iterator[Table]:
         header.pop()
 
     def lines(columns: Collection[int]) -> Iterator[Line | Refused]:
-        for line, cells in enumerate(sheet.iter_rows(), 1):
-            if line > top:
-                texts = [_text(cell) for cell in cells]
-                faults = ((place, fault) for place in columns if (fault := _fault(cells[place])))
-                place, fault = next(faults, (0, None))
-                yield Refused(line, header[place], texts[place], "invalid_row", fault) if fault else (line, texts)
+        rows = enumerate(sheet.iter_rows(), 1)
+        return (_row(line, cells, header, columns) for line, cells in rows if line > top)
 
     if header:
         yield Table(file, sheet.name, sheet.height * sheet.width * CELL_BYTES, False, header, lines, empty)
+
+
+def _row(line: int, cells: Sequence[object], header: Sequence[str], columns: Collection[int]) -> Line | Refused:
+    """Give a row, or refuse it for the first cell that is read and has no meaning."""
+    texts = [_text(cell) for cell in cells]
+    for place in columns:
+        if fault := _fault(cells[place]):
+            row = dict(zip(header, texts, strict=False))
+            return Refused(line, header[place], texts[place], "invalid_row", fault, row)
+    return line, texts
 
 
 def _text(cell: object) -> str:

@@ -162,6 +162,11 @@ class Upserting:
         """Remember, once it is committed, that a row of the files was taken."""
         self._taken.setdefault(done.row_id, (part, row.line))
 
+    def completed(self, row: Row) -> Row:
+        """Give a refused row with what would have been made up for it, which a file of refused rows must have."""
+        there = self._made_up and any(self._find([row.values]).values())
+        return row if there else Row(row.line, {**self._made_up, **row.values})
+
     def _find(self, rows: Iterable[Mapping[str, Any]]) -> Stored:
         """Look up what rows stand for, by the external id or the id; None for what is not there."""
         asked = [*rows]

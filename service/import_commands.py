@@ -34,7 +34,7 @@ SOME_REFUSED = 3
 BAR = 30
 """How many characters wide the bar is."""
 INTERRUPTED = (
-    "The import was interrupted. What is counted above is kept, unless this was a dry run; the same command again goes "
+    "The import was interrupted. What its totals count is kept, unless this was a dry run; the same import again goes "
     "on from there."
 )
 
@@ -199,10 +199,10 @@ def import_(  # noqa: PLR0913, PLR0917 - each is an option.
     be imported or the import broke off, and with 130 after Ctrl+C.
     """
     # The other commands need nothing of this.
+    from service.exchange.errors import UnreadableFile  # noqa: PLC0415
     from service.exchange.formats import read  # noqa: PLC0415
     from service.exchange.importing import Import, Options  # noqa: PLC0415
     from service.exchange.report import BrokenOff, Report, lines  # noqa: PLC0415
-    from service.exchange.unreadable import UnreadableFile  # noqa: PLC0415
 
     settings = settings_of(database_url=database_url)
     options = Options(

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import re
 import shutil
 import sqlite3
 import sys
@@ -24,16 +25,17 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 from test_seats import add_course, audit, post, refusal, run_script, standing
 
-from service import Settings, create_app, migrate
+from service import Settings, connect, create_app, migrate
 from service.bulk import MAX_ROWS, MAX_WHOLE, enroll_all, enroll_many
 from service.courses import insert_course
-from service.enrolling import Result, Row
-from service.errors import BulkRefused, InvalidPayload
+from service.enrolling import Result, Row, enroll_each
+from service.errors import BulkRefused, ConstraintViolated, InvalidPayload
 from service.http.body import elements
 from service.http.calls import MAX_BULK_FAULTS, Call
 from service.http.edge import MalformedJson
 from service.http.reading import MAX_FAULTS
 from service.storage.event_loop import in_pieces
+from service.storage.sqlite import inserting
 from service.storage.sqlite.store import Store
 
 JSON, NDJSON = "application/json", "application/x-ndjson"
@@ -614,4 +616,56 @@ def test_others_are_served_meanwhile(
         assert median(times) < 0.1
         assert max(times) < 1
     assert len(reached - {0, STUDENTS}) > 3
+    audit(path)
+
+
+HOST_RULES = {
+    "none": "",
+    "it writes too": "UPDATE students SET name = 'host' WHERE id = NEW.student_id;",
+    "it refuses": "SELECT raise(ABORT, 'not this one');",
+    "it breaks off": "SELECT raise(FAIL, 'not this one');",
+}
+
+
+@pytest.mark.parametrize("rule", HOST_RULES)
+def test_many_seats_at_once(
+    db: pw.SqliteDatabase, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str
+) -> None:
+    """Where many pairs get seats by one statement, all is as if each had a statement of its own."""
+    full = insert_course(db, "Full", "1", capacity=40, waitlist_capacity=20).id
+    wide = insert_course(db, "Wide", "1").id
+    if HOST_RULES[rule]:
+        db.execute_sql(
+            f"CREATE TRIGGER host AFTER INSERT ON enrollments WHEN NEW.student_id = 333 BEGIN {HOST_RULES[rule]} END"
+        )
+    rows: list[Row] = [(student, wide) for student in range(1, 700)]
+    rows[444:444] = [(STUDENTS + 9, wide), (3, wide), (0, wide)]
+    rows += [(student, full) for student in range(1, 300)]
+    rows += [(student, wide) for student in range(2000, 2600)]
+    db.execute_sql("VACUUM INTO ?", (str(tmp_path / "other.db"),))
+    told: list[object] = []
+    for place, together in (path, 50), (tmp_path / "other.db", 10**9):
+        monkeypatch.setattr(inserting, "TOGETHER", together)
+        with closing(connect(place)) as target:
+            try:
+                results: Any = [str(result) for result in enroll_all(target, rows)]
+            except ConstraintViolated as error:
+                results = str(error)
+            events = target.execute_sql("SELECT id, type, student_id, course_id, filed FROM enrollment_events")
+            told.append((re.sub("[0-9-]{10}T[0-9:.]{12}Z", "", str(results)), events.fetchall()))
+        audit(place)
+    assert told[0] == told[1]
+    assert (len(cast("Any", told[0])[1]) > 1300) == (rule != "it breaks off")
+
+
+def test_a_statement_that_undoes_all(db: pw.SqliteDatabase, path: Path) -> None:
+    """Where a trigger of another program undoes the transaction, nothing of it is kept."""
+    course = insert_course(db, "Wide", "1").id
+    undo = "BEGIN SELECT raise(ROLLBACK, 'no'); END"
+    db.execute_sql(f"CREATE TRIGGER host AFTER INSERT ON enrollments WHEN NEW.student_id = 333 {undo}")
+    db.execute_sql("BEGIN IMMEDIATE")
+    with pytest.raises(ConstraintViolated):
+        enroll_each(db, [(student, course) for student in range(1, 700)])
+    assert not db.connection().in_transaction
+    assert db.execute_sql("SELECT count(*) FROM enrollments").fetchall() == [(0,)]
     audit(path)

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from school_files import canvas_set, messy, taken, workbook, written, zipped
 from test_tables import archive
 
+from service.exchange.errors import UnreadableFile
 from service.exchange.formats import read
 from service.exchange.parts import Found, Part, Refused, Row, Skipped
 from service.exchange.shapes import FormatName
-from service.exchange.unreadable import UnreadableFile
 
 ENROLLMENTS = [["student_external_id", "course_external_id"], ["S1", "C1"]]
 

@@ -260,7 +260,7 @@ def test_a_signal_in_this_process(path: Path, tmp_path: Path) -> None:
         waiting.result()
     assert done.exit_code == 130
     assert done.stderr.endswith("\r")  # Click takes away what is for terminals alone.
-    assert done.stdout.endswith("the same command again goes on from there.\n")
+    assert done.stdout.endswith("the same import again goes on from there.\n")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 

@@ -1,6 +1,8 @@
 """What is exported is imported to the same state: schools made up at random, as CSV and as OneRoster."""
 
 import csv
+import json
+import random
 import shutil
 from collections import Counter
 from contextlib import closing
@@ -11,8 +13,10 @@ from typing import Any
 import peewee as pw
 import pytest
 import roster_files
+import school_files
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from test_cli import run
 from test_exporting import HOSTILE
 from test_oulad import OULAD
 
@@ -203,6 +207,40 @@ def test_oneroster_comes_back(empty_database: Path, folder: Path, school: dict[s
     for key, (name, given_name, family_name, email) in back.items():
         assert ((given_name, family_name), email) == names[key]
         assert name == f"{given_name} {family_name}"
+
+
+def test_an_office_moves(empty_database: Path, folder: Path) -> None:
+    """What one command has exported, another one imports into an empty file; twice is the same as once."""
+    chance = random.Random(5)
+    files = {
+        "students.csv": [["external_id", "name"], *([f"{number}", f"Ada Byron {number}"] for number in range(120))],
+        "courses.csv": [
+            ["external_id", "name", "level", "capacity", "waitlist_capacity"],
+            *([f"{module} 2026J", module, "1", chance.choice(["", "9"]), "unlimited"] for module in "ABCDEFG"),
+        ],
+        "enrollments.csv": [
+            ["student_external_id", "course_external_id"],
+            *([f"{number}", f"{module} 2026J"] for number in range(120) for module in chance.sample("ABCDEFG", 2)),
+        ],
+    }
+    source, out = Path(shutil.copy(empty_database, folder / "office.db")), folder / "office"
+    made = folder / "made"
+    made.mkdir(exist_ok=True)
+    done = run("import", "--database-url", str(source), *map(str, school_files.written(made, files)))
+    assert done.exit_code == 0
+    for format_, seen in ("csv", [*STATE]), ("oneroster", ["seats"]):
+        assert run("export", f"{out}-{format_}.zip", "--format", format_, "--database-url", str(source)).exit_code == 0
+        target = Path(shutil.copy(empty_database, folder / f"{format_}.db"))
+        told = [
+            json.loads(run("import", "--json", "--database-url", str(target), f"{out}-{format_}.zip").stdout)
+            for _ in range(2)
+        ]
+        assert [sum(each["totals"]["enrollments"][word] for word in ("enrolled", "waitlisted")) for each in told] == [
+            240 if format_ == "csv" else told[0]["totals"]["enrollments"]["enrolled"],
+            0,
+        ]
+        with closing(connect(source)) as before, closing(connect(target)) as after:
+            assert {name: state(before)[name] for name in seen} == {name: state(after)[name] for name in seen}
 
 
 @pytest.mark.skipif(not OULAD.is_dir(), reason=f"OULAD is not at {OULAD}: put it there, or set OULAD_DIR")

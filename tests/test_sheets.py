@@ -16,9 +16,9 @@ from school_files import workbook, written
 from test_formats import rows, values
 from test_tables import archive
 
+from service.exchange.errors import UnreadableFile
 from service.exchange.formats import read
 from service.exchange.parts import Refused, Row
-from service.exchange.unreadable import UnreadableFile
 
 MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
 STRICT = "http://purl.oclc.org/ooxml/spreadsheetml/main"

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.exchange.errors import UnreadableFile
 from service.exchange.lookups import Lookups
 from service.exchange.parts import Refused
 from service.exchange.sources import MOST_MEMBERS, Measure, Source, members, opened
 from service.exchange.tables import LONGEST_LINE, Record, Table, records, text_table
-from service.exchange.unreadable import UnreadableFile
 
 HEADER = ["external_id", "name"]
 ENCODINGS = {

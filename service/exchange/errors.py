@@ -1,6 +1,10 @@
 """The refusals of imports: of a whole file, and of single rows. `service/errors.py` draws the tree of all refusals."""
 
-from service.errors import Conflict, Invalid, ServiceError, with_data
+from service.errors import Conflict, Invalid, ServiceError, SetupError, with_data
+
+
+class UnreadableFile(SetupError):
+    """A file of an import cannot be read; the text says which file, what is wrong with it, and what to do about it."""
 
 
 @with_data

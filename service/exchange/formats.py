@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import get_args
 
 from service.exchange import canvas, oneroster, plain
+from service.exchange.errors import UnreadableFile
 from service.exchange.lookups import Lookups
 from service.exchange.parts import Found, Kind
 from service.exchange.shapes import Format, FormatName, is_refused, listed
 from service.exchange.sheets import is_workbook, sheets
 from service.exchange.sources import ZIP, Measure, members, opened
 from service.exchange.tables import Table, text_table
-from service.exchange.unreadable import UnreadableFile
 
 FORMATS: Mapping[FormatName, Format] = {
     "csv": plain.FORMAT,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
-from service.exchange.unreadable import UnreadableFile
+from service.exchange.errors import UnreadableFile
 
 Find = Callable[[str], str | None]
 """Gives the value of a key, or None."""

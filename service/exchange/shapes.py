@@ -8,11 +8,11 @@ from typing import Literal
 
 import attrs
 
+from service.exchange.errors import UnreadableFile
 from service.exchange.files import File, Files
 from service.exchange.lookups import Lookups
 from service.exchange.parts import ADDED, Part
 from service.exchange.tables import Table
-from service.exchange.unreadable import UnreadableFile
 
 FormatName = Literal["csv", "oneroster", "canvas"]
 

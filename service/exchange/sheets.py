@@ -13,10 +13,10 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 from zipfile import ZIP_DEFLATED, ZipFile
 
+from service.exchange.errors import UnreadableFile
 from service.exchange.parts import Refused
 from service.exchange.sources import Measure, Source, directory
 from service.exchange.tables import Line, Table
-from service.exchange.unreadable import UnreadableFile
 
 if TYPE_CHECKING:
     from python_calamine import CalamineSheet

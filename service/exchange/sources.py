@@ -10,7 +10,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import attrs
 
-from service.exchange.unreadable import UnreadableFile
+from service.exchange.errors import UnreadableFile
 
 MOST_BYTES = 2 << 30
 """The most bytes that all files in zips may have together, once they are unpacked."""

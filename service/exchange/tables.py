@@ -15,9 +15,9 @@ from operator import itemgetter
 import attrs
 import msgspec
 
+from service.exchange.errors import UnreadableFile
 from service.exchange.parts import Refused
 from service.exchange.sources import CHUNK, ZIP, Measure, Source
-from service.exchange.unreadable import UnreadableFile
 
 LONGEST_LINE = 4 << 20
 """The most characters that a line may have: a line stands in memory as a whole."""

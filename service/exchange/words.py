@@ -21,15 +21,15 @@ WORDS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "term_not_found": ((*_TERM, *_OWN), "No term has the number {value}. Check it, or import the term first."),
     "course_full": (
         _COURSE,
-        "The course {value} is full, and so is its waitlist. Raise its capacity, or give seats past it: --override.",
+        "The course {value} is full, and so is its waitlist. Raise its capacity, or import with an override.",
     ),
     "enrollment_not_open": (
         _COURSE,
-        "The course {value} opens for enrolling at {opens_at}. Import the row then, or with --override.",
+        "The course {value} opens for enrolling at {opens_at}. Import the row then, or with an override.",
     ),
     "enrollment_closed": (
         _COURSE,
-        "The course {value} closed for enrolling at {closes_at}. Let it close later, or import with --override.",
+        "The course {value} closed for enrolling at {closes_at}. Let it close later, or import with an override.",
     ),
     "external_id_taken": (("external_id",), "Another row of the database has the number {value}. Give each its own."),
     "capacity_below_enrolled": (

@@ -103,7 +103,8 @@ def insert(
 def insert_many(db: pw.Database, table: Table, columns: Sequence[str], many: Sequence[Row]) -> dict[str, int]:
     """Add rows that have the same columns with one statement, and give their ids by their external ids.
 
-    Raises ConstraintViolated, or the error of the database, and has added none then.
+    No row may have an external id that is there. Raises ConstraintViolated, or the error of the database: the caller
+    has to undo the transaction then.
     """
     marks = f"({', '.join('?' * len(columns))})"
     sql = (

@@ -669,3 +669,14 @@ def test_a_statement_that_undoes_all(db: pw.SqliteDatabase, path: Path) -> None:
     assert not db.connection().in_transaction
     assert db.execute_sql("SELECT count(*) FROM enrollments").fetchall() == [(0,)]
     audit(path)
+
+
+def test_a_slice_ends(db: pw.SqliteDatabase) -> None:
+    """After its time no further pair is begun, and no further statement for many."""
+    full = insert_course(db, "Full", "1", capacity=300).id
+    rows = [(student, full) for student in range(1, 700)]
+    done = 0
+    for expected in (inserting.TOGETHER, 1, 1):
+        with db.atomic():
+            assert len(enroll_each(db, rows[done:], until=0)) == expected
+        done += expected

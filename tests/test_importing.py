@@ -27,7 +27,7 @@ from service.exchange.parts import Found, Kind, Part, Refused, Row, Skipped
 from service.exchange.report import Progress, Report, RowTotals, lines
 from service.exchange.work import Tick
 from service.rows import ExternalId
-from service.students import find_student, insert_student
+from service.students import find_student, insert_student, list_students
 
 Item = Mapping[str, str | None] | Skipped | Refused
 ORDER: Sequence[Kind] = ("terms", "courses", "students", "enrollments")
@@ -539,6 +539,24 @@ def test_a_rule_of_another_program(  # noqa: PLR0913, PLR0917 - two tables of pa
     assert rosters_of(db) == {"C1": (["S1", "S3"], [])}
     run_script(path, "DROP TRIGGER host;")
     audit(path)
+
+
+def test_a_rule_that_leaves_a_row_out(db: pw.Database, path: Path) -> None:
+    """A row that a trigger of the host leaves out without a word is refused, and the others are added."""
+    run_script(
+        path,
+        "CREATE TRIGGER host BEFORE INSERT ON students WHEN NEW.external_id = 'S2' BEGIN SELECT raise(IGNORE); END;",
+    )
+    report = take(db, students("S1", "S2", "S3"))
+    assert [(row.line, row.code) for row in report.refused_rows] == [(3, "constraint_violated")]
+    assert [each.external_id for each in list_students(db)] == ["S1", "S3"]
+
+
+def test_the_same_in_another_form(db: pw.Database) -> None:
+    """A row that differs from what is stored by its form alone changes nothing."""
+    take(db, part("students", {"external_id": "S1", "name": "Zo\u00eb"}))
+    report = take(db, part("students", {"external_id": "S1 ", "name": "Zoe\u0308"}))
+    assert nonzero(report.totals["students"]) == {"unchanged": 1}
 
 
 def test_a_rule_that_keeps_somebody(full: pw.Database, path: Path) -> None:

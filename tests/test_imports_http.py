@@ -160,6 +160,7 @@ def test_one_at_a_time(live: httpx2.Client) -> None:
 
 def test_a_client_that_sends_slowly(live: httpx2.Client) -> None:
     """Others import while the body of an import is still coming; once it is there, it has its turn."""
+    live.timeout = httpx2.Timeout(60)
     host, port = str(live.base_url.host), live.base_url.port
     content = many(3)
     lines = "POST /imports?file_name=students.csv HTTP/1.1", "host: x", "content-type: text/csv"

@@ -57,8 +57,11 @@ def compile_types(folder: Path, url: str) -> None:
         return
     shutil.copytree(HERE, folder, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     tools = folder / "node_modules" / ".bin"
-    install = ["npm", "ci", "--silent", "--no-audit", "--no-fund"]
-    for command in (install, [tools / "openapi-typescript", url, "--output", "schema.ts"], [tools / "tsc"]):
+    for command in (
+        ["npm", "ci", "--silent", "--no-audit", "--no-fund"],
+        [str(tools / "openapi-typescript"), url, "--output", "schema.ts"],
+        [str(tools / "tsc")],
+    ):
         subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, check=True)
     click.echo("A program in TypeScript is compiled against the types of the document.")
 

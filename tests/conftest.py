@@ -1,4 +1,8 @@
-"""Fixtures: real database files, the app in this process, and the server as a process of its own."""
+"""Fixtures: real databases, the app in this process, and the server as a process of its own.
+
+A file with `pytestmark = pytest.mark.both` runs each test that asks for a database twice: with a file of SQLite, and
+with a database of PostgreSQL, whose URL `path` is then. All other files run on SQLite.
+"""
 
 import os
 import re
@@ -12,6 +16,7 @@ from pathlib import Path
 
 import httpx2
 import peewee as pw
+import postgresql
 import pytest
 from answers import DeclaringClient
 from starlette.testclient import TestClient
@@ -39,6 +44,36 @@ class Server:
         self.url = found[1]
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test on each kind of database if it, or its file, is marked with `both`."""
+    if "kind" in metafunc.fixturenames and metafunc.definition.get_closest_marker("both"):
+        metafunc.parametrize("kind", ["sqlite", "postgresql"])
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[postgresql.Server]:
+    """Give a PostgreSQL, started when the first test asks for it."""
+    if not postgresql.found():
+        (pytest.fail if os.environ.get("MUST_POSTGRES") else pytest.skip)(postgresql.MISSING)
+    with postgresql.server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def empty_school(server: postgresql.Server) -> Iterator[str]:
+    """Migrate one database of PostgreSQL, once, for others to be copies of."""
+    with server.database() as url:
+        migrate(url)
+        yield url
+
+
+@pytest.fixture
+def school(server: postgresql.Server, empty_school: str) -> Iterator[str]:
+    """Give the URL of a migrated database of PostgreSQL, the test's own."""
+    with server.database(empty_school) as url:
+        yield url
+
+
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Migrate one file, once, for others to be copies of."""
@@ -48,14 +83,23 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def path(tmp_path: Path, empty_database: Path) -> Path:
-    """Give a migrated database file of the test's own."""
-    return Path(shutil.copy(empty_database, tmp_path / "school.db"))
+def kind() -> str:
+    """Name the kind of database that a test runs on."""
+    return "sqlite"
 
 
 @pytest.fixture
-def db(path: Path) -> Iterator[pw.SqliteDatabase]:
-    """Give a connection to the file, for the rules without HTTP."""
+def path(kind: str, request: pytest.FixtureRequest) -> Path | str:
+    """Give a migrated database of the test's own: a file, or the URL of a database of PostgreSQL."""
+    if kind == "postgresql":
+        return str(request.getfixturevalue("school"))
+    empty = request.getfixturevalue("empty_database")
+    return Path(shutil.copy(empty, request.getfixturevalue("tmp_path") / "school.db"))
+
+
+@pytest.fixture
+def db(path: Path) -> Iterator[pw.Database]:
+    """Give a connection to the database, for the rules without HTTP."""
     database = connect(path)
     yield database
     database.close()
@@ -63,7 +107,7 @@ def db(path: Path) -> Iterator[pw.SqliteDatabase]:
 
 @pytest.fixture
 def client(path: Path) -> Iterator[TestClient]:
-    """Give a client of the app, in this process, on the file."""
+    """Give a client of the app, in this process, on the database."""
     with DeclaringClient(create_app(Settings(database_url=str(path)))) as client:
         yield client
 
@@ -87,21 +131,21 @@ def serving(*options: str, through: Sequence[str] = (), **environ: str) -> Itera
 
 @pytest.fixture
 def serve(path: Path) -> Iterator[Callable[..., Server]]:
-    """Give a function that starts a server on the file, as often as a test wants."""
+    """Give a function that starts a server on the database, as often as a test wants."""
     with ExitStack() as stack:
         yield lambda *options, **environ: stack.enter_context(serving("--database-url", str(path), *options, **environ))
 
 
 @pytest.fixture
 def live(serve: Callable[..., Server]) -> Iterator[httpx2.Client]:
-    """Give an HTTP client of a server process on the file."""
+    """Give an HTTP client of a server process on the database."""
     with httpx2.Client(base_url=serve().url) as client:
         yield client
 
 
 @pytest.fixture
 def store(path: Path) -> Iterator[Store]:
-    """Give a store on the file."""
+    """Give a store on the database."""
     with closing(open_store(path)) as store:
         yield store
 

@@ -8,13 +8,13 @@ TYPE_CHECKING = False  # Type checkers take a constant of this name for true; th
 if TYPE_CHECKING:
     from service.app import create_app
     from service.settings import Settings
-    from service.storage.sqlite.schema import connect, migrate
+    from service.storage.kinds import connect, migrate
 else:
     _HOMES = {
         "Settings": "settings",
-        "connect": "storage.sqlite.schema",
+        "connect": "storage.kinds",
         "create_app": "app",
-        "migrate": "storage.sqlite.schema",
+        "migrate": "storage.kinds",
     }
 
     def __getattr__(name: str) -> object:

@@ -25,9 +25,7 @@ from service.http.server import Server, taking_port
 from service.import_commands import import_
 from service.options import clear, database_url_option, settings_of, show
 from service.settings import Settings
-from service.storage.sqlite import schema
-from service.storage.sqlite.connections import open_database
-from service.storage.sqlite.urls import database_path
+from service.storage.kinds import command, connect, schema_of, without_password
 from service.token_commands import token
 
 
@@ -85,10 +83,10 @@ def _open_to(settings: Settings) -> str | None:
     """
     if settings.auth == "none":
         return "everyone, without a token (AUTH=none)"
-    with closing(open_database(database_path(settings.database_url))) as db:
+    with closing(connect(settings.database_url)) as db:
         made = tokens.any_token(db)
     if not made and not settings.is_loopback:
-        create = schema.command("token create", settings.database_url)
+        create = command("token create", settings.database_url)
         raise SetupError(
             f"Others reach the address {settings.host}, and no token was ever made by which to let them in. "
             f"Make one: {create} --name admin --scope admin"
@@ -100,14 +98,14 @@ def _open_to(settings: Settings) -> str | None:
 @database_url_option
 def migrate(database_url: str | None) -> None:
     """Apply the pending migrations, all or nothing; make the file if there is none."""
-    settings = settings_of(database_url=database_url)
+    url = settings_of(database_url=database_url).database_url
     try:
-        done = schema.migrate(settings.database_url, show)
+        done = schema_of(url).migrate(url, show)
     finally:
         clear()
     for name in done:
         click.echo(f"applied {name}")
-    click.echo(f"{settings.database_url} is up to date.")
+    click.echo(f"{without_password(url)} is up to date.")
 
 
 @cli.command()
@@ -115,9 +113,9 @@ def migrate(database_url: str | None) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask; needed where there is no terminal.")
 def rollback(database_url: str | None, *, yes: bool) -> None:
     """Undo the newest migration, once it is said what goes with it; no server may run meanwhile."""
-    settings = settings_of(database_url=database_url)
+    url = settings_of(database_url=database_url).database_url
     try:
-        name, lost = schema.try_rollback(settings.database_url, show)
+        name, lost = schema_of(url).try_rollback(url, show)
     finally:
         clear()
     click.echo(f"Rolling back {name} deletes" + (":" if lost else " no rows and no values."))
@@ -129,7 +127,7 @@ def rollback(database_url: str | None, *, yes: bool) -> None:
             raise click.ClickException("Nothing was changed. To go on where there is no terminal, add --yes.")
         click.confirm("Go on?", abort=True, err=True)
     try:
-        name = schema.rollback(settings.database_url, alone=True, tick=show)
+        name = schema_of(url).rollback(url, alone=True, tick=show)
     finally:
         clear()
     click.echo(f"rolled back {name}")
@@ -142,9 +140,9 @@ def status(database_url: str | None) -> None:
 
     Exits with 1 if something does.
     """
-    settings = settings_of(database_url=database_url)
-    found, rows, differences = schema.status(settings.database_url)
-    click.echo(f"database  {settings.database_url}")
+    url = settings_of(database_url=database_url).database_url
+    found, rows, differences = schema_of(url).status(url)
+    click.echo(f"database  {without_password(url)}")
     click.echo(f"version   {found.applied[-1] if found.applied else 'none'}")
     click.echo(f"pending   {', '.join(found.pending) or 'none'}")
     if found.unknown:
@@ -154,32 +152,30 @@ def status(database_url: str | None) -> None:
     for difference in differences:
         click.echo(f"differs   {difference}")
     if differences:
-        raise click.ClickException(
-            f"It is not as its migrations made it. Run: {schema.command('repair', settings.database_url)}"
-        )
+        raise click.ClickException(f"It is not as its migrations made it. Run: {command('repair', url)}")
 
 
 @cli.command()
 @database_url_option
 def check(database_url: str | None) -> None:
     """Prove what must hold in the database, while the service may go on; exits with 1 if something does not hold."""
-    settings = settings_of(database_url=database_url)
+    url = settings_of(database_url=database_url).database_url
     broken = False
-    for result in schema.prove(settings.database_url, show):
+    for result in schema_of(url).prove(url, show):
         broken |= bool(result.broken)
         clear()
         click.echo(f"{result.invariant.name:<14}{result}  ({result.seconds:.1f} s)")
     if broken:
-        raise click.ClickException(f"The database is not sound. Run: {schema.command('repair', settings.database_url)}")
+        raise click.ClickException(f"The database is not sound. Run: {command('repair', url)}")
 
 
 @cli.command()
 @database_url_option
 def repair(database_url: str | None) -> None:
     """Put the schema back as the migrations make it, and the rows in agreement with it, all or nothing."""
-    settings = settings_of(database_url=database_url)
+    url = settings_of(database_url=database_url).database_url
     try:
-        done = schema.repair(settings.database_url, show)
+        done = schema_of(url).repair(url, show)
     finally:
         clear()
     for sentence in done or ["Nothing was to be done."]:
@@ -191,12 +187,12 @@ def repair(database_url: str | None) -> None:
 @database_url_option
 def backup(file: Path, database_url: str | None) -> None:
     """Copy the database to FILE, while the service may go on; FILE is replaced once the copy is whole and checked."""
-    settings = settings_of(database_url=database_url)
+    url = settings_of(database_url=database_url).database_url
     try:
-        size = schema.back_up(settings.database_url, file, show)
+        size = schema_of(url).back_up(url, file, show)
     finally:
         clear()
-    click.echo(f"{file} is a copy of {settings.database_url}, of {size:,} bytes.")
+    click.echo(f"{file} is a copy of {without_password(url)}, of {size:,} bytes.")
 
 
 cli.add_command(export)

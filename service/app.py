@@ -23,11 +23,8 @@ from service.http.metrics import Metrics
 from service.http.operations import Endpoint
 from service.http.origins import OriginCheck
 from service.settings import Settings
-from service.storage.sqlite import schema
-from service.storage.sqlite.connections import enter_wal
-from service.storage.sqlite.file import check_writable
-from service.storage.sqlite.store import Store
-from service.storage.sqlite.urls import database_path
+from service.storage import Store
+from service.storage.kinds import open_store
 
 if TYPE_CHECKING:
     from service.http.imports import Imports
@@ -43,7 +40,7 @@ def create_app(  # noqa: PLR0913 - a host program turns each of these on or off.
     check_tokens: bool = False,
     authenticate: Authenticate | None = None,
 ) -> Starlette:
-    """Make the application for one database file; another application may mount it, with or without its lifespan.
+    """Make the application for one database; another application may mount it, with or without its lifespan.
 
     With `migrate`, pending migrations are applied first. With `snapshot_per_turn` reads are faster, but that is right
     only where nothing else in this program writes to the file. With `check_origins`, requests are refused that a page
@@ -55,15 +52,9 @@ def create_app(  # noqa: PLR0913 - a host program turns each of these on or off.
     settings = settings or Settings()
     if check_tokens and authenticate:
         raise ValueError("Either the service checks its tokens or the host program authenticates, and not both.")
-    check_writable(database_path(settings.database_url))
-    if migrate:
-        schema.migrate(settings.database_url)
-    db = schema.connect(settings.database_url)
-    db.timeout = 0  # If another connection is in the way of WAL mode, do not wait: the store tries again later.
-    enter_wal(db)
-    db.close()
-    store = Store(
+    store = open_store(
         settings.database_url,
+        migrate=migrate,
         busy_timeout=settings.busy_timeout,
         max_pending_writes=settings.max_pending_writes,
         snapshot_per_turn=snapshot_per_turn,

@@ -20,7 +20,7 @@ from service.fields import SINCE
 from service.options import clear, database_url_option, settings_of, show
 from service.rows import ExternalId
 from service.storage import fetch
-from service.storage.sqlite import schema
+from service.storage.kinds import connect, without_password
 
 if TYPE_CHECKING:
     from service.exchange.exporting import Export
@@ -64,7 +64,7 @@ def export(path: str, database_url: str | None, format_: str, term: str | None, 
     """
     settings = settings_of(database_url=database_url)
     with (
-        closing(schema.connect(settings.database_url, busy_timeout=settings.busy_timeout)) as db,
+        closing(connect(settings.database_url, busy_timeout=settings.busy_timeout)) as db,
         _interrupted(),
         _explained(settings.database_url),
     ):
@@ -119,7 +119,7 @@ def _since(since: str | None) -> int | str | None:
         raise click.BadParameter(str(error), param_hint="'--since'") from error
 
 
-def _written(db: pw.SqliteDatabase, exports: Mapping[Path, "Export"]) -> tuple[Mapping[str, int], Sequence[int]]:
+def _written(db: pw.Database, exports: Mapping[Path, "Export"]) -> tuple[Mapping[str, int], Sequence[int]]:
     """Write the files, and give how many rows each has, and the numbers of which the notes tell."""
     from service.exchange.exporting import to_paths  # noqa: PLC0415 - as in `_exports`.
 
@@ -150,7 +150,7 @@ def _explained(database_url: str) -> Iterator[None]:
     except (TermNotFound, FeedRewound) as error:
         raise SetupError(error.detail) from error
     except pw.DatabaseError as error:
-        raise SetupError(f"The database {database_url} cannot be used: {error}.") from error
+        raise SetupError(f"The database {without_password(database_url)} cannot be used: {error}.") from error
     except OSError as error:
         raise SetupError(f"Nothing was exported: {error.strerror or error}.") from error
 

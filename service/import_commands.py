@@ -20,7 +20,7 @@ import msgspec
 from service.errors import InvalidPayload
 from service.events import Why, why
 from service.options import database_url_option, settings_of
-from service.storage.sqlite import schema
+from service.storage.kinds import connect
 
 if TYPE_CHECKING:
     from service.exchange.report import Progress, Report
@@ -217,7 +217,7 @@ def import_(  # noqa: PLR0913, PLR0917 - each is an option.
         _stoppable() as check,
         _rarely_collected(),
         TemporaryDirectory(prefix="enrollment-") as work,
-        closing(schema.connect(settings.database_url, busy_timeout=max(PATIENCE, settings.busy_timeout))) as db,
+        closing(connect(settings.database_url, busy_timeout=max(PATIENCE, settings.busy_timeout))) as db,
     ):
         show = _Show(progress or ("bar" if sys.stderr.isatty() else "none"), check)
         try:

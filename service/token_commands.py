@@ -15,7 +15,7 @@ import peewee as pw
 from service import tokens
 from service.errors import InvalidPayload, SetupError
 from service.options import database_url_option, settings_of
-from service.storage.sqlite import schema
+from service.storage.kinds import command, connect, without_password
 from service.tokens import SCOPES, Scope, TokenEnded, TokenNotFound, TokenRecord
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -33,16 +33,17 @@ def _duration(_: click.Context, __: click.Parameter, text: str | None) -> timede
 
 
 @contextmanager
-def _opened(database_url: str | None) -> Iterator[pw.SqliteDatabase]:
+def _opened(database_url: str | None) -> Iterator[pw.Database]:
     """Open the database for a block; what the user can mend is raised as SetupError."""
     settings = settings_of(database_url=database_url)
-    with closing(schema.connect(settings.database_url, busy_timeout=settings.busy_timeout)) as db:
+    url = settings.database_url
+    with closing(connect(url, busy_timeout=settings.busy_timeout)) as db:
         try:
             yield db
         except (TokenNotFound, TokenEnded) as error:
-            raise SetupError(f"{error} To see all: {schema.command('token list', settings.database_url)}") from error
+            raise SetupError(f"{error} To see all: {command('token list', url)}") from error
         except pw.DatabaseError as error:
-            raise SetupError(f"The database {settings.database_url} cannot be used: {error}.") from error
+            raise SetupError(f"The database {without_password(url)} cannot be used: {error}.") from error
 
 
 def _say(*sentences: str) -> None:

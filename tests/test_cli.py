@@ -249,7 +249,7 @@ def test_database_option_over_environment(tmp_path: Path, path: Path, command: l
 @pytest.mark.parametrize("command", ["serve", "migrate", "status", "check", "repair", "rollback"])
 @pytest.mark.parametrize(
     "url",
-    [":memory:", "postgresql://localhost/school", "sqlite:x.db", "sqlite3:x.db", "file:x.db", "~/x.db", " x.db\n"],
+    [":memory:", "mysql://localhost/school", "sqlite:x.db", "sqlite3:x.db", "file:x.db", "~/x.db", " x.db\n"],
 )
 def test_bad_database_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, url: str) -> None:
     """What is no file's URL is refused in one line, and nothing is made."""

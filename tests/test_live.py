@@ -750,7 +750,7 @@ def test_a_page_that_cannot_be_read(path: Path, db: pw.SqliteDatabase, caplog: p
             await asyncio.sleep(10)
 
         await stream({"type": "http", "method": "GET"}, receive, send)
-        feeds.store.close()  # type: ignore[attr-defined]
+        feeds.store.close()
         return sent
 
     sent = asyncio.run(follow())

@@ -18,10 +18,10 @@ from click.testing import CliRunner
 from conftest import ROOT
 from peewee_migrate import Router
 
-from service import Settings, connect, create_app, migrate
+from service import Settings, create_app, migrate
 from service.__main__ import cli
 from service.errors import MigrationFailed, SchemaMismatch, SetupError
-from service.storage.sqlite.schema import rollback, status, try_rollback
+from service.storage.sqlite.schema import connect, rollback, status, try_rollback
 from service.storage.sqlite.words import FILLED
 
 ALL = sorted(path.stem for path in (ROOT / "migrations").glob("0*.py"))

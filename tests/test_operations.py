@@ -159,7 +159,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Pa
     return path
 
 
-def fill(db: pw.SqliteDatabase) -> None:
+def fill(db: pw.Database) -> None:
     """Add to the small school more courses: Algebra (2) is empty, and Ada (1) and Bo (2) are in Debate (5).
 
     Later (3) is not open yet, Over (4) has closed, and Full (6) has no seat. Music (1) and Cy (3) have external ids,
@@ -264,7 +264,9 @@ def bring_about(code: str, method: str, school: Path, stack: ExitStack) -> None:
         shutil.move(school, school.with_name("moved.db"))
     if code == "busy":
         with closing(connect(school)) as db:
-            db.journal_mode = "delete" if method == "GET" else "wal"  # A reader waits for a writer only without it.
+            db.execute_sql(
+                f"PRAGMA journal_mode = {'delete' if method == 'GET' else 'wal'}"
+            )  # A reader waits for a writer only without it.
         stack.enter_context(held(school, "BEGIN EXCLUSIVE"))
     if code == "constraint_violated":
         with connect(school) as db:

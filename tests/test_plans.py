@@ -62,7 +62,7 @@ CALLS: dict[str, Call] = {
 
 
 @pytest.fixture(scope="module")
-def db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pw.SqliteDatabase]:
+def db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pw.Database]:
     """Give a file with a small course and a large one, both full and with a line."""
     path = tmp_path_factory.mktemp("plans") / "school.db"
     migrate(path)
@@ -89,7 +89,7 @@ def undone(db: pw.Database, call: Call, course: int) -> None:
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_no_statement_scans_or_sorts(db: pw.SqliteDatabase, name: str) -> None:
+def test_no_statement_scans_or_sorts(db: pw.Database, name: str) -> None:
     """Each statement of each call finds its rows by an index, in their order."""
     asked: list[pw.QueryEvent] = []
     db.query_hooks.append(asked.append)
@@ -106,7 +106,7 @@ def test_no_statement_scans_or_sorts(db: pw.SqliteDatabase, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_no_call_does_more_work_for_a_larger_course(db: pw.SqliteDatabase, name: str) -> None:
+def test_no_call_does_more_work_for_a_larger_course(db: pw.Database, name: str) -> None:
     """SQLite runs as few instructions for either course, in triggers and constraints too."""
     counts = {}
     for course in ENROLLED:
@@ -127,7 +127,7 @@ def test_no_call_does_more_work_for_a_larger_course(db: pw.SqliteDatabase, name:
     assert counts[LARGE] < A_SCAN / 10, counts
 
 
-def test_no_call_takes_longer_for_a_larger_course(db: pw.SqliteDatabase) -> None:
+def test_no_call_takes_longer_for_a_larger_course(db: pw.Database) -> None:
     """Median times, taken in turns, stay within what a few more pages of a tree cost."""
     times: dict[tuple[str, int], list[float]] = {(name, course): [] for name in CALLS for course in ENROLLED}
     for _ in range(25):

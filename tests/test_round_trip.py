@@ -65,7 +65,7 @@ def imported(empty: Path, folder: Path, *files: Path) -> tuple[dict[str, list[An
         return state(db), [*importing.report.refused_rows]
 
 
-def written(db: pw.SqliteDatabase, path: Path, export: Export) -> Path:
+def written(db: pw.Database, path: Path, export: Export) -> Path:
     """Export to a file."""
     with db.atomic():
         to_paths(db, {path: export})

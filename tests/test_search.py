@@ -20,7 +20,7 @@ from service.courses import insert_course, list_courses
 from service.errors import InvalidQuery
 from service.storage import fetch
 from service.storage.sqlite.drift import expected
-from service.storage.sqlite.letters import is_told, letters, plain
+from service.storage.letters import is_told, letters, plain
 from service.storage.sqlite.schema import repair, rollback
 from service.storage.sqlite.words import MISSPELT
 from service.students import insert_student, list_students
@@ -75,7 +75,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shared(place: Path) -> Iterator[pw.SqliteDatabase]:
+def shared(place: Path) -> Iterator[pw.Database]:
     """Give a connection to the file, in which nothing is committed."""
     database = connect(place)
     yield database
@@ -91,7 +91,7 @@ QUERY = TEXT.map(lambda text: re.sub(r"[\t\u200d]", "", text)) | st.sampled_from
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(people=PEOPLE, ids=st.sets(TEXT.filter(bool), max_size=4), q=QUERY, few=st.sampled_from([1, 2, 4000]))
 def test_it_finds_what_the_definition_finds(
-    shared: pw.SqliteDatabase, people: list[Person], ids: set[str], q: str, few: int
+    shared: pw.Database, people: list[Person], ids: set[str], q: str, few: int
 ) -> None:
     """Any words find exactly the students of the definition, in order, for a word of few rows and of many alike."""
     with shared.atomic() as transaction, pytest.MonkeyPatch.context() as patch:
@@ -106,7 +106,7 @@ def test_it_finds_what_the_definition_finds(
         transaction.rollback()
 
 
-def test_words_that_begin_alike_in_one_name(db: pw.SqliteDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_words_that_begin_alike_in_one_name(db: pw.Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """A student with many such words is found once, be they taken for few or for many."""
     add(db.connection(), [("Kovacs Kovacsova Kovacsek", None, "kovacsik@x.org"), ("Ann Kovacs", None, None)])
     for few in (1, 3, 4, 4000):
@@ -117,7 +117,7 @@ def test_words_that_begin_alike_in_one_name(db: pw.SqliteDatabase, monkeypatch: 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30))
-def test_sql_and_python_spell_alike(shared: pw.SqliteDatabase, text: str) -> None:
+def test_sql_and_python_spell_alike(shared: pw.Database, text: str) -> None:
     """Of any text, the triggers make the words of the definition."""
     with shared.atomic() as transaction:
         add(shared.connection(), [(text, None, None)])
@@ -126,7 +126,7 @@ def test_sql_and_python_spell_alike(shared: pw.SqliteDatabase, text: str) -> Non
         transaction.rollback()
 
 
-def test_every_letter(shared: pw.SqliteDatabase) -> None:
+def test_every_letter(shared: pw.Database) -> None:
     """The table has every letter that is not plain, and what stands for it is plain itself."""
     assert dict(fetch(shared, "SELECT letter, plain FROM letters")) == letters()
     every = (chr(code) for code in range(1, 0x110000))
@@ -162,7 +162,7 @@ def test_every_letter(shared: pw.SqliteDatabase) -> None:
         ("- 'Tis", ["tis", "t", "'t"]),
     ],
 )
-def test_case_and_accents_do_not_count(db: pw.SqliteDatabase, name: str, qs: list[str]) -> None:
+def test_case_and_accents_do_not_count(db: pw.Database, name: str, qs: list[str]) -> None:
     """A name is found by the beginnings of its words, however they are typed."""
     insert_student(db, name)
     insert_student(db, "Nobody")
@@ -170,7 +170,7 @@ def test_case_and_accents_do_not_count(db: pw.SqliteDatabase, name: str, qs: lis
         assert [student.name for student in list_students(db, q=q)] == [name], q
 
 
-def test_texts(db: pw.SqliteDatabase) -> None:
+def test_texts(db: pw.Database) -> None:
     """The external id counts, and of an email the part before @; within words, behind @ and elsewhere nothing does."""
     db.execute_sql(
         "INSERT INTO students (name, external_id, given_name, email) "
@@ -196,7 +196,7 @@ def test_texts(db: pw.SqliteDatabase) -> None:
         assert list_students(db, q=q) == [], q
 
 
-def test_courses(db: pw.SqliteDatabase) -> None:
+def test_courses(db: pw.Database) -> None:
     """Courses are searched by name and external id, within a level, and with a prefix of the name."""
     for name, level in (("Organic Chemistry", "A1"), ("Chemistry", "A2"), ("Chess", "A1")):
         insert_course(db, name, level)
@@ -213,7 +213,7 @@ def test_courses(db: pw.SqliteDatabase) -> None:
 
 
 @pytest.mark.parametrize("q", ["", " ", "-", "\u2019 .", "\u0301"])
-def test_without_a_word(db: pw.SqliteDatabase, q: str) -> None:
+def test_without_a_word(db: pw.Database, q: str) -> None:
     """Punctuation alone is no word, so it finds all, by name."""
     for name in ("b", "A", "c"):
         insert_student(db, name)
@@ -222,7 +222,7 @@ def test_without_a_word(db: pw.SqliteDatabase, q: str) -> None:
     assert [student.name for student in list_students(db, None, ("a", 2), q=q)] == ["b", "c"]
 
 
-def test_what_cannot_be_sought(db: pw.SqliteDatabase) -> None:
+def test_what_cannot_be_sought(db: pw.Database) -> None:
     """What cannot be in a name is refused, with every fault."""
     for q in ("x" * 201, "a\0b", "\ud800", 5):
         with pytest.raises(InvalidQuery):
@@ -234,7 +234,7 @@ def test_what_cannot_be_sought(db: pw.SqliteDatabase) -> None:
     assert len(raised.value.faults) == 2
 
 
-def test_long_and_hostile_texts(db: pw.SqliteDatabase) -> None:
+def test_long_and_hostile_texts(db: pw.Database) -> None:
     """A name of the most words that fit has a bounded number of rows; behind its 200th letter no word is found."""
     insert_student(db, "a-" * 99 + "aa")
     ((rows, size),) = fetch(db, "SELECT count(*), sum(length(words)) FROM student_words")
@@ -411,7 +411,7 @@ def test_what_is_lost_comes_back(path: Path, name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pw.SqliteDatabase]:
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pw.Database]:
     """Give a file of 8,000 students, of whom an eighth is called Maria, and a quarter Smith."""
     path = tmp_path_factory.mktemp("crowd") / "school.db"
     migrate(path)
@@ -433,7 +433,7 @@ QUERIES = ["mar", "maria", "maria smith", "m s", "ma", "s", "s00", "s0000123", "
 
 
 @pytest.mark.parametrize("q", QUERIES)
-def test_a_page_takes_few_steps(crowd: pw.SqliteDatabase, q: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_takes_few_steps(crowd: pw.Database, q: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """No statement scans a table or sorts more than FEW rows, and a page, however deep, takes few steps of SQLite."""
     monkeypatch.setattr("service.storage.sqlite.words.FEW", 100)
     found = list_students(crowd, q=q, limit=10_000)

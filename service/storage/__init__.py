@@ -22,7 +22,10 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 Row = TypeVar("Row")
 
-BACKENDS = {pw.SqliteDatabase: "service.storage.sqlite.backend"}
+BACKENDS = {
+    pw.SqliteDatabase: "service.storage.sqlite.backend",
+    pw.PostgresqlDatabase: "service.storage.postgres.backend",
+}
 """The backend of each kind of Peewee database, imported at its first use."""
 
 LEFT_OUT = "a trigger left the row as it was, and said nothing"
@@ -191,6 +194,15 @@ class Store(Protocol):
 
     def measured(self) -> Measured:
         """Give what was measured of the writes so far; the database is not asked."""
+
+    def open(self) -> None:
+        """Hold the database from now on, and not only from its first use on. Raises OSError."""
+
+    def end_turn(self) -> None:
+        """End the running event loop's turn early: begin the writes and the reads that were asked for in it."""
+
+    def close(self) -> None:
+        """Finish the writes that were accepted, then close every connection; the next use opens them again."""
 
 
 @cache

@@ -1,22 +1,23 @@
 """Manage the schema of a database: run the migrations, undo one, check, repair and copy it, and tell its version."""
 
 import os
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import attrs
 import peewee as pw
 
 from service.errors import SchemaMismatch, SetupError, StorageUnavailable
-from service.storage import fetch
+from service.storage import fetch, migrating
+from service.storage.checks import Result, Tick, silent
+from service.storage.commands import command
+from service.storage.migrating import APPLIED, HISTORY, Versions
 from service.storage.sqlite import backup, drift
-from service.storage.sqlite.check import Result, Tick, run, silent
+from service.storage.sqlite.check import run
 from service.storage.sqlite.connections import enter_wal, open_database
 from service.storage.sqlite.repair import mend
-from service.storage.sqlite.router import HISTORY, MIGRATIONS, router
+from service.storage.sqlite.router import router
 from service.storage.sqlite.urls import database_path
 from service.storage.sqlite.violations import is_locked
 from service.storage.sqlite.words import FILLED
@@ -41,18 +42,6 @@ _LOOKING = {"temp_store": "FILE"}
 SCHEMA_VERSION = "PRAGMA schema_version"
 """Asks SQLite for a number that every change of the schema raises."""
 
-FEW = 3
-"""How many differences the text of an error names; the command `status` names them all."""
-
-
-@attrs.frozen
-class Versions:
-    """Names of migrations: applied to a database, still to be applied, and applied but unknown to this code."""
-
-    applied: list[str]
-    pending: list[str]
-    unknown: list[str]
-
 
 def connect(url: str | os.PathLike[str], *, busy_timeout: float = 5.0) -> pw.SqliteDatabase:
     """Connect to a migrated database, given as a path or a URL, and give the `db` that the rules take.
@@ -75,13 +64,8 @@ def check(db: pw.Database, url: str | os.PathLike[str], clean: int | None = None
     """
     _check_versions(db, url)
     ((number,),) = fetch(db, SCHEMA_VERSION)
-    if number != clean and (found := drift.compare(db)):
-        more = f"; and {len(found) - FEW} more" if len(found) > FEW else ""
-        message = (
-            f"The schema of the database {os.fspath(url)} is not as its migrations made it: "
-            f"{'; '.join(each.text for each in found[:FEW])}{more}. Run: {command('repair', url)}"
-        )
-        raise SchemaMismatch(message)
+    if number != clean:
+        migrating.check_same([each.text for each in drift.compare(db)], os.fspath(url))
     return int(number)
 
 
@@ -113,22 +97,7 @@ class Schema:
 
 
 def _check_versions(db: pw.Database, url: str | os.PathLike[str]) -> None:
-    _check_not_ahead(db, url)
-    if pending := versions(db).pending:
-        message = (
-            f"The database {os.fspath(url)} is behind: {', '.join(pending)} not applied. Run: {command('migrate', url)}"
-        )
-        raise SchemaMismatch(message)
-
-
-def _check_not_ahead(db: pw.Database, url: str | os.PathLike[str]) -> None:
-    if unknown := versions(db).unknown:
-        message = (
-            f"The database {os.fspath(url)} is ahead of this version of the service, which does not know "
-            f"{', '.join(unknown)}. Run the version that made it, or roll back with that version: "
-            f"{command('rollback', url)}"
-        )
-        raise SchemaMismatch(message)
+    migrating.check_current(versions(db), os.fspath(url))
 
 
 def status(url: str | os.PathLike[str]) -> tuple[Versions, dict[str, int], list[str]]:
@@ -179,14 +148,7 @@ def back_up(url: str | os.PathLike[str], target: Path, tick: Tick = silent) -> i
 
 def versions(db: pw.Database) -> Versions:
     """Compare the table of the migrations that were applied to a database with the migrations of this code."""
-    names = f"SELECT name FROM {HISTORY} ORDER BY id"
-    applied = [name for (name,) in fetch(db, names)] if db.table_exists(HISTORY) else []
-    known = sorted(path.stem for path in MIGRATIONS.glob("[0-9][0-9][0-9]_*.py"))
-    return Versions(
-        applied=applied,
-        pending=[name for name in known if name not in applied],
-        unknown=[name for name in applied if name not in known],
-    )
+    return migrating.versions([name for (name,) in fetch(db, APPLIED)] if db.table_exists(HISTORY) else [])
 
 
 def migrate(url: str | os.PathLike[str], tick: Tick = silent) -> list[str]:
@@ -198,7 +160,7 @@ def migrate(url: str | os.PathLike[str], tick: Tick = silent) -> list[str]:
     """
     with _setting_up(database_path(url), **_MIGRATING, **_LOOKING, create=True, page_size=PAGE_SIZE) as db:
         with db.atomic("IMMEDIATE"):  # One transaction for the whole run, so that two processes cannot interleave.
-            _check_not_ahead(db, url)
+            migrating.check_not_ahead(versions(db), os.fspath(url))
             done: list[str] = router(db, tick).run()
         enter_wal(db)  # If another process that migrates is in the way, that process will enter WAL mode instead.
     return done
@@ -251,13 +213,7 @@ def _undoing(url: str | os.PathLike[str], *, alone: bool) -> Iterator[tuple[pw.S
 
 
 def _undo(db: pw.SqliteDatabase, url: str | os.PathLike[str], tick: Tick) -> str:
-    history = router(db, tick)
-    applied: list[str] = history.done
-    if not applied:
-        message = f"The database {os.fspath(url)} has no migration to roll back."
-        raise SetupError(message)
-    history.rollback()
-    return applied[-1]
+    return migrating.undo(router(db, tick), os.fspath(url))
 
 
 @contextmanager
@@ -280,8 +236,3 @@ def _existing(url: str | os.PathLike[str]) -> Path:
         message = f"There is no database at {path}. Run: {command('migrate', url)}"
         raise SchemaMismatch(message)
     return path
-
-
-def command(verb: str, url: str | os.PathLike[str]) -> str:
-    """Give the command line that runs a command of the service, such as "migrate", on a database."""
-    return f"python -m service {verb} --database-url {shlex.quote(os.fspath(url))}"

@@ -1,0 +1,1 @@
+"""The code for PostgreSQL, with the driver psycopg."""

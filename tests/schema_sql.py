@@ -6,7 +6,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from service import migrate
-from service.storage.sqlite import drift, router
+from service.storage import migrating
+from service.storage.sqlite import drift
 
 HEAD = """\
 -- The schema of the service as its migrations leave it: its tables, and the indexes and triggers on each.
@@ -27,7 +28,7 @@ def written() -> str:
                 JOIN sqlite_master AS place ON place.type IN ('table', 'view') AND place.name = made.tbl_name
                 WHERE made.sql IS NOT NULL AND place.name NOT IN ('sqlite_sequence', ?)
                 ORDER BY place.rowid, made.type <> 'table', made.type, made.name""",
-                (router.HISTORY,),
+                (migrating.HISTORY,),
             ).fetchall()
     made = [drift.create_table(name, drift.parse(sql)) if kind == "table" else sql for kind, name, sql in rows]
     return "\n".join([HEAD, *(f"{sql};\n" for sql in made)])

@@ -21,12 +21,12 @@ from service.__main__ import cli
 from service.bulk import enroll_all
 from service.courses import insert_course
 from service.enrollments import drop, enroll
+from service.storage.migrating import HISTORY
 from service.storage.sqlite.breaches import STANDING
 from service.storage.sqlite.check import PATIENCE, run
 from service.storage.sqlite.connections import open_database
 from service.storage.sqlite.drift import expected, tables
 from service.storage.sqlite.invariants import INVARIANTS
-from service.storage.sqlite.router import HISTORY
 from service.storage.sqlite.schema import rollback
 from service.students import insert_student
 

@@ -23,9 +23,9 @@ from service.__main__ import cli
 from service.courses import insert_course
 from service.enrollments import drop, enroll
 from service.errors import SchemaMismatch
+from service.storage.migrating import HISTORY
 from service.storage.sqlite.connections import open_database
 from service.storage.sqlite.drift import SCHEMA, compare, expected, key, parse, tables
-from service.storage.sqlite.router import HISTORY
 from service.storage.sqlite.schema import Schema, repair, rollback, status
 from service.students import insert_student
 

@@ -34,10 +34,10 @@ from service import (
     migrate,
     students,
 )
-from service.storage import models
-from service.storage.sqlite import router, schema
+from service.storage import migrating, models
+from service.storage.sqlite import schema
 
-OURS = ("students", "courses", "enrollments", "enrollment_events", router.HISTORY)
+OURS = ("students", "courses", "enrollments", "enrollment_events", migrating.HISTORY)
 
 HOST_MIGRATION = """
 def migrate(migrator, database, *, fake=False):

@@ -28,8 +28,8 @@ from service.errors import (
     StorageUnavailable,
     StudentNotFound,
 )
-from service.storage import fetch
-from service.storage.sqlite import router, schema
+from service.storage import fetch, migrating
+from service.storage.sqlite import schema
 from service.storage.sqlite.connections import open_database
 from service.storage.sqlite.patience import MOST_READS
 from service.storage.sqlite.store import Store
@@ -42,7 +42,8 @@ ORPHAN = "INSERT INTO enrollments (student_id, course_id, enrolled_at) VALUES (9
 
 LEAVE = """
 import asyncio, sys, time
-from service.storage.sqlite import router, schema
+from service.storage import migrating
+from service.storage.sqlite import schema
 from service.storage.sqlite.store import Store
 from service.students import insert_student
 
@@ -611,7 +612,7 @@ async def test_a_store_that_may_not_wait_for_a_lock_is_not_ready(path: Path) -> 
 async def test_a_store_on_another_schema_is_not_ready(store: Store, path: Path, change: str, message: str) -> None:
     """The probe refuses a schema that is behind the code or ahead of it, and says what to run."""
     with closing(sqlite3.connect(path)) as db, db:
-        db.execute(change.format(router.HISTORY))
+        db.execute(change.format(migrating.HISTORY))
     with pytest.raises(StorageUnavailable, match=message):
         await store.check_ready()
 

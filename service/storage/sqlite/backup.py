@@ -11,8 +11,9 @@ import peewee as pw
 
 from service.errors import SetupError
 from service.storage import fetch
-from service.storage.sqlite.check import PATIENCE, Tick, silent
-from service.storage.sqlite.router import HISTORY
+from service.storage.checks import Tick, silent
+from service.storage.migrating import APPLIED
+from service.storage.sqlite.check import PATIENCE
 
 PAGES = 512
 """How many pages are copied between two calls of the `Tick`."""
@@ -23,8 +24,6 @@ UNFINISHED = ".unfinished-"
 """What is between the name of a file and the number of the process that has not finished to write it."""
 BESIDE = ("-wal", "-shm", "-journal")
 """The ends of the names of files that SQLite keeps beside a database."""
-
-_APPLIED = f"SELECT name FROM {HISTORY} ORDER BY id"
 
 
 def back_up(db: pw.SqliteDatabase, target: Path, tick: Tick = silent) -> int:
@@ -135,7 +134,7 @@ def _check(db: pw.SqliteDatabase, unfinished: Path, tick: Tick) -> None:
     with closing(sqlite3.connect(f"{unfinished.as_uri()}?mode=ro&immutable=1", uri=True)) as copy:
         copy.set_progress_handler(lambda: bool(tick("check", time.monotonic() - started)), PATIENCE)
         ((found,),) = copy.execute("PRAGMA quick_check(1)")
-        if found != "ok" or copy.execute(_APPLIED).fetchall() != fetch(db, _APPLIED):
+        if found != "ok" or copy.execute(APPLIED).fetchall() != fetch(db, APPLIED):
             raise sqlite3.DatabaseError(f"the copy is not sound ({found}); is the database? Run the command check")
 
 

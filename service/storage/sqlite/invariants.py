@@ -5,12 +5,11 @@ join whole tables, and SQLite makes a temporary index for them where another too
 enrollments take minutes. The feed is the table enrollment_events, which has an event for each change of an enrollment.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
 
-import attrs
 import peewee as pw
 
+from service.storage.checks import Invariant, rows
 from service.storage.sqlite import drift
 from service.storage.sqlite.breaches import (
     COUNTS,
@@ -32,25 +31,6 @@ from service.storage.sqlite.breaches import (
     WINDOWS,
 )
 from service.storage.sqlite.words import FILLED, MISSPELT, misread
-
-
-@attrs.frozen
-class Invariant:
-    """One thing that must hold.
-
-    `says` is the text that a report puts behind the names of the rows that break the invariant. `mend` tells a person
-    what to do, and is empty if `repair` can mend it. `find` gives rows of (name,) or (name, is it over): what is over
-    is told in the feed for ever, but the state now is right again.
-    """
-
-    name: str
-    says: str
-    find: Callable[[pw.Database], Iterable[tuple[Any, ...]]]
-    mend: str = ""
-
-
-def _rows(sql: str) -> Callable[[pw.Database], Iterable[tuple[Any, ...]]]:
-    return lambda db: db.connection().execute(sql)
 
 
 def _differences(db: pw.Database) -> Iterator[tuple[str]]:
@@ -85,10 +65,10 @@ def _types(db: pw.Database) -> Iterable[tuple[str]]:
             kinds = [kind] + ["null"] * ("not" not in attributes)
             cases.append(f"WHEN typeof({column}) NOT IN ({', '.join(map(repr, kinds))}) THEN {column!r}")
         parts.append(f"SELECT {NAMES[table]} || ', ' || CASE {' '.join(cases)} END AS value FROM {table}")
-    rows: Iterable[tuple[str]] = db.connection().execute(
+    found: Iterable[tuple[str]] = db.connection().execute(
         f"SELECT value FROM ({' UNION ALL '.join(parts)}) WHERE value IS NOT NULL"
     )
-    return rows
+    return found
 
 
 INVARIANTS = (
@@ -103,14 +83,14 @@ INVARIANTS = (
     Invariant(
         "ids",
         "it is there twice, or its id is below 1",
-        _rows(IDS),
+        rows(IDS),
         "Delete what is too much, or give it another id.",
     ),
-    Invariant("sequence", "an id would be given a second time", _rows(SEQUENCE)),
+    Invariant("sequence", "an id would be given a second time", rows(SEQUENCE)),
     Invariant(
         "references",
         "the student or the course does not exist",
-        _rows(REFERENCES),
+        rows(REFERENCES),
         "Add what is missing under its id, or take the enrollment away: "
         "DELETE FROM enrollments WHERE student_id NOT IN (SELECT id FROM students) "
         "OR course_id NOT IN (SELECT id FROM courses)",
@@ -119,46 +99,46 @@ INVARIANTS = (
     Invariant(
         "standing",
         "it is neither a seat nor a place in line, or both",
-        _rows(STANDING),
+        rows(STANDING),
         "Delete it, and enroll anew: DELETE FROM enrollments WHERE (enrolled_at IS NULL) = (waiting IS NULL)",
     ),
     Invariant(
         "limits",
         "more are enrolled, or wait, than the limits allow",
-        _rows(LIMITS),
+        rows(LIMITS),
         "Raise the limit, as in: UPDATE courses SET capacity = 31 WHERE id = 1, or drop students",
     ),
-    Invariant("counts", "its counts are not those of its enrollments", _rows(COUNTS)),
-    Invariant("seats", "a seat is free while someone waits", _rows(SEATS)),
-    Invariant("line", "the places in line are not in the feed's order, or shared", _rows(LINE)),
-    Invariant("history", "it cannot follow what was told before", _rows(HISTORY)),
-    Invariant("state", "the feed tells it otherwise", _rows(STATE)),
+    Invariant("counts", "its counts are not those of its enrollments", rows(COUNTS)),
+    Invariant("seats", "a seat is free while someone waits", rows(SEATS)),
+    Invariant("line", "the places in line are not in the feed's order, or shared", rows(LINE)),
+    Invariant("history", "it cannot follow what was told before", rows(HISTORY)),
+    Invariant("state", "the feed tells it otherwise", rows(STATE)),
     Invariant(
         "turns",
         "it gave a seat while another was longer in line",
-        _rows(TURNS),
+        rows(TURNS),
         "Give the others a seat too: raise the capacity of the course.",
     ),
     Invariant(
         "times",
         "the time is not in the form 2026-09-01T08:30:00.000Z",
-        _rows(TIMES),
+        rows(TIMES),
         "Drop the student, and enroll anew.",
     ),
-    Invariant("filed", "the student's feed leaves it out", _rows(FILED)),
+    Invariant("filed", "the student's feed leaves it out", rows(FILED)),
     Invariant(
         "windows",
         "a time or a day is not in its form, or the end does not come after the start",
-        _rows(WINDOWS),
+        rows(WINDOWS),
         "Write another, as in: UPDATE courses SET closes_at = '2026-09-30T22:00:00.000Z' WHERE id = 1",
     ),
     Invariant(
         "external ids",
         "it is there twice, or empty",
-        _rows(TAKEN),
+        rows(TAKEN),
         "Write another, or none: UPDATE students SET external_id = NULL WHERE id = 1",
     ),
-    Invariant("notes", "there is no such event", _rows(NOTES)),
+    Invariant("notes", "there is no such event", rows(NOTES)),
     Invariant("letters", "the search takes it for another letter", misread),
-    Invariant("words", "the search does not find it by its words", _rows(MISSPELT)),
+    Invariant("words", "the search does not find it by its words", rows(MISSPELT)),
 )

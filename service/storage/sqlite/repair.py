@@ -13,6 +13,7 @@ import peewee as pw
 
 from service.errors import SetupError
 from service.storage import fetch
+from service.storage.checks import Names, Result, Tick
 from service.storage.sqlite import drift
 from service.storage.sqlite.breaches import (
     AGREES,
@@ -27,7 +28,7 @@ from service.storage.sqlite.breaches import (
     UNFILED,
     in_form,
 )
-from service.storage.sqlite.check import Names, Result, Tick, run, watched
+from service.storage.sqlite.check import run, watched
 from service.storage.sqlite.drift import Object, quoted
 from service.storage.sqlite.words import FILLED, fill
 

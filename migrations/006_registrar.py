@@ -12,7 +12,7 @@ from typing import Any
 import peewee as pw
 from peewee_migrate import Migrator
 
-from service.storage.sqlite.letters import letters
+from service.storage.letters import letters
 
 NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
 FORM = "????-??-??T??:??:??.???Z"

@@ -13,7 +13,7 @@ import attrs
 import peewee as pw
 
 from service.storage import fetch
-from service.storage.sqlite.letters import is_told, letters
+from service.storage.letters import is_told, letters
 from service.storage.texts import stored
 
 FEW = 4_000

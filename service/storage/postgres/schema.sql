@@ -1,0 +1,528 @@
+-- The schema of the service on PostgreSQL: its tables, and the indexes, functions and triggers that keep their rules.
+-- Migration 008 runs it. The tables and columns have the names that they have in SQLite, and so have the words of what
+-- is refused, before whose colon the code of the refusal stands.
+--
+-- There is one line of writers for each school, and a schema is a school. Whoever writes to a table of a school first
+-- takes the school's turn, an advisory lock that is held to the end of the transaction. So the ids of events rise in
+-- the order of the commits, nothing deadlocks, and what a statement sees is what it changes.
+--
+-- Texts are compared byte by byte, COLLATE "C", where lower() folds A to Z alone, as NOCASE does in SQLite.
+
+-- The turn comes before any row is locked, or two writers could each hold what the other one needs. To take it again
+-- costs a microsecond. Two schools whose names hash alike would wait for each other, and no more.
+CREATE FUNCTION enrollment_take_turn() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(1701711, hashtext(TG_TABLE_SCHEMA));
+    RETURN NULL;
+END $$;
+
+CREATE FUNCTION enrollment_refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE restrict_violation USING MESSAGE = TG_ARGV[0];
+END $$;
+
+CREATE FUNCTION enrollment_now() RETURNS text LANGUAGE sql VOLATILE
+RETURN to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') COLLATE "C";
+
+-- Whether a text begins with a day that there is, such as 2028-02-29.
+CREATE FUNCTION enrollment_is_day(given text) RETURNS boolean LANGUAGE sql IMMUTABLE
+RETURN given COLLATE "C" ~ ('^([0-9]{4}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)'
+    || '|02-(0[1-9]|1[0-9]|2[0-8]))'
+    || '|([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)-02-29)');
+
+-- Whether a text is a time in RFC 3339, in UTC, to the millisecond: in this form times are compared as texts.
+CREATE FUNCTION enrollment_is_time(given text) RETURNS boolean LANGUAGE sql IMMUTABLE
+RETURN enrollment_is_day(given)
+    AND substr(given, 11) COLLATE "C" ~ '^T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9][.][0-9]{3}Z$';
+
+-- A time of another form in that form; without a zone it is in UTC. No time is the present one.
+CREATE FUNCTION enrollment_time(given text) RETURNS text LANGUAGE plpgsql SET TimeZone = 'UTC' SET DateStyle = 'ISO' AS $$
+BEGIN
+    IF coalesce(given, '') = '' THEN
+        RETURN to_char(clock_timestamp(), 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"');
+    ELSIF given COLLATE "C" ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}' THEN
+        RETURN to_char(given::timestamptz, 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"');
+    END IF;
+    RAISE restrict_violation;
+EXCEPTION WHEN data_exception OR restrict_violation THEN
+    RAISE restrict_violation
+        USING MESSAGE = 'a time is written as 2026-09-01T08:30:00.000Z; leave it out for the present one';
+END $$;
+
+-- The search. What a letter is without case and accents: a space stands for white space, a hyphen for punctuation, and
+-- nothing for what is not seen. A letter that is not here is plain itself.
+CREATE TABLE letters (
+    letter text COLLATE "C" NOT NULL PRIMARY KEY,
+    plain text COLLATE "C" NOT NULL
+);
+
+CREATE FUNCTION enrollment_folded(given text) RETURNS text LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
+BEGIN
+    IF given COLLATE "C" ~ '^[a-zA-Z0-9 ._''-]*$' THEN
+        RETURN translate(lower(given COLLATE "C"), '._''', '---');
+    END IF;
+    RETURN (SELECT string_agg(coalesce(letters.plain, each.letter), '' ORDER BY each.place)
+            FROM unnest(string_to_array(given, NULL)) WITH ORDINALITY AS each (letter, place)
+            LEFT JOIN letters ON letters.letter = each.letter);
+END $$;
+
+-- The words that a row is found by. A text is split at white space. A word goes on behind punctuation, and another word
+-- begins there: O'Brien has the words obrien and brien. The first word of the name is there once more, behind ^. Only
+-- the first 200 characters of a text are looked at: the service stores no longer ones.
+CREATE FUNCTION enrollment_words(name text, more text) RETURNS tsvector LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
+    WITH
+    piece (word, of_name, place, at) AS (
+        SELECT left(array_to_string(parts[at:], ''), 500), of_name, place, at
+        FROM (
+            SELECT string_to_array(token, '-') AS parts, of_name, place
+            FROM (VALUES (left(name, 200), TRUE), (more, FALSE)) AS given (given, of_name)
+            CROSS JOIN string_to_table(enrollment_folded(given), ' ') WITH ORDINALITY AS tokens (token, place)
+        ) AS split
+        CROSS JOIN generate_subscripts(parts, 1) AS at),
+    words (word) AS (
+        SELECT word FROM piece
+        UNION ALL
+        (SELECT '^' || word FROM piece WHERE of_name AND word <> '' ORDER BY place, at LIMIT 1))
+    SELECT array_to_tsvector(coalesce(array_agg(DISTINCT word) FILTER (WHERE word <> ''), '{}')) FROM words
+$$;
+
+CREATE TABLE terms (
+    id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
+    external_id varchar(200) COLLATE "C",
+    name varchar(200) COLLATE "C" NOT NULL,
+    starts_on varchar(10) COLLATE "C",
+    ends_on varchar(10) COLLATE "C"
+);
+CREATE UNIQUE INDEX term_external_id ON terms (external_id) WHERE external_id IS NOT NULL;
+
+CREATE TABLE students (
+    id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
+    name varchar(200) COLLATE "C" NOT NULL,
+    external_id varchar(200) COLLATE "C",
+    given_name varchar(200) COLLATE "C",
+    family_name varchar(200) COLLATE "C",
+    email varchar(254) COLLATE "C",
+    words tsvector
+);
+CREATE UNIQUE INDEX student_external_id ON students (external_id) WHERE external_id IS NOT NULL;
+CREATE INDEX student_name_id ON students (lower(name), id);
+CREATE INDEX student_words ON students USING gin (words);
+
+-- Half of each page is left free for the next versions of a row whose counts change all the time.
+CREATE TABLE courses (
+    id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
+    name varchar(200) COLLATE "C" NOT NULL,
+    level varchar(200) COLLATE "C" NOT NULL,
+    capacity bigint,
+    waitlist_capacity bigint DEFAULT 0,
+    enrolled bigint NOT NULL DEFAULT 0,
+    waitlisted bigint NOT NULL DEFAULT 0,
+    event_id bigint,
+    external_id varchar(200) COLLATE "C",
+    term_id bigint REFERENCES terms (id) ON DELETE RESTRICT,
+    opens_at varchar(24) COLLATE "C",
+    closes_at varchar(24) COLLATE "C",
+    words tsvector,
+    CONSTRAINT course_seats CHECK (enrolled >= 0 AND enrolled <= capacity),
+    CONSTRAINT course_places CHECK (waitlisted >= 0 AND waitlisted <= waitlist_capacity)
+) WITH (fillfactor = 50);
+CREATE UNIQUE INDEX course_external_id ON courses (external_id) WHERE external_id IS NOT NULL;
+CREATE INDEX course_name_id ON courses (lower(name), id);
+CREATE INDEX course_level_id ON courses (level, id);
+CREATE INDEX course_level_name_id ON courses (level, lower(name), id);
+CREATE INDEX course_term_id_id ON courses (term_id, id) WHERE term_id IS NOT NULL;
+CREATE INDEX course_term_id_name_id ON courses (term_id, lower(name), id) WHERE term_id IS NOT NULL;
+CREATE INDEX course_words ON courses USING gin (words);
+
+-- An INSERT with event_id 0 asks for an override; the column is null in every row that is there.
+CREATE TABLE enrollments (
+    student_id bigint NOT NULL REFERENCES students (id) ON DELETE RESTRICT,
+    course_id bigint NOT NULL REFERENCES courses (id) ON DELETE RESTRICT,
+    enrolled_at text COLLATE "C",
+    waiting bigint,
+    event_id bigint,
+    PRIMARY KEY (student_id, course_id),
+    CONSTRAINT enrollment_seat_or_place CHECK ((enrolled_at IS NULL) <> (waiting IS NULL))
+);
+-- Two partial indexes: to PostgreSQL `waiting IS NULL` is no equality, so one index on
+-- (course_id, waiting, student_id) would leave each page of a roster to be sorted.
+CREATE INDEX enrollment_roster ON enrollments (course_id, student_id) INCLUDE (enrolled_at) WHERE waiting IS NULL;
+CREATE INDEX enrollment_line ON enrollments (course_id, waiting) WHERE waiting IS NOT NULL;
+
+CREATE TABLE enrollment_events (
+    id bigint PRIMARY KEY,
+    type varchar(10) COLLATE "C" NOT NULL,
+    at varchar(24) COLLATE "C" NOT NULL,
+    student_id bigint NOT NULL,
+    course_id bigint NOT NULL
+);
+CREATE INDEX event_course_id_id ON enrollment_events (course_id, id);
+CREATE INDEX event_student_id_id ON enrollment_events (student_id, id);
+
+CREATE TABLE event_notes (
+    event_id bigint PRIMARY KEY,
+    actor varchar(200) COLLATE "C",
+    reason varchar(200) COLLATE "C",
+    override boolean NOT NULL DEFAULT FALSE
+);
+
+CREATE TABLE api_tokens (
+    id varchar(8) COLLATE "C" PRIMARY KEY,
+    hash bytea NOT NULL CHECK (length(hash) = 32),
+    name varchar(200) COLLATE "C" NOT NULL,
+    scopes varchar(200) COLLATE "C" NOT NULL,
+    created_at varchar(24) COLLATE "C" NOT NULL,
+    expires_at varchar(24) COLLATE "C" CHECK (enrollment_is_time(expires_at)),
+    revoked_at varchar(24) COLLATE "C",
+    previous_hash bytea,
+    previous_until varchar(24) COLLATE "C" CHECK (enrollment_is_time(previous_until)),
+    last_used_on varchar(10) COLLATE "C"
+);
+
+CREATE TABLE api_sessions (
+    hash bytea PRIMARY KEY,
+    token_id varchar(8) COLLATE "C" NOT NULL REFERENCES api_tokens (id) ON DELETE CASCADE,
+    ends_at varchar(24) COLLATE "C" NOT NULL CHECK (enrollment_is_time(ends_at))
+);
+
+-- What a row of terms, students and courses must be. An id that is given is never given again by the sequence.
+CREATE FUNCTION enrollment_check_term() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    wrong text := CASE
+        WHEN NEW.id <> OLD.id THEN 'the id of a term never changes'
+        WHEN NEW.external_id = '' THEN 'terms.external_id is a text with a character, or null'
+        WHEN NOT (enrollment_is_day(NEW.starts_on) AND length(NEW.starts_on) = 10)
+        THEN 'terms.starts_on is a date such as 2026-09-01, or null'
+        WHEN NOT (enrollment_is_day(NEW.ends_on) AND length(NEW.ends_on) = 10)
+        THEN 'terms.ends_on is a date such as 2026-09-01, or null'
+        WHEN NEW.ends_on < NEW.starts_on THEN 'terms.ends_on is not before starts_on'
+    END;
+BEGIN
+    IF wrong IS NOT NULL THEN
+        RAISE restrict_violation USING MESSAGE = wrong;
+    ELSIF TG_OP = 'INSERT' AND NEW.id > (SELECT last_value FROM terms_id_seq) THEN
+        PERFORM setval('terms_id_seq', NEW.id);
+    END IF;
+    RETURN NEW;
+END $$;
+
+CREATE FUNCTION enrollment_check_student() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    wrong text := CASE
+        WHEN NEW.id <> OLD.id THEN 'the id of a student never changes'
+        WHEN NEW.external_id = '' THEN 'students.external_id is a text with a character, or null'
+        WHEN NEW.given_name = '' THEN 'students.given_name is a text with a character, or null'
+        WHEN NEW.family_name = '' THEN 'students.family_name is a text with a character, or null'
+        WHEN NEW.email = '' THEN 'students.email is a text with a character, or null'
+    END;
+BEGIN
+    IF wrong IS NOT NULL THEN
+        RAISE restrict_violation USING MESSAGE = wrong;
+    ELSIF TG_OP = 'INSERT' AND NEW.id > (SELECT last_value FROM students_id_seq) THEN
+        PERFORM setval('students_id_seq', NEW.id);
+    END IF;
+    NEW.words := enrollment_words(NEW.name, concat_ws(' ', NEW.external_id, left(split_part(NEW.email, '@', 1), 200)));
+    RETURN NEW;
+END $$;
+
+CREATE FUNCTION enrollment_check_course() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    wrong text := CASE
+        WHEN NEW.id <> OLD.id THEN 'the id of a course never changes'
+        WHEN NEW.capacity < 0 THEN 'courses.capacity is a whole number from 0, or null'
+        WHEN NEW.waitlist_capacity < 0 THEN 'courses.waitlist_capacity is a whole number from 0, or null'
+        WHEN NEW.capacity < NEW.enrolled
+        THEN 'capacity_below_enrolled: more students are enrolled than this capacity'
+        WHEN NEW.waitlist_capacity < NEW.waitlisted
+        THEN 'waitlist_capacity_below_waitlisted: more students wait than this waitlist_capacity'
+        WHEN NEW.external_id = '' THEN 'courses.external_id is a text with a character, or null'
+        WHEN NOT enrollment_is_time(NEW.opens_at)
+        THEN 'courses.opens_at is a time such as 2026-09-01T08:30:00.000Z, or null'
+        WHEN NOT enrollment_is_time(NEW.closes_at)
+        THEN 'courses.closes_at is a time such as 2026-09-01T08:30:00.000Z, or null'
+        WHEN NEW.closes_at <= NEW.opens_at THEN 'courses.closes_at is after opens_at'
+        WHEN TG_OP = 'INSERT' AND (NEW.enrolled, NEW.waitlisted, NEW.event_id) IS DISTINCT FROM (0, 0, NULL)
+        THEN 'the counts of a course belong to its enrollments'
+    END;
+BEGIN
+    IF wrong IS NOT NULL THEN
+        RAISE restrict_violation USING MESSAGE = wrong;
+    ELSIF TG_OP = 'INSERT' AND NEW.id > (SELECT last_value FROM courses_id_seq) THEN
+        PERFORM setval('courses_id_seq', NEW.id);
+    END IF;
+    IF TG_OP = 'INSERT' OR (NEW.name, NEW.external_id, NEW.words) IS DISTINCT FROM (OLD.name, OLD.external_id, OLD.words) THEN
+        NEW.words := enrollment_words(NEW.name, NEW.external_id);
+    END IF;
+    RETURN NEW;
+END $$;
+
+-- The counts move with the newest event, which must be newer than the last one that moved them.
+CREATE FUNCTION enrollment_check_counts() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    IF NEW.event_id > coalesce(OLD.event_id, 0) AND NEW.event_id = (SELECT max(id) FROM enrollment_events) THEN
+        RETURN NEW;
+    END IF;
+    RAISE restrict_violation USING MESSAGE = 'the counts of a course belong to its enrollments';
+END $$;
+
+CREATE FUNCTION enrollment_check_event() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    NEW.id := coalesce(NEW.id, (SELECT coalesce(max(id), 0) + 1 FROM enrollment_events));
+    IF NOT enrollment_is_time(NEW.at) THEN
+        RAISE restrict_violation
+            USING MESSAGE = 'a time is written as 2026-09-01T08:30:00.000Z; leave it out for the present one';
+    END IF;
+    RETURN NEW;
+END $$;
+
+-- The override is noted by a trigger, and who asked for it and why by the program, in the same transaction.
+CREATE FUNCTION enrollment_check_note() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        IF NOT EXISTS (SELECT FROM enrollment_events WHERE id = NEW.event_id) THEN
+            RAISE restrict_violation USING MESSAGE = 'no event has this id';
+        END IF;
+    ELSIF (NEW.event_id, NEW.override) IS DISTINCT FROM (OLD.event_id, OLD.override)
+      OR (NEW.actor IS DISTINCT FROM OLD.actor OR NEW.reason IS NOT NULL)
+         AND (OLD.actor IS NOT NULL OR OLD.reason IS NOT NULL OR EXISTS (
+             SELECT FROM enrollment_events AS told
+             JOIN enrollment_events AS later ON later.course_id = told.course_id AND later.id > told.id
+             WHERE told.id = NEW.event_id AND later.student_id = told.student_id)) THEN
+        RAISE restrict_violation
+            USING MESSAGE = 'the note of an event is never changed, but its reason may be made null';
+    END IF;
+    RETURN NEW;
+END $$;
+
+-- To a writer above READ COMMITTED whose snapshot is older than the newest event, ON CONFLICT gives 40001, and the
+-- writer begins again; without ON CONFLICT the writer would be told of a key that it never named.
+CREATE FUNCTION enrollment_tell(what text, moment text, student bigint, course bigint) RETURNS bigint
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    event bigint;
+BEGIN
+    INSERT INTO enrollment_events (id, type, at, student_id, course_id)
+    SELECT coalesce(max(id), 0) + 1, what, moment, student, course FROM enrollment_events
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id INTO event;
+    IF event IS NULL THEN
+        RAISE restrict_violation USING MESSAGE = 'a trigger on enrollment_events left an event out';
+    END IF;
+    RETURN event;
+END $$;
+
+-- BEFORE each row, not AFTER: PostgreSQL runs the AFTER triggers of all rows when the last row is in, so the second row
+-- of one INSERT would not see that the first row took the seat.
+CREATE FUNCTION enrollment_adding() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    course courses;
+    past_the_rules boolean := NEW.event_id IS NOT DISTINCT FROM 0 AND NEW.waiting IS NULL;
+    seat boolean;
+    event bigint;
+    shut text;
+BEGIN
+    NEW.event_id := NULL;
+    NEW.waiting := NULL;
+    IF NOT coalesce(enrollment_is_time(NEW.enrolled_at), FALSE) THEN
+        NEW.enrolled_at := enrollment_time(NEW.enrolled_at);
+    END IF;
+    -- Nothing is counted for a row that will not be there, because the key refuses it or ON CONFLICT skips it. The lock
+    -- is for a writer above READ COMMITTED: one whose snapshot is older than the drop of the row fails here.
+    IF EXISTS (SELECT FROM enrollments WHERE student_id = NEW.student_id AND course_id = NEW.course_id) THEN
+        PERFORM FROM courses WHERE id = NEW.course_id FOR NO KEY UPDATE;
+        RETURN NEW;
+    END IF;
+    SELECT * INTO course FROM courses WHERE id = NEW.course_id;
+    seat := coalesce(course.enrolled < course.capacity, TRUE) OR past_the_rules;
+    shut := CASE
+        WHEN course.id IS NULL THEN 'course_not_found: no course has this id'
+        WHEN past_the_rules THEN NULL
+        WHEN course.opens_at > enrollment_now() THEN 'enrollment_not_open: the course is not open for enrolling yet'
+        WHEN course.closes_at <= enrollment_now() THEN 'enrollment_closed: the course is closed for enrolling'
+        WHEN NOT seat AND course.waitlisted >= course.waitlist_capacity
+        THEN 'course_full: no seat is free, and no place on the waitlist'
+    END;
+    IF NOT EXISTS (SELECT FROM students WHERE id = NEW.student_id) THEN
+        RAISE restrict_violation USING MESSAGE = 'student_not_found: no student has this id';
+    ELSIF shut IS NOT NULL THEN
+        RAISE restrict_violation USING MESSAGE = shut;
+    END IF;
+    event := enrollment_tell(
+        CASE WHEN seat THEN 'enrolled' ELSE 'waitlisted' END, NEW.enrolled_at, NEW.student_id, NEW.course_id);
+    IF past_the_rules THEN
+        INSERT INTO event_notes (event_id, override) VALUES (event, TRUE);
+        UPDATE courses
+        SET capacity = capacity + (enrolled >= capacity)::int, enrolled = enrolled + 1, event_id = event
+        WHERE id = NEW.course_id;
+    ELSIF seat THEN
+        UPDATE courses SET enrolled = enrolled + 1, event_id = event WHERE id = NEW.course_id;
+    ELSE
+        UPDATE courses SET waitlisted = waitlisted + 1, event_id = event WHERE id = NEW.course_id;
+        NEW.waiting := event;
+        NEW.enrolled_at := NULL;
+    END IF;
+    RETURN NEW;
+END $$;
+
+-- An UPDATE may only give a seat to a student who waits, and of whose promotion an event tells.
+CREATE FUNCTION enrollment_changing() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    IF (NEW.student_id, NEW.course_id, NEW.event_id) IS DISTINCT FROM (OLD.student_id, OLD.course_id, OLD.event_id)
+      OR NEW.waiting IS NOT NULL OR NOT enrollment_is_time(NEW.enrolled_at)
+      OR NOT EXISTS (SELECT FROM enrollment_events
+                     WHERE student_id = OLD.student_id AND course_id = OLD.course_id
+                       AND type = 'promoted' AND id > OLD.waiting) THEN
+        RAISE restrict_violation USING MESSAGE = 'an enrollment is added, promoted by a free seat, or dropped';
+    END IF;
+    RETURN NEW;
+END $$;
+
+-- After all rows are gone, those who waited first: what is promoted then is the head of the line, and stays.
+CREATE FUNCTION enrollment_dropped() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    moment text := enrollment_now();
+    old record;
+    event bigint;
+BEGIN
+    FOR old IN SELECT * FROM gone ORDER BY waiting IS NULL, waiting, course_id, student_id LOOP
+        event := enrollment_tell('dropped', moment, old.student_id, old.course_id);
+        UPDATE courses
+        SET enrolled = enrolled - (old.waiting IS NULL)::int, waitlisted = waitlisted - (old.waiting IS NOT NULL)::int,
+            event_id = event
+        WHERE id = old.course_id;
+    END LOOP;
+    RETURN NULL;
+END $$;
+
+CREATE FUNCTION enrollment_promote() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    moment text := enrollment_now();
+    head record;
+    event bigint;
+    promoted bigint := 0;
+BEGIN
+    FOR head IN
+        SELECT student_id FROM enrollments WHERE course_id = NEW.id AND waiting IS NOT NULL ORDER BY waiting
+        LIMIT (SELECT capacity - enrolled FROM courses WHERE id = NEW.id)  -- Null is no limit.
+    LOOP
+        event := enrollment_tell('promoted', moment, head.student_id, NEW.id);
+        UPDATE enrollments SET enrolled_at = moment, waiting = NULL
+        WHERE student_id = head.student_id AND course_id = NEW.id;
+        promoted := promoted + 1;
+    END LOOP;
+    IF promoted > 0 THEN
+        UPDATE courses SET enrolled = enrolled + promoted, waitlisted = waitlisted - promoted, event_id = event
+        WHERE id = NEW.id;
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER student_turn BEFORE INSERT OR UPDATE OR DELETE ON students
+    FOR EACH STATEMENT EXECUTE FUNCTION enrollment_take_turn();
+CREATE TRIGGER course_turn BEFORE INSERT OR UPDATE OR DELETE ON courses
+    FOR EACH STATEMENT EXECUTE FUNCTION enrollment_take_turn();
+CREATE TRIGGER term_turn BEFORE INSERT OR UPDATE OR DELETE ON terms
+    FOR EACH STATEMENT EXECUTE FUNCTION enrollment_take_turn();
+CREATE TRIGGER enrollment_turn BEFORE INSERT OR UPDATE OR DELETE ON enrollments
+    FOR EACH STATEMENT EXECUTE FUNCTION enrollment_take_turn();
+CREATE TRIGGER event_turn BEFORE INSERT ON enrollment_events
+    FOR EACH STATEMENT EXECUTE FUNCTION enrollment_take_turn();
+CREATE TRIGGER note_turn BEFORE INSERT OR UPDATE ON event_notes
+    FOR EACH STATEMENT EXECUTE FUNCTION enrollment_take_turn();
+
+-- PostgreSQL runs triggers by their names: those of the service come last, after any of another program, because what
+-- they see is what is stored.
+CREATE TRIGGER zz_term_checked BEFORE INSERT OR UPDATE ON terms
+    FOR EACH ROW EXECUTE FUNCTION enrollment_check_term();
+CREATE TRIGGER zz_student_checked BEFORE INSERT OR UPDATE ON students
+    FOR EACH ROW EXECUTE FUNCTION enrollment_check_student();
+CREATE TRIGGER zz_course_added BEFORE INSERT ON courses
+    FOR EACH ROW EXECUTE FUNCTION enrollment_check_course();
+CREATE TRIGGER zz_course_changed BEFORE UPDATE ON courses
+    FOR EACH ROW WHEN ((NEW.id, NEW.name, NEW.level, NEW.capacity, NEW.waitlist_capacity, NEW.external_id, NEW.term_id,
+        NEW.opens_at, NEW.closes_at, NEW.words) IS DISTINCT FROM (OLD.id, OLD.name, OLD.level, OLD.capacity,
+        OLD.waitlist_capacity, OLD.external_id, OLD.term_id, OLD.opens_at, OLD.closes_at, OLD.words))
+    EXECUTE FUNCTION enrollment_check_course();
+CREATE TRIGGER zz_course_counted BEFORE UPDATE ON courses
+    FOR EACH ROW WHEN ((NEW.enrolled, NEW.waitlisted, NEW.event_id)
+        IS DISTINCT FROM (OLD.enrolled, OLD.waitlisted, OLD.event_id))
+    EXECUTE FUNCTION enrollment_check_counts();
+CREATE TRIGGER seats_freed AFTER UPDATE ON courses
+    FOR EACH ROW WHEN (NEW.waitlisted > 0 AND coalesce(NEW.enrolled < NEW.capacity, TRUE))
+    EXECUTE FUNCTION enrollment_promote();
+
+CREATE TRIGGER zz_enrollment_adding BEFORE INSERT ON enrollments
+    FOR EACH ROW EXECUTE FUNCTION enrollment_adding();
+CREATE TRIGGER zz_enrollment_changing BEFORE UPDATE ON enrollments
+    FOR EACH ROW EXECUTE FUNCTION enrollment_changing();
+CREATE TRIGGER enrollment_dropped AFTER DELETE ON enrollments REFERENCING OLD TABLE AS gone
+    FOR EACH STATEMENT EXECUTE FUNCTION enrollment_dropped();
+CREATE TRIGGER enrollment_kept BEFORE TRUNCATE ON enrollments
+    FOR EACH STATEMENT EXECUTE FUNCTION enrollment_refuse('enrollments are dropped one by one');
+
+CREATE TRIGGER zz_event_added BEFORE INSERT ON enrollment_events
+    FOR EACH ROW WHEN (NEW.id IS NULL OR NOT enrollment_is_time(NEW.at))
+    EXECUTE FUNCTION enrollment_check_event();
+CREATE TRIGGER event_changed BEFORE UPDATE ON enrollment_events
+    FOR EACH ROW EXECUTE FUNCTION enrollment_refuse('events are never changed');
+CREATE TRIGGER event_deleted BEFORE DELETE ON enrollment_events
+    FOR EACH ROW EXECUTE FUNCTION enrollment_refuse('events are never deleted');
+CREATE TRIGGER event_kept BEFORE TRUNCATE ON enrollment_events
+    FOR EACH STATEMENT EXECUTE FUNCTION enrollment_refuse('events are never deleted');
+
+CREATE TRIGGER zz_note_checked BEFORE INSERT OR UPDATE ON event_notes
+    FOR EACH ROW EXECUTE FUNCTION enrollment_check_note();
+CREATE TRIGGER note_deleted BEFORE DELETE ON event_notes
+    FOR EACH ROW EXECUTE FUNCTION enrollment_refuse('events are never deleted');
+CREATE TRIGGER note_kept BEFORE TRUNCATE ON event_notes
+    FOR EACH STATEMENT EXECUTE FUNCTION enrollment_refuse('events are never deleted');
+
+-- One round trip for many pairs of a student and a course: enrolls one pair after the other, as an INSERT for each
+-- would, and gives what came of each. A rule of the service that refuses is its code, and raises nothing, so the rows
+-- before it stay. A rule of another program that refuses raises its error, and undoes all rows.
+--
+-- The place is that of the row as it is after its statement, when triggers of another program have run too. Where one of
+-- those has dropped the row, its outcome is what its event told.
+CREATE FUNCTION enroll_many(students bigint[], courses bigint[], moment text)
+RETURNS TABLE (outcome text, at text, place bigint) LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    student bigint;
+    course bigint;
+    line bigint;
+    row_now record;
+BEGIN
+    PERFORM pg_advisory_xact_lock(1701711, hashtext(current_schema()));
+    FOR student, course IN SELECT * FROM unnest(students, courses) LOOP
+        outcome := NULL; at := NULL; place := NULL;
+        SELECT CASE WHEN NOT EXISTS (SELECT FROM students AS s WHERE s.id = student) THEN 'student_not_found'
+                    WHEN e.waiting IS NOT NULL THEN 'already_waitlisted'
+                    WHEN e.student_id IS NOT NULL THEN 'already_enrolled'
+                    WHEN c.opens_at > enrollment_now() THEN 'enrollment_not_open'
+                    WHEN c.closes_at <= enrollment_now() THEN 'enrollment_closed'
+                    WHEN c.enrolled >= c.capacity AND c.waitlisted >= c.waitlist_capacity THEN 'course_full' END
+        INTO outcome
+        FROM courses AS c LEFT JOIN enrollments AS e ON e.student_id = student AND e.course_id = c.id
+        WHERE c.id = course;
+        IF NOT FOUND THEN
+            outcome := CASE WHEN EXISTS (SELECT FROM students AS s WHERE s.id = student)
+                            THEN 'course_not_found' ELSE 'student_not_found' END;
+        END IF;
+        IF outcome IS NULL THEN
+            INSERT INTO enrollments (student_id, course_id, enrolled_at) VALUES (student, course, moment)
+            RETURNING enrolled_at, waiting INTO at, line;
+            IF FOUND THEN
+                SELECT e.enrolled_at, e.waiting INTO row_now
+                FROM enrollments AS e WHERE e.student_id = student AND e.course_id = course;
+                IF FOUND THEN
+                    at := row_now.enrolled_at; line := row_now.waiting;
+                END IF;
+                outcome := CASE WHEN line IS NULL THEN 'enrolled' ELSE 'waitlisted' END;
+            END IF;
+        END IF;
+        IF outcome = 'waitlisted' THEN
+            SELECT c.waitlisted - (SELECT count(*) FROM enrollments AS e WHERE e.course_id = course AND e.waiting > line)
+            INTO place FROM courses AS c WHERE c.id = course;
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+END $$;

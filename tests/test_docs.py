@@ -37,7 +37,7 @@ from service.http.queries import MAX_LIMIT
 from service.http.reading import MAX_FAULTS
 from service.http.server import GRACE
 from service.registrar import MOST_DROPPED
-from service.storage.sqlite.patience import MOST_READS, MOST_SCANS, SCAN_WAIT, SCANS
+from service.storage.patience import MOST_READS, MOST_SCANS, SCAN_WAIT, SCANS
 from service.token_commands import token
 from service.tokens import SCOPES
 

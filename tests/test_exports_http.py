@@ -27,7 +27,7 @@ from service.courses import update_course
 from service.errors import Busy
 from service.exchange.exporting import csv_of, roster_of, to_temporary
 from service.http import files
-from service.storage.sqlite import patience
+from service.storage import patience
 from service.terms import insert_term
 
 CSV = {

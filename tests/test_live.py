@@ -40,7 +40,7 @@ from service.http import listener, live
 from service.http.api import API
 from service.http.guard import HostGuard
 from service.http.server import Server
-from service.storage.sqlite import news
+from service.storage import news
 from service.storage.sqlite.store import Store
 from service.students import insert_student
 from service.tokens import create_token, revoke_token
@@ -809,7 +809,7 @@ def test_nobody_pays_who_does_not_listen(path: Path) -> None:
 import sys
 from starlette.testclient import TestClient
 from service import Settings, create_app
-modules = {{"service.http.live", "service.http.listener", "service.storage.sqlite.news"}}
+modules = {{"service.http.live", "service.http.listener", "service.storage.news"}}
 with TestClient(create_app(Settings(database_url={str(path)!r}))) as client:
     assert client.get("/events").status_code == 200
 assert modules.isdisjoint(sys.modules)

@@ -134,6 +134,7 @@ class Watching:
                 "http/operations.py",
                 "http/handlers.py",
                 "storage/sqlite/store.py",
+                "storage/groups.py",
                 "storage/sqlite/writer.py",
                 "enrolling.py",
                 "storage/sqlite/inserting.py",
@@ -142,7 +143,7 @@ class Watching:
     ],
 )
 def test_the_way_from_a_request_to_its_statement(path: Path, method: str, status: int, rooms: list[str]) -> None:
-    """Behind `http/server.py`, which reads the bytes, a schedule passes five files and an enrollment six, each once."""
+    """Behind `http/server.py`, which reads the bytes, a schedule passes five files and an enrollment seven, each once."""
     with connect(path) as db:
         for name in ("Ada", "Bo"):
             insert_student(db, name)

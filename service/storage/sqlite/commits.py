@@ -6,7 +6,7 @@ from types import TracebackType
 import peewee as pw
 
 from service.storage import fetch
-from service.storage.measured import SECONDS, SIZES, Histogram, Measured
+from service.storage.measured import SECONDS, Histogram, Measured
 from service.storage.sqlite.file import File
 
 
@@ -21,7 +21,6 @@ class Commits:
         """Have measured nothing yet."""
         self._file = file
         self._began, self._written = 0.0, 0
-        self.groups = Histogram(SIZES)
         self.seconds, self.checkpoints = Histogram(SECONDS), Histogram(SECONDS)
 
     def __enter__(self) -> None:
@@ -48,6 +47,6 @@ class Commits:
         if not busy:
             self.checkpoints.observe(time.perf_counter() - began)
 
-    def measured(self, waiting: int) -> Measured:
-        """Give all that was measured; `waiting` is how many writes wait for their group."""
-        return Measured(waiting, self._file.log_size(), self.groups, self.seconds, self.checkpoints)
+    def measured(self, waiting: int, groups: Histogram) -> Measured:
+        """Give all that was measured; `waiting` is how many writes wait, `groups` how large their groups were."""
+        return Measured(waiting, self._file.log_size(), groups, self.seconds, self.checkpoints)

@@ -133,6 +133,11 @@ def enter_wal(db: pw.SqliteDatabase) -> None:
         db.journal_mode = "wal"
 
 
+def state(db: pw.SqliteDatabase) -> object:
+    """Give what differs once another connection has committed: `PRAGMA data_version`, which is a connection's own."""
+    return db.connection(), fetch(db, "PRAGMA data_version")
+
+
 def close_all(databases: deque[Database]) -> None:
     """Close all connections of a queue, while others may still take from it."""
     with suppress(IndexError):

@@ -23,16 +23,17 @@ import peewee as pw
 from service.errors import ServiceError, SetupError, StorageUnavailable
 from service.storage import fetch
 from service.storage.event_loop import running_loop
+from service.storage.fork import pause_at_forks
+from service.storage.groups import Job, settle
 from service.storage.measured import Measured
-from service.storage.sqlite.connections import Database, close_all
+from service.storage.patience import Patience, scans
+from service.storage.sqlite.connections import Database, close_all, state
 from service.storage.sqlite.file import File, check_writable
-from service.storage.sqlite.fork import pause_at_forks
-from service.storage.sqlite.patience import Patience, scans
 from service.storage.sqlite.schema import Schema
 from service.storage.sqlite.slow import connection_class
 from service.storage.sqlite.urls import database_path
 from service.storage.sqlite.violations import is_interrupted, is_locked, unavailable
-from service.storage.sqlite.writer import Job, Writer, settle
+from service.storage.sqlite.writer import Writer
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -216,15 +217,12 @@ class Store:
 
     async def changed(self, since: object = None) -> object:
         """Do what `Store.changed` in `service.storage` says."""
-        from service.storage.sqlite.news import wait  # noqa: PLC0415 - only who follows the file pays for it.
+        from service.storage.news import wait  # noqa: PLC0415 - only who follows the file pays for it.
 
-        return await wait(self.read, self._writer.told, since)
+        return await wait(self.read, state, self._writer.told, since)
 
     async def check_ready(self) -> None:
-        """Raise Busy or StorageUnavailable unless a write would be accepted and kept now.
-
-        Raises AsyncioOnly on another event loop than asyncio's.
-        """
+        """Do what `Store.check_ready` in `service.storage` says."""
         running_loop()
         try:
             async with asyncio.timeout(READY_TIMEOUT):
@@ -246,7 +244,7 @@ class Store:
 
     def measured(self) -> Measured:
         """Do what `Store.measured` in `service.storage` says."""
-        return self._writer.commits.measured(self._writer.waiting)
+        return self._writer.commits.measured(self._writer.waiting, self._writer.sizes)
 
     def end_turn(self) -> None:
         """End the running event loop's turn early: release its snapshot and hand its writes to the writer thread.

@@ -12,13 +12,13 @@ from service.errors import Busy
 T = TypeVar("T")
 
 THREADS = 4
-"""How many reads run in threads at once. SQLite runs them beside each other, and a thread that waits for a lock of
-another program is not there for the next read."""
+"""How many reads run in threads at once. The database runs them beside each other, and a thread that waits for a lock
+of another program is not there for the next read."""
 MOST_READS = 100
 """How many reads may run in threads or wait for one; the next read is refused at once."""
 SCANS, MOST_SCANS = 2, 10
-"""How many reads of a whole table run at once, and how many may run or wait. Each keeps the -wal from being begun anew,
-so there are few."""
+"""How many reads of a whole table run at once, and how many may run or wait. Each keeps old states of the
+database from being forgotten, so there are few."""
 SCAN_WAIT = 30.0
 """Seconds that such a read waits for its turn."""
 _NOTHING = "Nothing was read."

@@ -1,13 +1,10 @@
-"""Wait for the next commit to the file: the writer thread tells of its own, and those of others are looked for."""
+"""Wait for the next commit: the writer thread tells of its own, and those of others are looked for."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-import peewee as pw
-
-from service.storage import fetch
 from service.storage.event_loop import running_loop
 
 LOOK_SECONDS = 0.1
@@ -16,13 +13,16 @@ LOOK_SECONDS = 0.1
 Tell = Callable[[], object]
 
 
-def state(db: pw.SqliteDatabase) -> object:
-    """Give what differs once another connection has committed: `PRAGMA data_version`, which is a connection's own."""
-    return db.connection(), fetch(db, "PRAGMA data_version")
+async def wait(
+    read: Callable[..., Coroutine[Any, Any, object]],
+    state: Callable[[Any], object],
+    told: set[Tell],
+    since: object,
+) -> object:
+    """Give the state once it is not `since`; `read` runs the rule `state`, which gives what a commit changes.
 
-
-async def wait(read: Callable[..., Coroutine[Any, Any, object]], told: set[Tell], since: object) -> object:
-    """Give the state once it is not `since`; `read` runs a rule, and the writer thread calls what is in `told`."""
+    The writer thread calls what is in `told`.
+    """
     loop, woken = running_loop(), asyncio.Event()
 
     def tell() -> None:

@@ -1,10 +1,11 @@
 """Close every store before this process forks, as gunicorn's preload and multiprocessing make it do.
 
 A child process must not inherit SQLite's connections. The operating system gives the child none of their locks on the
-file, but SQLite in the child would believe that every connection that it opens on the file has those locks. A fork does
-not copy threads either, so a lock that another thread holds would stay locked in the child for ever. So before a fork
-each store finishes the writes that it has accepted and closes its connections; after the fork, parent and child each
-open the file anew.
+file, but SQLite in the child would believe that every connection that it opens on the file has those locks. Nor may it
+inherit those to a server, which would get the statements of two processes on one connection. A fork does not copy
+threads either, so a lock that another thread holds would stay locked in the child for ever. So before a fork each store
+finishes the writes that it has accepted and closes its connections; after the fork, parent and child each open the
+database anew.
 """
 
 import os

@@ -28,7 +28,7 @@ migration: $(RUN_READY) ## Write a new, empty migration: make migration NAME=add
 rollback: $(RUN_READY) ## Undo the newest migration of DATABASE_URL: it asks, or not with make rollback YES=1
 	@$(BIN)/python -m service rollback $(if $(filter 1,$(YES)),--yes)
 
-schema: $(RUN_READY) ## Write service/storage/sqlite/schema.sql anew, after a migration was added or changed
+schema: $(TEST_READY) ## Write schema.sql and catalog.sql in service/storage anew, after a migration was added or changed
 	@$(BIN)/python -m tests.schema_sql
 
 openapi: $(RUN_READY) ## Write service/docs/openapi.json anew, after the API was changed

@@ -1,6 +1,10 @@
-"""Writes service/storage/sqlite/schema.sql, for `make schema`: what the migrations make, table by table."""
+"""Writes, for `make schema`, what the migrations make: schema.sql of SQLite, and catalog.sql of PostgreSQL.
+
+`python -m tests.schema_sql postgresql` writes the second one alone, on the server of the tests.
+"""
 
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,5 +38,21 @@ def written() -> str:
     return "\n".join([HEAD, *(f"{sql};\n" for sql in made)])
 
 
+def catalog() -> str:
+    """Give the text of catalog.sql."""
+    # PostgreSQL and its driver are asked for here alone; the folder of the tests is not on the path of `make schema`.
+    sys.path.append(str(Path(__file__).parent))
+    import postgresql  # noqa: PLC0415
+
+    from service.storage.postgres import connections, drift  # noqa: PLC0415
+
+    with postgresql.server() as server, server.database() as url:
+        migrate(url)
+        with closing(connections.open_database(url)) as db:
+            return drift.written(drift.existing(db))
+
+
 if __name__ == "__main__":
-    drift.SCHEMA.write_text(written(), "utf-8")
+    if "postgresql" not in sys.argv:
+        drift.SCHEMA.write_text(written(), "utf-8")
+    (drift.SCHEMA.parents[1] / "postgres" / "catalog.sql").write_text(catalog(), "utf-8")

@@ -1,15 +1,13 @@
-"""List the invariants: what must hold in a database, whatever program wrote to it.
+"""Find what breaks an invariant in a file: with a statement, or with a function that asks SQLite.
 
-Each invariant has a name and a SELECT, or a function, that finds the rows that break it. The statements sort, group or
-join whole tables, and SQLite makes a temporary index for them where another tool has dropped one: ten million
-enrollments take minutes. The feed is the table enrollment_events, which has an event for each change of an enrollment.
+SQLite makes a temporary index for the statements where another tool has dropped one.
 """
 
 from collections.abc import Iterable, Iterator
 
 import peewee as pw
 
-from service.storage.checks import Invariant, rows
+from service.storage.invariants import invariants, rows
 from service.storage.sqlite import drift
 from service.storage.sqlite.breaches import (
     COUNTS,
@@ -71,74 +69,29 @@ def _types(db: pw.Database) -> Iterable[tuple[str]]:
     return found
 
 
-INVARIANTS = (
-    Invariant("schema", "the schema is not as the migrations make it", _differences),
-    Invariant("integrity", "SQLite finds the file damaged", _pages, drift.BACKUP),
-    Invariant(
-        "types",
-        "the value is not of its column's type",
-        _types,
-        "Write another, as in: UPDATE courses SET capacity = 30 WHERE id = 1",
-    ),
-    Invariant(
-        "ids",
-        "it is there twice, or its id is below 1",
-        rows(IDS),
-        "Delete what is too much, or give it another id.",
-    ),
-    Invariant("sequence", "an id would be given a second time", rows(SEQUENCE)),
-    Invariant(
-        "references",
-        "the student or the course does not exist",
-        rows(REFERENCES),
-        "Add what is missing under its id, or take the enrollment away: "
-        "DELETE FROM enrollments WHERE student_id NOT IN (SELECT id FROM students) "
-        "OR course_id NOT IN (SELECT id FROM courses)",
-    ),
-    Invariant("foreign keys", "SQLite finds a reference to nothing", _broken_references, "Mend the references first."),
-    Invariant(
-        "standing",
-        "it is neither a seat nor a place in line, or both",
-        rows(STANDING),
-        "Delete it, and enroll anew: DELETE FROM enrollments WHERE (enrolled_at IS NULL) = (waiting IS NULL)",
-    ),
-    Invariant(
-        "limits",
-        "more are enrolled, or wait, than the limits allow",
-        rows(LIMITS),
-        "Raise the limit, as in: UPDATE courses SET capacity = 31 WHERE id = 1, or drop students",
-    ),
-    Invariant("counts", "its counts are not those of its enrollments", rows(COUNTS)),
-    Invariant("seats", "a seat is free while someone waits", rows(SEATS)),
-    Invariant("line", "the places in line are not in the feed's order, or shared", rows(LINE)),
-    Invariant("history", "it cannot follow what was told before", rows(HISTORY)),
-    Invariant("state", "the feed tells it otherwise", rows(STATE)),
-    Invariant(
-        "turns",
-        "it gave a seat while another was longer in line",
-        rows(TURNS),
-        "Give the others a seat too: raise the capacity of the course.",
-    ),
-    Invariant(
-        "times",
-        "the time is not in the form 2026-09-01T08:30:00.000Z",
-        rows(TIMES),
-        "Drop the student, and enroll anew.",
-    ),
-    Invariant("filed", "the student's feed leaves it out", rows(FILED)),
-    Invariant(
-        "windows",
-        "a time or a day is not in its form, or the end does not come after the start",
-        rows(WINDOWS),
-        "Write another, as in: UPDATE courses SET closes_at = '2026-09-30T22:00:00.000Z' WHERE id = 1",
-    ),
-    Invariant(
-        "external ids",
-        "it is there twice, or empty",
-        rows(TAKEN),
-        "Write another, or none: UPDATE students SET external_id = NULL WHERE id = 1",
-    ),
-    Invariant("notes", "there is no such event", rows(NOTES)),
-    Invariant("letters", "the search takes it for another letter", misread),
-    Invariant("words", "the search does not find it by its words", rows(MISSPELT)),
+INVARIANTS = invariants(
+    {
+        "schema": _differences,
+        "integrity": _pages,
+        "types": _types,
+        "ids": rows(IDS),
+        "sequence": rows(SEQUENCE),
+        "references": rows(REFERENCES),
+        "foreign keys": _broken_references,
+        "standing": rows(STANDING),
+        "limits": rows(LIMITS),
+        "counts": rows(COUNTS),
+        "seats": rows(SEATS),
+        "line": rows(LINE),
+        "history": rows(HISTORY),
+        "state": rows(STATE),
+        "turns": rows(TURNS),
+        "times": rows(TIMES),
+        "filed": rows(FILED),
+        "windows": rows(WINDOWS),
+        "external ids": rows(TAKEN),
+        "notes": rows(NOTES),
+        "letters": misread,
+        "words": rows(MISSPELT),
+    }
 )

@@ -36,6 +36,8 @@ class Job:
     """Whether the rule is a group by itself, and is called outside any transaction because it opens its own."""
     is_row: bool = False
     """Whether the rule takes a list of rows; `args` is one row then."""
+    until: float = math.inf
+    """When the caller will have waited long enough, in seconds of the monotonic clock, where the store minds it."""
     loop: asyncio.AbstractEventLoop = attrs.field(init=False)
     future: "asyncio.Future[Any]" = attrs.field(init=False)
     result: Any = None

@@ -1,32 +1,21 @@
 """Connect to a database of PostgreSQL, with the settings that every connection of the service needs."""
 
 import math
-import re
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, suppress
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import peewee as pw
 import psycopg
 from psycopg import errors
 from psycopg.adapt import AdaptersMap
-from psycopg.pq import TransactionStatus
 from psycopg.types.numeric import Int8Dumper
 
+from service.storage.postgres.pipeline import TURN, Connection
 from service.storage.postgres.urls import parameters
 
-TURN = "SELECT pg_advisory_xact_lock(1701711, hashtext(current_schema()))"
-"""Takes the turn of a school, which is a schema: until its transaction ends, no other transaction changes anything of
-the school that the rules count. So PostgreSQL writes as SQLite does, one transaction after the other."""
-BEGIN: Mapping[str | None, tuple[str, ...]] = {
-    None: ("BEGIN",),
-    "IMMEDIATE": ("BEGIN ISOLATION LEVEL READ COMMITTED", TURN),
-    "READ": ("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",),
-}
-"""What begins a transaction: of any kind; one that writes, and sees all that was committed before its turn; one that
-reads from one snapshot."""
+__all__ = ["IDLE_SECONDS", "IDLE_SECONDS_OF_OTHERS", "TURN", "Database", "open_database"]
 
 IDLE_SECONDS = 3
 """Seconds after which PostgreSQL ends the connection of a store that holds a transaction open and asks for nothing: the
@@ -38,143 +27,8 @@ KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count"
 
 _WRAPPED: AbstractContextManager[None] = vars(pw)["__exception_wrapper__"]
 """Raises the errors of the driver within a block as those of Peewee."""
-_PARTS = re.compile(r"""'[^']*'|"[^"]*"|--[^\n]*|%|\?""")
-_WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE)\b|\s*WITH\b.*\b(INSERT INTO|UPDATE|DELETE FROM)\b", re.DOTALL)
-_LATER = re.compile(r"SAVEPOINT|RELEASE SAVEPOINT")
-
-
 OLDEST = 15
 """The oldest version of PostgreSQL that the service runs on."""
-
-
-class Unsure(psycopg.OperationalError):
-    """A COMMIT whose wait for a standby was broken off: it is kept here, and nobody knows whether it is kept there."""
-
-
-@lru_cache(maxsize=1000)
-def translated(sql: str) -> tuple[str, bool, bool]:
-    """Give a statement with %s for each ?, as psycopg wants it; whether it writes; and whether it can be sent later.
-
-    A statement of Peewee's own, which has %s already, stays as it is.
-    """
-    placed = _PARTS.sub(lambda part: "%s" if part[0] == "?" else part[0].replace("%", "%%"), sql)
-    writes, later = _WRITES.match(sql) is not None, _LATER.match(sql) is not None
-    return placed if "%s" in placed.replace("%%", "") else sql, writes, later
-
-
-class Connection(psycopg.Connection[Any]):
-    """A connection that sends what has no result of interest along with the next statement, and waits until a deadline.
-
-    BEGIN, the turn, and the statements of savepoints cost no round trip so: psycopg's pipeline mode has them.
-    """
-
-    until = math.inf
-    """When to stop waiting for an answer of the server, in seconds of the monotonic clock; the connection is closed
-    then. A server that is stopped, or a machine that is gone, answers nothing."""
-    committing = False
-    """Whether the last transaction's COMMIT began. If that fails, nobody can tell whether the transaction was kept."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Have nothing to send yet."""
-        super().__init__(*args, **kwargs)
-        self.ahead: list[str] = []
-        """The statements that are sent with the next one."""
-        self._undone_by: psycopg.Error | None = None
-        """The error for which PostgreSQL refuses whatever else comes in this transaction."""
-        self._unsure = False
-        self.add_notice_handler(self._heed)
-
-    def _heed(self, told: errors.Diagnostic) -> None:
-        """Note that PostgreSQL gave up waiting for a standby: it calls such a COMMIT a success, and only warns.
-
-        https://www.postgresql.org/docs/current/warm-standby.html#SYNCHRONOUS-REPLICATION-HA
-        """
-        self._unsure |= self.committing and told.severity_nonlocalized == "WARNING"
-
-    def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
-        """Wait for an answer of the server, until the deadline. Raises OperationalError there."""
-        if self.until < math.inf:
-            kwargs["timeout"] = max(0.0, self.until - time.monotonic())
-        try:
-            return super().wait(gen, *args, **kwargs)
-        except psycopg.OperationalError:
-            if not self.closed and time.monotonic() >= self.until:
-                self.close()
-                raise errors.ConnectionTimeout("the server did not answer in time") from None
-            raise
-
-    def begin(self, kind: str | None) -> None:
-        """Begin a transaction of a kind in `BEGIN`, with the next statement."""
-        self.committing, self._undone_by = False, None
-        self.ahead += BEGIN[kind]
-
-    def run(self, sql: str, params: Any = None) -> psycopg.Cursor[Any]:
-        """Run a statement, with what is to be sent before it.
-
-        Within a transaction, a statement that writes is undone alone if it fails, as SQLite does it: else PostgreSQL
-        would refuse whatever comes after it, and a rule could not ask why it was refused.
-        """
-        placed, writes, later = translated(sql)
-        cursor = self.cursor()
-        if later:
-            self.ahead.append(sql)
-            return cursor
-        guarded = writes and (bool(self.ahead) or self.pgconn.transaction_status == TransactionStatus.INTRANS)
-        try:
-            if self.ahead or guarded:
-                self._run_behind(cursor, placed if params else sql, params or None, guarded=guarded)
-            else:
-                cursor.execute(placed if params else sql, params or None)
-        except errors.InvalidSavepointSpecification as error:
-            raise self._undone_by or error from None  # The transaction ended before the savepoint was made.
-        except psycopg.Error as error:
-            if guarded and self.pgconn.transaction_status == TransactionStatus.INERROR:
-                with suppress(psycopg.Error):
-                    super().execute("ROLLBACK TO SAVEPOINT statement")
-            if self._undone_by is None and self.pgconn.transaction_status != TransactionStatus.INTRANS:
-                self._undone_by = error
-            raise
-        return cursor
-
-    def _run_behind(self, cursor: psycopg.Cursor[Any], sql: str, params: Any, *, guarded: bool) -> None:
-        ahead, self.ahead = self.ahead, []
-        with self.pipeline():
-            for each in ahead:
-                self.cursor().execute(each)
-            if guarded:
-                self.cursor().execute("SAVEPOINT statement")
-            cursor.execute(sql, params)
-            if guarded:
-                self.cursor().execute("RELEASE SAVEPOINT statement")
-
-    def commit(self) -> None:
-        """Commit the transaction.
-
-        Raises Unsure where a standby may not have it, and the error that undid the transaction if there was one:
-        PostgreSQL calls it no error to commit a transaction that it has undone.
-        """
-        if self._begun_only():
-            return
-        self.committing, self._unsure = True, False
-        told = self.run("COMMIT").statusmessage
-        if self._unsure:
-            raise Unsure("the wait for the synchronous standby was broken off")
-        if told != "COMMIT":
-            self.committing = False
-            raise self._undone_by or errors.InFailedSqlTransaction("the transaction was undone")
-
-    def rollback(self) -> None:
-        """Undo the transaction; where the connection is lost, PostgreSQL has undone it or is going to."""
-        if not self._begun_only() and not self.closed:
-            self.ahead.clear()
-            super().rollback()
-
-    def _begun_only(self) -> bool:
-        """Tell whether the transaction was not even sent yet, and forget it then."""
-        if self.pgconn.transaction_status != TransactionStatus.IDLE:
-            return False
-        self.ahead.clear()
-        return True
 
 
 class Database(pw.PostgresqlDatabase):
@@ -182,19 +36,28 @@ class Database(pw.PostgresqlDatabase):
 
     param = "?"
 
-    def __init__(self, given: Mapping[str, Any], *, thread_safe: bool) -> None:
-        """Keep the parameters of libpq that each connection has."""
+    def __init__(self, given: Mapping[str, Any], *, thread_safe: bool, slow: float) -> None:
+        """Keep the parameters of libpq that each connection has; statements of `slow` seconds or more are logged."""
         super().__init__(str(given.get("dbname", "")), prefer_psycopg3=True, thread_safe=thread_safe)
-        self._given = given
+        self._given, self._slow = given, slow
+        self._until, self._patience = math.inf, math.inf
+        self.committed: Callable[[float], object] = abs
+        """Is told how many seconds each commit took."""
 
     def _connect(self) -> Connection:
         adapters = AdaptersMap(psycopg.adapters)
         adapters.register_dumper(int, Int8Dumper)  # Else each size of a number would have a plan of its own.
         # A statement is prepared at its first run: most of them are run again and again.
-        connection = Connection.connect(**self._given, autocommit=True, prepare_threshold=0, context=adapters)
+        left = min(self._until - time.monotonic(), self._patience)
+        given = dict(self._given)
+        if left < math.inf:
+            hosts = len(str(given.get("host", "")).split(","))
+            given["connect_timeout"] = max(2, int(left / hosts))  # libpq gives each host two seconds at least.
+        connection = Connection.connect(**given, autocommit=True, prepare_threshold=0, context=adapters)
         if (version := connection.pgconn.server_version) < OLDEST * 10_000:
             connection.close()
             raise psycopg.NotSupportedError(f"it is PostgreSQL {version // 10_000}; at least {OLDEST} is needed")
+        connection.slow = self._slow
         return connection
 
     def connection(self) -> Connection:
@@ -203,48 +66,79 @@ class Database(pw.PostgresqlDatabase):
         if state.closed or (state.conn.closed and not self.in_transaction()):
             state.reset()
             self.connect()
+            state.conn.until, state.conn.patience = self._until, self._patience
         connection: Connection = state.conn
         return connection
 
-    def execute_sql(self, sql: str, params: Any = None) -> psycopg.Cursor[Any]:
-        """Run a statement."""
-        with _WRAPPED:
-            return self.connection().run(sql, params)
+    def last_connection(self) -> Connection | None:
+        """Give this thread's connection as it is, open or lost, or None if there never was one."""
+        connection: Connection | None = vars(self)["_state"].conn
+        return connection
 
-    def begin(self, kind: str | None = None) -> None:
-        """Begin a transaction: "IMMEDIATE" for one that writes, "READ" for one that reads from one snapshot."""
-        self.connection().begin(kind)
+    def is_connected(self) -> bool:
+        """Tell whether this thread has a connection that was not lost, as far as is known."""
+        connection = self.last_connection()
+        return connection is not None and not connection.closed
+
+    def wait_until(self, until: float = math.inf, patience: float = math.inf) -> None:
+        """Wait for answers until a moment of the monotonic clock, and for each for some seconds at most."""
+        self._until, self._patience = until, patience
+        if connection := self.last_connection():
+            connection.until, connection.patience = until, patience
+
+    def execute_sql(self, sql: str, params: Any = None) -> psycopg.Cursor[Any]:
+        """Run a statement. What a trigger of another program raises without a code of its own is an IntegrityError."""
+        try:
+            with _WRAPPED:
+                return self.connection().run(sql, params)
+        except pw.InternalError as error:
+            cause = vars(error)["orig"]
+            if isinstance(cause, errors.RaiseException):
+                raise pw.IntegrityError(cause, *error.args) from cause
+            raise
+
+    def begin(self, kind: str | None = None, lock_timeout: int | None = None) -> None:
+        """Begin a transaction: "IMMEDIATE" for one that writes, "READ" for one that reads from one snapshot.
+
+        It waits for `lock_timeout` milliseconds for each lock, or else as long as the connection is set to.
+        """
+        self.connection().begin(kind, lock_timeout)
 
     def commit(self) -> None:
-        """Commit the transaction."""
+        """Commit the transaction; where its connection was lost, no other one may do it."""
+        began = time.perf_counter()
         with _WRAPPED:
-            self.connection().commit()
+            vars(self)["_state"].conn.commit()
+        self.committed(time.perf_counter() - began)
 
     def rollback(self) -> None:
         """Undo the transaction."""
         with _WRAPPED:
-            self.connection().rollback()
+            vars(self)["_state"].conn.rollback()
 
 
-def open_database(
+def open_database(  # noqa: PLR0913 - a connection has so many settings.
     url: str,
     *,
     busy_timeout: float = 5.0,
     statement_timeout: float = 0.0,
     idle_timeout: float = IDLE_SECONDS_OF_OTHERS,
+    lock_timeout: float | None = None,
     thread_safe: bool = True,
+    slow: float = 0.0,
 ) -> Database:
     """Make a Peewee database of a URL; it connects at its first use.
 
-    `busy_timeout` is how many seconds a statement waits for another connection's lock, and for a connection;
-    `statement_timeout` how many it may take in all, and `idle_timeout` how many a transaction may ask for nothing: 0
-    means any number. With `thread_safe` every thread has its own connection; without, there is one connection. Raises
-    SetupError for a text that is no URL of PostgreSQL.
+    `busy_timeout` is how many seconds to wait for a connection, and for another connection's lock unless
+    `lock_timeout` is given; `statement_timeout` how many a statement may take in all, and `idle_timeout` how many a
+    transaction may ask for nothing: 0 means any number. Statements that take `slow` seconds or more are logged. With
+    `thread_safe` every thread has its own connection; without, there is one connection. Raises SetupError for a text
+    that is no URL of PostgreSQL.
     """
     given = parameters(url)
     hosts = len(str(given.get("host", "")).split(","))
     settings = {
-        "lock_timeout": max(1, round(busy_timeout * 1000)),
+        "lock_timeout": max(1, round((busy_timeout if lock_timeout is None else lock_timeout) * 1000)),
         "statement_timeout": round(statement_timeout * 1000),
         "idle_in_transaction_session_timeout": round(idle_timeout * 1000),
     }
@@ -257,4 +151,4 @@ def open_database(
         **KEEPALIVES,
     }
     always = {"client_encoding": "UTF8", "options": f"{options} {given.get('options', '')}".strip()}
-    return Database({**defaults, **given, **always}, thread_safe=thread_safe)
+    return Database({**defaults, **given, **always}, thread_safe=thread_safe, slow=slow)

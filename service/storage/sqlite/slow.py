@@ -1,14 +1,10 @@
-"""Logs the statements that take long: their text, which has no values in it, and for how long they ran."""
+"""Finds the statements that take long."""
 
-import logging
 import sqlite3
 import time
 from typing import Any
 
-LONGEST = 1000
-"""The characters of a statement that are logged; that of a bulk has many times as many."""
-
-logger = logging.getLogger(__name__)
+from service.storage.slow import log_slow
 
 
 def connection_class(seconds: float) -> type[sqlite3.Connection]:
@@ -27,7 +23,7 @@ def connection_class(seconds: float) -> type[sqlite3.Connection]:
             finally:
                 self.sql, self.spent = sql, time.perf_counter() - began
                 if self.spent >= seconds:
-                    _log(sql, self.spent)
+                    log_slow(sql, self.spent)
             return self
 
         def fetchall(self) -> list[Any]:
@@ -37,7 +33,7 @@ def connection_class(seconds: float) -> type[sqlite3.Connection]:
             finally:
                 spent = self.spent + time.perf_counter() - began
                 if self.spent < seconds <= spent:
-                    _log(self.sql, spent)
+                    log_slow(self.sql, spent)
 
     class Connection(sqlite3.Connection):
         def cursor(self, factory: Any = Cursor) -> Any:
@@ -47,8 +43,3 @@ def connection_class(seconds: float) -> type[sqlite3.Connection]:
             return self.cursor().execute(sql, parameters)  # The driver's own would not take the cursor from above.
 
     return Connection
-
-
-def _log(sql: str, seconds: float) -> None:
-    told = {"ms": round(seconds * 1000, 1), "sql": " ".join(sql.split())[:LONGEST]}
-    logger.warning("A statement was slow.", extra={"told": told})

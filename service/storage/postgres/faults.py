@@ -1,0 +1,58 @@
+"""Tell what an error of PostgreSQL means to a caller: that others hold what it needs, or that the database fails."""
+
+import logging
+from typing import Any
+
+import peewee as pw
+import psycopg
+
+from service.errors import Busy, ServiceError, StorageUnavailable
+from service.log import OneASecond
+
+logger = logging.getLogger(__name__)
+logger.addFilter(OneASecond())  # Where the server is gone, every statement fails.
+
+ERRORS = (pw.DatabaseError, pw.InterfaceError, psycopg.Error)
+"""The errors of the database: of Peewee, and of the driver where rows are fetched."""
+_LOCKED = {
+    "55P03",  # lock_not_available: another transaction has held the turn, or a row, for `lock_timeout`.
+    "57014",  # query_canceled: the statement has taken all of `statement_timeout`.
+    "40001",  # serialization_failure
+    "40P01",  # deadlock_detected
+}
+"""The SQLSTATEs of errors that pass if a transaction is tried again."""
+
+
+def cause_of(error: BaseException) -> Any:
+    """Give the error of the driver in an error of Peewee."""
+    while isinstance(found := getattr(error, "orig", None), BaseException):
+        error = found
+    return error
+
+
+def is_locked(error: BaseException) -> bool:
+    """Tell whether an error means that others were in the way for too long."""
+    return getattr(cause_of(error), "sqlstate", None) in _LOCKED
+
+
+def is_failure(error: BaseException) -> bool:
+    """Tell whether the database failed; a constraint or a rule that refused is no failure."""
+    return isinstance(error, ERRORS) and not isinstance(error, (pw.IntegrityError, psycopg.IntegrityError))
+
+
+def failure(error: BaseException, kept: str) -> ServiceError:
+    """Make Busy or StorageUnavailable of an error of the database; `kept` is the sentence on what was kept."""
+    if is_locked(error):
+        return Busy(f"Another process holds the database. {kept}")
+    first, *_ = [line.strip() for line in str(cause_of(error)).splitlines() if line.strip()] or ["no reason was told"]
+    return StorageUnavailable(f"The database cannot be used: {first.rstrip('.')}. {kept}")
+
+
+def unavailable(error: BaseException, kept: str) -> ServiceError:
+    """Do what `failure` does, and log the error, once a second at most, unless others are in the way.
+
+    What libpq says names the server and the user, and never the password.
+    """
+    if not is_locked(error):
+        logger.error("The database cannot be used.", exc_info=error)
+    return failure(error, kept)

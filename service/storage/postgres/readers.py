@@ -1,0 +1,157 @@
+"""Run reads in a few threads, each with a connection; the reads of one turn are shared among the threads."""
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from service.errors import StorageUnavailable
+from service.storage.groups import Job, settle
+from service.storage.postgres.connections import Database
+from service.storage.postgres.faults import ERRORS, unavailable
+
+THREADS = 4
+"""How many reads run at once."""
+EACH = 8
+"""For how many reads of a batch one more thread is woken: Python's threads take turns, so that each costs more than it
+gives where there is little to do."""
+_NOTHING = "Nothing was read."
+
+
+class Batch:
+    """The reads of one turn of an event loop.
+
+    Each thread takes one after the other, all from a snapshot of its own that is taken after they were asked for, so
+    that it has each write that was acknowledged before.
+    """
+
+    __slots__ = ("_left", "_timer", "all", "jobs", "loop", "until")
+
+    def __init__(self, jobs: Sequence[Job], loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        """Have the reads, which get an error on the event loop after so many seconds, whatever the threads wait for."""
+        self.all, self.jobs, self.loop = jobs, deque(jobs), loop
+        self.until = time.monotonic() + seconds
+        self._left = len(jobs)
+        self._timer = loop.call_later(seconds, self._expire, seconds)
+
+    def _expire(self, seconds: float) -> None:
+        self.jobs.clear()
+        for job in self.all:
+            if not job.future.done():
+                job.future.set_exception(
+                    StorageUnavailable(f"The database did not answer within {seconds:g} s. {_NOTHING}")
+                )
+
+    def tell(self, jobs: Sequence[Job]) -> None:
+        """Give callers their results, from any thread."""
+        with suppress(RuntimeError):  # The event loop is closed, so no caller waits on it.
+            self.loop.call_soon_threadsafe(self._settle, jobs)
+
+    def _settle(self, jobs: Sequence[Job]) -> None:
+        settle(jobs)
+        self._left -= len(jobs)
+        if not self._left:
+            self._timer.cancel()
+
+
+class Readers:
+    """The threads, which start when they are needed and end with `close`."""
+
+    def __init__(self, open_database: Callable[[], Database]) -> None:
+        """Keep what opens a thread's connection; no thread runs yet."""
+        self._open = open_database
+        self._batches: deque[Batch] = deque()
+        self._changed = threading.Condition()
+        self._threads: set[threading.Thread] = set()
+        self._idle = 0
+        self._closing = False
+
+    def submit(self, batch: Batch) -> None:
+        """Let threads run the reads of a batch. Raises RuntimeError where no thread can be started."""
+        wanted = -(-len(batch.jobs) // EACH)
+        with self._changed:
+            self._batches.append(batch)
+            if self._idle < wanted and len(self._threads) < THREADS:
+                thread = threading.Thread(target=self._serve, name="enrollment-reader", daemon=True)
+                self._threads.add(thread)
+                thread.start()
+            self._changed.notify(wanted)
+
+    def close(self) -> None:
+        """Finish the reads that wait, then end the threads and close their connections; the next read starts them."""
+        with self._changed:
+            threads = self._threads - {threading.current_thread()}
+            self._closing = True
+            self._changed.notify_all()
+        for thread in threads:
+            thread.join()
+        self._closing = False
+
+    def _serve(self) -> None:
+        db = self._open()
+        while (batch := self._next()) is not None:
+            self._read(db, batch)
+            del batch
+        db.close()
+
+    def _next(self) -> Batch | None:
+        """Wait for a batch of which reads are left, or give None where the thread is to end."""
+        with self._changed:
+            while True:
+                while self._batches and not self._batches[0].jobs:
+                    self._batches.popleft()
+                if self._batches:
+                    return self._batches[0]
+                if self._closing:
+                    self._threads.discard(threading.current_thread())
+                    return None
+                self._idle += 1
+                self._changed.wait()
+                self._idle -= 1
+
+    def _read(self, db: Database, batch: Batch) -> None:
+        done: list[Job] = []
+        was_connected = db.is_connected()
+        try:
+            db.wait_until(batch.until)
+            with db.atomic("READ"):
+                self._run(db, batch, done)
+                batch.tell(done)
+                done = []
+        except ERRORS as error:
+            if not db.is_connected() and was_connected and done:
+                # PostgreSQL was restarted since the last read: the read that found it out is run again.
+                self._put_back(batch, done.pop())
+            elif done:
+                done[-1].error = unavailable(error, _NOTHING)
+            elif batch.jobs:  # There is no connection to be had.
+                answer = unavailable(error, _NOTHING)
+                while batch.jobs:
+                    with suppress(IndexError):  # Another thread takes from the same batch.
+                        done.append(batch.jobs.popleft())
+                        done[-1].error = answer
+            if done:
+                batch.tell(done)
+
+    def _run(self, db: Database, batch: Batch, done: list[Job]) -> None:
+        """Run what is left of a batch, and note each read before it is begun."""
+        while batch.jobs:
+            try:
+                job = batch.jobs.popleft()
+            except IndexError:  # Another thread was faster.
+                return
+            done.append(job)
+            try:
+                job.result = job.rule(db, *job.args)
+            except ERRORS:
+                raise
+            except BaseException as error:  # noqa: BLE001 - see `Job.fail`.
+                job.fail(error)
+
+    def _put_back(self, batch: Batch, job: Job) -> None:
+        with self._changed:
+            batch.jobs.appendleft(job)
+            if batch not in self._batches:
+                self._batches.appendleft(batch)

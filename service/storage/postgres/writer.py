@@ -1,0 +1,135 @@
+"""The writer thread of a store on PostgreSQL: one connection, and one transaction for each group of jobs."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from itertools import groupby
+from operator import attrgetter
+
+import peewee as pw
+
+from service.errors import Busy, ServiceError, StorageUnavailable
+from service.storage.groups import NOTHING, UNKNOWN, Groups, Job, run_row
+from service.storage.measured import SECONDS, Histogram
+from service.storage.postgres.connections import Database
+from service.storage.postgres.faults import ERRORS, cause_of, is_failure, is_locked, unavailable
+from service.storage.postgres.pipeline import Unsure
+from service.storage.postgres.violations import violation
+
+NEARLY = 0.2
+"""Seconds before a job's time is over, from which on the job is given up: so PostgreSQL says that others hold the turn
+before the thread would give the connection up."""
+READ_ONLY = "25006"
+"""The SQLSTATE of a write on a server that is a standby, or was made to refuse writes."""
+
+
+class Writer(Groups):
+    """The writer thread of a database of PostgreSQL."""
+
+    def __init__(
+        self,
+        db: Database,
+        seconds: float,
+        lock_seconds: float,
+        max_pending: int,
+        verify_schema: Callable[[Database], None],
+    ) -> None:
+        """Keep what the thread needs.
+
+        A job is done, or known to have failed, within `seconds` of its arrival, and a transaction waits for
+        `lock_seconds` for the turn. `verify_schema` raises a ServiceError when nothing may be written.
+        """
+        super().__init__(max_pending)
+        self.failed = False
+        """Whether the last commit failed."""
+        self.commits = Histogram(SECONDS)
+        self._db, db.committed = db, self.commits.observe
+        self._seconds, self._lock_seconds = seconds, lock_seconds
+        self._verify_schema = verify_schema
+
+    def _let_go(self) -> None:
+        self._db.close()
+
+    def _look_around(self) -> None:
+        self._look_at = math.inf
+
+    def _commit_at_once(self, group: Sequence[Job]) -> bool:
+        now = time.monotonic()
+        for job in group:
+            if job.until <= now:
+                job.error = Busy(f"Other writes took all of {self._seconds:g} s. {NOTHING}")
+        due = [job for job in group if job.until > now]
+        return not due or self._commit_due(due)
+
+    def _commit_due(self, group: Sequence[Job], *, again: bool = True) -> bool:
+        """Do what `_commit_at_once` does with jobs whose time is not over; `again`, if the connection was lost."""
+        db, alone = self._db, group[0].alone
+        was_connected = db.is_connected()
+        try:
+            # A job that is alone opens transactions of its own, which may be many, so each answer has its time.
+            db.wait_until(math.inf if alone else min(job.until for job in group), self._seconds)
+            with nullcontext() if alone else db.atomic("IMMEDIATE", self._lock_timeout(group)):
+                self._verify_schema(db)
+                for _, jobs in groupby(group, attrgetter("rule", "is_row")):
+                    self._run(db, [*jobs])
+            self.failed = False
+        except Exception as error:  # noqa: BLE001 - if the writer thread ended, callers would wait for ever.
+            if not is_failure(error) and not isinstance(error, StorageUnavailable):
+                for job in group:
+                    if not isinstance(job.error, ServiceError):
+                        job.error = violation(db, error)
+                return False
+            return self._fail(group, error, again=again and was_connected)
+        return True
+
+    def _lock_timeout(self, group: Sequence[Job]) -> int | None:
+        """Give the milliseconds that a group may wait for the turn, where it is less than the connection is set to."""
+        left = min(job.until for job in group) - time.monotonic() - NEARLY
+        return max(1, round(left * 1000)) if left < self._lock_seconds - NEARLY else None
+
+    def _fail(self, group: Sequence[Job], error: Exception, *, again: bool) -> bool:
+        """Set the error of a group's jobs, or run those jobs once more for which there is hope."""
+        connection, alone = self._db.last_connection(), group[0].alone
+        is_lost = connection is None or connection.closed
+        is_unsure = (
+            connection is not None and connection.committing and (is_lost or isinstance(cause_of(error), Unsure))
+        )
+        if not is_locked(error):
+            self._db.close()
+        if not is_unsure and not alone:
+            late = time.monotonic() + NEARLY
+            rest = [job for job in group if job.until > late]
+            if len(rest) < len(group) and (is_lost or is_locked(error)):
+                # The oldest job's time is over; the others still have some.
+                for job in group:
+                    if job.until <= late:
+                        job.error = self._answer(error, NOTHING)
+                return not rest or self._commit_due(rest)
+            if again and is_lost:
+                # PostgreSQL was restarted since the last group, or what is between it and here let go.
+                return self._commit_due(group, again=False)
+            if len(group) > 1 and not is_lost and not is_locked(error) and cause_of(error).sqlstate != READ_ONLY:
+                return False
+        answer = self._answer(error, UNKNOWN if is_unsure else NOTHING)
+        for job in group:
+            job.error = answer
+        return True
+
+    def _answer(self, error: Exception, kept: str) -> ServiceError:
+        answer = error if isinstance(error, StorageUnavailable) else unavailable(error, kept)
+        self.failed |= not isinstance(answer, Busy)
+        return answer
+
+    def _run_one(self, db: pw.Database, job: Job) -> None:
+        try:
+            job.result = run_row(job.rule, db, *job.args) if job.is_row else job.rule(db, *job.args)
+        except BaseException as error:  # noqa: BLE001 - see `Job.fail`.
+            job.fail(error)
+        connection = self._db.last_connection()
+        if not job.alone and connection is not None and connection.is_undone:
+            raise job.error or pw.OperationalError("the transaction was undone")
+        if isinstance(job.error, ERRORS):
+            if is_failure(job.error):
+                raise job.error
+            job.error = violation(self._db, job.error)

@@ -33,6 +33,7 @@ TABLES = (
 )
 FUNCTIONS = (
     "enroll_many(bigint[], bigint[], text)",
+    "enrollment_refusal(bigint, bigint)",
     "enrollment_promote()",
     "enrollment_dropped()",
     "enrollment_changing()",

@@ -16,7 +16,7 @@ STANDS = "SELECT waiting FROM enrollments WHERE student_id = ? AND course_id = ?
 PROMOTED = """
     INSERT INTO enrollment_events (type, at, student_id, course_id) VALUES ('promoted', ?, ?, ?)
     RETURNING id"""
-NOTE = "INSERT INTO event_notes (event_id, actor, reason, override) VALUES (?, ?, ?, 1) RETURNING event_id"
+NOTE = "INSERT INTO event_notes (event_id, actor, reason, override) VALUES (?, ?, ?, TRUE) RETURNING event_id"
 SEAT = """
     UPDATE enrollments SET enrolled_at = ?, waiting = NULL
     WHERE student_id = ? AND course_id = ?

@@ -5,7 +5,7 @@
 
 -- function .enroll_many
 CREATE OR REPLACE FUNCTION enroll_many(students bigint[], courses bigint[], moment text)
- RETURNS TABLE(outcome text, at text, place bigint)
+ RETURNS TABLE(outcome text, at text, place bigint, rule text)
  LANGUAGE plpgsql
  SET search_path FROM CURRENT
 AS $function$
@@ -14,40 +14,52 @@ DECLARE
     course bigint;
     line bigint;
     row_now record;
+    alone boolean;
 BEGIN
     PERFORM pg_advisory_xact_lock(1701711, hashtext(current_schema()));
-    FOR student, course IN SELECT * FROM unnest(students, courses) LOOP
-        outcome := NULL; at := NULL; place := NULL;
-        SELECT CASE WHEN NOT EXISTS (SELECT FROM students AS s WHERE s.id = student) THEN 'student_not_found'
-                    WHEN e.waiting IS NOT NULL THEN 'already_waitlisted'
-                    WHEN e.student_id IS NOT NULL THEN 'already_enrolled'
-                    WHEN c.opens_at > enrollment_now() THEN 'enrollment_not_open'
-                    WHEN c.closes_at <= enrollment_now() THEN 'enrollment_closed'
-                    WHEN c.enrolled >= c.capacity AND c.waitlisted >= c.waitlist_capacity THEN 'course_full' END
-        INTO outcome
-        FROM courses AS c LEFT JOIN enrollments AS e ON e.student_id = student AND e.course_id = c.id
-        WHERE c.id = course;
-        IF NOT FOUND THEN
-            outcome := CASE WHEN EXISTS (SELECT FROM students AS s WHERE s.id = student)
-                            THEN 'course_not_found' ELSE 'student_not_found' END;
-        END IF;
-        IF outcome IS NULL THEN
-            INSERT INTO enrollments (student_id, course_id, enrolled_at) VALUES (student, course, moment)
-            RETURNING enrolled_at, waiting INTO at, line;
-            IF FOUND THEN
-                SELECT e.enrolled_at, e.waiting INTO row_now
-                FROM enrollments AS e WHERE e.student_id = student AND e.course_id = course;
-                IF FOUND THEN
-                    at := row_now.enrolled_at; line := row_now.waiting;
+    FOREACH alone IN ARRAY ARRAY[FALSE, TRUE] LOOP
+        BEGIN
+            FOR student, course IN SELECT * FROM unnest(students, courses) LOOP
+                at := NULL; place := NULL; rule := NULL;
+                outcome := enrollment_refusal(student, course);
+                IF outcome IS NULL AND alone THEN
+                    BEGIN
+                        INSERT INTO enrollments (student_id, course_id, enrolled_at) VALUES (student, course, moment)
+                        RETURNING 'enrolled', enrolled_at, waiting INTO outcome, at, line;
+                    EXCEPTION WHEN integrity_constraint_violation OR raise_exception THEN
+                        GET STACKED DIAGNOSTICS at = MESSAGE_TEXT, rule = CONSTRAINT_NAME;
+                        outcome := enrollment_refusal(student, course);
+                        IF starts_with(at, outcome || ': ') THEN
+                            at := NULL; rule := NULL;
+                        ELSE
+                            outcome := 'refused';
+                        END IF;
+                    END;
+                ELSIF outcome IS NULL THEN
+                    INSERT INTO enrollments (student_id, course_id, enrolled_at) VALUES (student, course, moment)
+                    RETURNING 'enrolled', enrolled_at, waiting INTO outcome, at, line;
                 END IF;
-                outcome := CASE WHEN line IS NULL THEN 'enrolled' ELSE 'waitlisted' END;
-            END IF;
-        END IF;
-        IF outcome = 'waitlisted' THEN
-            SELECT c.waitlisted - (SELECT count(*) FROM enrollments AS e WHERE e.course_id = course AND e.waiting > line)
-            INTO place FROM courses AS c WHERE c.id = course;
-        END IF;
-        RETURN NEXT;
+                IF outcome = 'enrolled' THEN
+                    SELECT enrolled_at, waiting INTO row_now FROM enrollments
+                    WHERE student_id = student AND course_id = course;
+                    IF FOUND THEN
+                        at := row_now.enrolled_at; line := row_now.waiting;
+                    END IF;
+                    IF line IS NOT NULL THEN
+                        outcome := 'waitlisted';
+                        SELECT c.waitlisted
+                            - (SELECT count(*) FROM enrollments WHERE course_id = course AND waiting > line)
+                            + (row_now.waiting IS NULL)::int
+                        INTO place FROM courses AS c WHERE c.id = course;
+                    END IF;
+                END IF;
+                RETURN NEXT;
+            END LOOP;
+            RETURN;
+        EXCEPTION WHEN integrity_constraint_violation OR raise_exception THEN
+            outcome := 'again';
+            RETURN NEXT;
+        END;
     END LOOP;
 END $function$
 
@@ -167,7 +179,8 @@ BEGIN
     ELSIF TG_OP = 'INSERT' AND NEW.id > (SELECT last_value FROM courses_id_seq) THEN
         PERFORM setval('courses_id_seq', NEW.id);
     END IF;
-    IF TG_OP = 'INSERT' OR (NEW.name, NEW.external_id, NEW.words) IS DISTINCT FROM (OLD.name, OLD.external_id, OLD.words) THEN
+    IF (NEW.name, NEW.external_id, NEW.words, TG_OP)
+        IS DISTINCT FROM (OLD.name, OLD.external_id, OLD.words, 'UPDATE') THEN
         NEW.words := enrollment_words(NEW.name, NEW.external_id);
     END IF;
     RETURN NEW;
@@ -344,6 +357,33 @@ BEGIN
         WHERE id = NEW.id;
     END IF;
     RETURN NULL;
+END $function$
+
+-- function .enrollment_refusal
+CREATE OR REPLACE FUNCTION enrollment_refusal(student bigint, course bigint)
+ RETURNS text
+ LANGUAGE plpgsql
+ SET search_path FROM CURRENT
+AS $function$
+DECLARE
+    code text;
+BEGIN
+    SELECT CASE WHEN e.waiting IS NOT NULL THEN 'already_waitlisted'
+                WHEN e.student_id IS NOT NULL THEN 'already_enrolled'
+                WHEN s.id IS NULL THEN 'student_not_found'
+                WHEN c.opens_at > enrollment_now() THEN 'enrollment_not_open'
+                WHEN c.closes_at <= enrollment_now() THEN 'enrollment_closed'
+                WHEN c.enrolled >= c.capacity AND c.waitlisted >= c.waitlist_capacity THEN 'course_full' END
+    INTO code
+    FROM courses AS c
+    LEFT JOIN students AS s ON s.id = student
+    LEFT JOIN enrollments AS e ON e.student_id = student AND e.course_id = course
+    WHERE c.id = course;
+    IF FOUND THEN
+        RETURN code;
+    END IF;
+    RETURN CASE WHEN EXISTS (SELECT FROM students WHERE id = student)
+                THEN 'course_not_found' ELSE 'student_not_found' END;
 END $function$
 
 -- function .enrollment_refuse

@@ -36,7 +36,8 @@ RETURN enrollment_is_day(given)
     AND substr(given, 11) COLLATE "C" ~ '^T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9][.][0-9]{3}Z$';
 
 -- A time of another form in that form; without a zone it is in UTC. No time is the present one.
-CREATE FUNCTION enrollment_time(given text) RETURNS text LANGUAGE plpgsql SET TimeZone = 'UTC' SET DateStyle = 'ISO' AS $$
+CREATE FUNCTION enrollment_time(given text) RETURNS text
+LANGUAGE plpgsql SET TimeZone = 'UTC' SET DateStyle = 'ISO' AS $$
 BEGIN
     IF coalesce(given, '') = '' THEN
         RETURN to_char(clock_timestamp(), 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"');
@@ -259,7 +260,8 @@ BEGIN
     ELSIF TG_OP = 'INSERT' AND NEW.id > (SELECT last_value FROM courses_id_seq) THEN
         PERFORM setval('courses_id_seq', NEW.id);
     END IF;
-    IF TG_OP = 'INSERT' OR (NEW.name, NEW.external_id, NEW.words) IS DISTINCT FROM (OLD.name, OLD.external_id, OLD.words) THEN
+    IF (NEW.name, NEW.external_id, NEW.words, TG_OP)
+        IS DISTINCT FROM (OLD.name, OLD.external_id, OLD.words, 'UPDATE') THEN
         NEW.words := enrollment_words(NEW.name, NEW.external_id);
     END IF;
     RETURN NEW;
@@ -486,52 +488,90 @@ CREATE TRIGGER note_deleted BEFORE DELETE ON event_notes
 CREATE TRIGGER note_kept BEFORE TRUNCATE ON event_notes
     FOR EACH STATEMENT EXECUTE FUNCTION enrollment_refuse('events are never deleted');
 
+-- The code of the rule for which a pair of a student and a course cannot be enrolled; null where it can.
+CREATE FUNCTION enrollment_refusal(student bigint, course bigint) RETURNS text
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    code text;
+BEGIN
+    SELECT CASE WHEN e.waiting IS NOT NULL THEN 'already_waitlisted'
+                WHEN e.student_id IS NOT NULL THEN 'already_enrolled'
+                WHEN s.id IS NULL THEN 'student_not_found'
+                WHEN c.opens_at > enrollment_now() THEN 'enrollment_not_open'
+                WHEN c.closes_at <= enrollment_now() THEN 'enrollment_closed'
+                WHEN c.enrolled >= c.capacity AND c.waitlisted >= c.waitlist_capacity THEN 'course_full' END
+    INTO code
+    FROM courses AS c
+    LEFT JOIN students AS s ON s.id = student
+    LEFT JOIN enrollments AS e ON e.student_id = student AND e.course_id = course
+    WHERE c.id = course;
+    IF FOUND THEN
+        RETURN code;
+    END IF;
+    RETURN CASE WHEN EXISTS (SELECT FROM students WHERE id = student)
+                THEN 'course_not_found' ELSE 'student_not_found' END;
+END $$;
+
 -- One round trip for many pairs of a student and a course: enrolls one pair after the other, as an INSERT for each
 -- would, and gives what came of each. A rule of the service that refuses is its code, and raises nothing, so the rows
--- before it stay. A rule of another program that refuses raises its error, and undoes all rows.
+-- before it stay. Where a rule of another program refuses, all rows are undone, a row `again` says so, and each row is
+-- enrolled anew in a savepoint of its own, for which all the others need not pay: then `refused` comes with the
+-- message, and with the constraint if it was one.
 --
--- The place is that of the row as it is after its statement, when triggers of another program have run too. Where one of
--- those has dropped the row, its outcome is what its event told.
+-- The place is that of the row as it is after its statement, when triggers of another program have run too. Where one
+-- of those has dropped the row, its outcome is what its event told. A row that such a trigger left out has none.
 CREATE FUNCTION enroll_many(students bigint[], courses bigint[], moment text)
-RETURNS TABLE (outcome text, at text, place bigint) LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+RETURNS TABLE (outcome text, at text, place bigint, rule text) LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     student bigint;
     course bigint;
     line bigint;
     row_now record;
+    alone boolean;
 BEGIN
     PERFORM pg_advisory_xact_lock(1701711, hashtext(current_schema()));
-    FOR student, course IN SELECT * FROM unnest(students, courses) LOOP
-        outcome := NULL; at := NULL; place := NULL;
-        SELECT CASE WHEN NOT EXISTS (SELECT FROM students AS s WHERE s.id = student) THEN 'student_not_found'
-                    WHEN e.waiting IS NOT NULL THEN 'already_waitlisted'
-                    WHEN e.student_id IS NOT NULL THEN 'already_enrolled'
-                    WHEN c.opens_at > enrollment_now() THEN 'enrollment_not_open'
-                    WHEN c.closes_at <= enrollment_now() THEN 'enrollment_closed'
-                    WHEN c.enrolled >= c.capacity AND c.waitlisted >= c.waitlist_capacity THEN 'course_full' END
-        INTO outcome
-        FROM courses AS c LEFT JOIN enrollments AS e ON e.student_id = student AND e.course_id = c.id
-        WHERE c.id = course;
-        IF NOT FOUND THEN
-            outcome := CASE WHEN EXISTS (SELECT FROM students AS s WHERE s.id = student)
-                            THEN 'course_not_found' ELSE 'student_not_found' END;
-        END IF;
-        IF outcome IS NULL THEN
-            INSERT INTO enrollments (student_id, course_id, enrolled_at) VALUES (student, course, moment)
-            RETURNING enrolled_at, waiting INTO at, line;
-            IF FOUND THEN
-                SELECT e.enrolled_at, e.waiting INTO row_now
-                FROM enrollments AS e WHERE e.student_id = student AND e.course_id = course;
-                IF FOUND THEN
-                    at := row_now.enrolled_at; line := row_now.waiting;
+    FOREACH alone IN ARRAY ARRAY[FALSE, TRUE] LOOP
+        BEGIN
+            FOR student, course IN SELECT * FROM unnest(students, courses) LOOP
+                at := NULL; place := NULL; rule := NULL;
+                outcome := enrollment_refusal(student, course);
+                IF outcome IS NULL AND alone THEN
+                    BEGIN
+                        INSERT INTO enrollments (student_id, course_id, enrolled_at) VALUES (student, course, moment)
+                        RETURNING 'enrolled', enrolled_at, waiting INTO outcome, at, line;
+                    EXCEPTION WHEN integrity_constraint_violation OR raise_exception THEN
+                        GET STACKED DIAGNOSTICS at = MESSAGE_TEXT, rule = CONSTRAINT_NAME;
+                        outcome := enrollment_refusal(student, course);
+                        IF starts_with(at, outcome || ': ') THEN
+                            at := NULL; rule := NULL;
+                        ELSE
+                            outcome := 'refused';
+                        END IF;
+                    END;
+                ELSIF outcome IS NULL THEN
+                    INSERT INTO enrollments (student_id, course_id, enrolled_at) VALUES (student, course, moment)
+                    RETURNING 'enrolled', enrolled_at, waiting INTO outcome, at, line;
                 END IF;
-                outcome := CASE WHEN line IS NULL THEN 'enrolled' ELSE 'waitlisted' END;
-            END IF;
-        END IF;
-        IF outcome = 'waitlisted' THEN
-            SELECT c.waitlisted - (SELECT count(*) FROM enrollments AS e WHERE e.course_id = course AND e.waiting > line)
-            INTO place FROM courses AS c WHERE c.id = course;
-        END IF;
-        RETURN NEXT;
+                IF outcome = 'enrolled' THEN
+                    SELECT enrolled_at, waiting INTO row_now FROM enrollments
+                    WHERE student_id = student AND course_id = course;
+                    IF FOUND THEN
+                        at := row_now.enrolled_at; line := row_now.waiting;
+                    END IF;
+                    IF line IS NOT NULL THEN
+                        outcome := 'waitlisted';
+                        SELECT c.waitlisted
+                            - (SELECT count(*) FROM enrollments WHERE course_id = course AND waiting > line)
+                            + (row_now.waiting IS NULL)::int
+                        INTO place FROM courses AS c WHERE c.id = course;
+                    END IF;
+                END IF;
+                RETURN NEXT;
+            END LOOP;
+            RETURN;
+        EXCEPTION WHEN integrity_constraint_violation OR raise_exception THEN
+            outcome := 'again';
+            RETURN NEXT;
+        END;
     END LOOP;
 END $$;

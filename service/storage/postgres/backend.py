@@ -1,0 +1,191 @@
+"""The functions of `Backend` for PostgreSQL, which the rules ask for what is done in PostgreSQL's own way."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import peewee as pw
+
+from service.storage import NameKey, fetch
+from service.storage.postgres.copying import copied
+from service.storage.postgres.enrolling import insert_each
+from service.storage.postgres.pipeline import TURN
+from service.storage.postgres.violations import explain, violation
+from service.storage.postgres.words import sought
+from service.storage.texts import stored
+
+__all__ = [
+    "BY_NAME",
+    "JOINED",
+    "NOW",
+    "atomic",
+    "copied",
+    "events_of_student",
+    "explain",
+    "fetch_anyway",
+    "insert_each",
+    "list_roster_by_name",
+    "list_rows",
+    "others_wrote",
+    "search_rows",
+    "transaction",
+    "violation",
+]
+
+NOW = "enrollment_now()"
+"""What `Backend.NOW` in `service.storage` says."""
+JOINED = "convert_to(string_agg({}, ''), 'UTF8')"
+"""What `Backend.JOINED` says."""
+
+LIST_OF_STUDENT = """
+    SELECT id, type, at, student_id, course_id, actor, reason
+    FROM enrollment_events
+    LEFT JOIN event_notes ON event_notes.event_id = enrollment_events.id
+    WHERE student_id = ? AND course_id = coalesce(?, course_id) AND id > ?
+    ORDER BY id
+    LIMIT ?"""
+
+# Names are compared as lower(name): under COLLATE "C", which the columns have, that folds A to Z alone.
+FAMILY = "coalesce(students.family_name, students.name)"
+GIVEN = "CASE WHEN students.family_name IS NULL THEN '' ELSE coalesce(students.given_name, '') END"
+BY_NAME = f"lower({FAMILY}), lower({GIVEN}), students.id"
+"""What `Backend.BY_NAME` says."""
+# The whole roster is sorted for each page: no index has the students of one course by name.
+LIST_ROSTER_BY_NAME = f"""
+    SELECT {FAMILY}, {GIVEN}, {{columns}}
+    FROM enrollments
+    JOIN students ON students.id = enrollments.student_id
+    WHERE enrollments.course_id = ? AND enrollments.waiting IS NULL AND {{behind}}
+    ORDER BY {BY_NAME}
+    LIMIT ?"""
+BUSY = """
+    SELECT coalesce(sum(pid), 0) FROM pg_locks
+    WHERE locktype = 'advisory' AND classid = 1701711
+      AND objid::bigint = hashtext(current_schema())::bigint & 4294967295 AND pid <> pg_backend_pid()"""
+
+
+def transaction(db: pw.Database) -> AbstractContextManager[Any]:
+    """Do what `Backend.transaction` in `service.storage` says."""
+    return nullcontext() if db.in_transaction() else atomic(db)
+
+
+@contextmanager
+def atomic(db: pw.Database) -> Iterator[Any]:
+    """Do what `Backend.atomic` says; in a caller's transaction too, the school's turn is taken first."""
+    within = db.in_transaction()
+    with db.atomic("IMMEDIATE") as opened:
+        if within:
+            db.execute_sql(TURN)
+        yield opened
+
+
+def fetch_anyway(db: pw.Database, error: Exception, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Raise the error again: what PostgreSQL stores, the driver can read."""
+    del db, sql, params
+    try:
+        raise error
+    finally:
+        del error  # The error's traceback has this frame, and would keep itself alive.
+
+
+def others_wrote(db: pw.Database) -> int:
+    """Do what `Backend.others_wrote` says; those who have the school's turn, or wait for it, have written or will."""
+    ((number,),) = fetch(db, BUSY)
+    return int(number)
+
+
+def events_of_student(
+    db: pw.Database, student_id: int, course_id: int | None, since: int, limit: int
+) -> list[tuple[Any, ...]]:
+    """Do what `Backend.events_of_student` says."""
+    return fetch(db, LIST_OF_STUDENT, student_id, course_id, since, limit)
+
+
+def list_rows(  # noqa: PLR0913, PLR0917 - as `Backend.list_rows`.
+    db: pw.Database,
+    table: str,
+    columns: str,
+    equal: Mapping[str, Any],
+    prefix: str | None,
+    after: tuple[Any, ...] | None,
+    limit: int,
+) -> list[tuple[Any, ...]]:
+    """Do what `Backend.list_rows` says."""
+    return _listed(db, table, columns, [*_equal(equal), *_behind_and_begun(prefix, after)], prefix is not None, limit)
+
+
+def search_rows(  # noqa: PLR0913, PLR0917 - as `Backend.search_rows`.
+    db: pw.Database,
+    table: str,
+    columns: str,
+    equal: Mapping[str, Any],
+    prefix: str | None,
+    q: str,
+    after: tuple[Any, ...] | None,
+    limit: int,
+) -> list[tuple[Any, ...]]:
+    """Do what `Backend.search_rows` says."""
+    words = sought(db, q)
+    found = [] if words is None else [("words @@ ?::tsquery", (words,))]
+    conditions = [*found, *_equal(equal), *_behind_and_begun(prefix or "", after)]
+    return _listed(db, table, columns, conditions, by_name=True, limit=limit)
+
+
+Condition = tuple[str, tuple[Any, ...]]
+"""A condition of a WHERE, with the values of its placeholders."""
+
+
+def _listed(  # noqa: PLR0913, PLR0917 - one statement with all its parts.
+    db: pw.Database, table: str, columns: str, conditions: Sequence[Condition], by_name: bool, limit: int
+) -> list[tuple[Any, ...]]:
+    where = " AND ".join(condition for condition, _ in conditions) or "TRUE"
+    values = [value for _, given in conditions for value in given]
+    order = "lower(name), id" if by_name else "id"
+    return fetch(db, f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {order} LIMIT ?", *values, limit)
+
+
+def _equal(values: Mapping[str, Any]) -> Iterator[Condition]:
+    for column, value in values.items():
+        yield f"{column} = ?", (value,)
+
+
+def _behind_and_begun(prefix: str | None, after: tuple[Any, ...] | None) -> Iterator[Condition]:
+    """Give the conditions that a row is behind the last page, and that its name begins with a prefix."""
+    begins = None if prefix is None else _lower(prefix)
+    if after is not None:
+        *name, row_id = after
+        yield (("(lower(name), id) > (?, ?)", (*map(_lower, name), row_id)) if name else ("id > ?", (row_id,)))
+    elif begins is not None:
+        yield "lower(name) >= ?", (begins,)
+    if begins and (end := _behind(begins)):
+        yield "lower(name) < ?", (end,)
+
+
+def list_roster_by_name(
+    db: pw.Database, columns: str, course_id: int, after: NameKey | None, limit: int
+) -> list[tuple[Any, ...]]:
+    """Do what `Backend.list_roster_by_name` says."""
+    if after is None:
+        return fetch(db, LIST_ROSTER_BY_NAME.format(columns=columns, behind="TRUE"), course_id, limit)
+    family, given, row_id = after
+    sql = LIST_ROSTER_BY_NAME.format(columns=columns, behind=f"({BY_NAME}) > (?, ?, ?)")
+    return fetch(db, sql, course_id, _lower(family), _lower(given), row_id, limit)
+
+
+def _lower(text: str | bytes) -> str:
+    """Give a text in the form that names are compared in.
+
+    A text that PostgreSQL cannot have, with a NUL or not in UTF-8, comes from a cursor of another database alone.
+    """
+    return stored(text).lower().decode(errors="replace").replace("\0", "")
+
+
+def _behind(prefix: str) -> str | None:
+    """Give the least text that is behind every text with the prefix, or None where there is none.
+
+    The order of the bytes in UTF-8 is that of Unicode, where the surrogates are no characters.
+    """
+    kept = prefix.rstrip("\U0010ffff")
+    if not kept:
+        return None
+    return kept[:-1] + ("\ue000" if kept[-1] == "\ud7ff" else chr(ord(kept[-1]) + 1))

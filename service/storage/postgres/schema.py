@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import peewee as pw
-from psycopg import errors
 
 from service.errors import SetupError
 from service.storage import fetch, migrating
@@ -15,6 +14,8 @@ from service.storage.migrating import APPLIED, HISTORY, TABLES, Versions
 from service.storage.postgres import drift
 from service.storage.postgres.check import run, watched
 from service.storage.postgres.connections import TURN, Database, open_database
+from service.storage.postgres.faults import cause_of, is_locked
+from service.storage.postgres.repair import mend
 from service.storage.postgres.urls import without_password
 
 OF_A_FILE = [f"{number:03}" for number in range(1, 8)]
@@ -84,6 +85,17 @@ def prove(url: str, tick: Tick = silent) -> Iterator[Result]:
     with _setting_up(url) as db:
         migrating.check_current(versions(db), without_password(url))
         yield from run(db, tick)
+
+
+def repair(url: str, tick: Tick = silent) -> list[str]:
+    """Repair a school's schema and rows, all or nothing, and give a sentence for each thing that was done.
+
+    Raises SchemaMismatch as `prove` does, and SetupError if a person has to mend something first; the school is then as
+    it was.
+    """
+    with _setting_up(url, busy_timeout=PATIENCE) as db, db.atomic("IMMEDIATE"):
+        migrating.check_current(versions(db), without_password(url))
+        return mend(db, tick)
 
 
 def back_up(url: str, target: Path, tick: Tick = silent) -> NoReturn:  # noqa: ARG001 - as for a file.
@@ -164,10 +176,7 @@ def _router(db: pw.Database, tick: Tick) -> Any:
 def _undoing(url: str, *, alone: bool) -> Iterator[tuple[Database, Any]]:
     with _setting_up(url, busy_timeout=1 if alone else PATIENCE) as db, db.atomic("IMMEDIATE") as transaction:
         if alone and fetch(db, OTHERS) != [(0,)]:
-            message = (
-                f"The service is connected to the database {without_password(url)}, as a server is; stop that first."
-            )
-            raise SetupError(message)
+            raise SetupError(f"Another program, such as a server, has {without_password(url)} open; stop that first.")
         yield db, transaction
 
 
@@ -188,8 +197,10 @@ def _explained(db: Database, url: str) -> Iterator[None]:
     except BaseException as error:
         db.close()
         if isinstance(error, pw.DatabaseError):
-            locked = isinstance(error.args[0], errors.LockNotAvailable)
-            reason = "another program has it open, such as a server; stop that first" if locked else error
-            message = f"The database {without_password(url)} cannot be used: {str(reason).strip()}."
+            found = cause_of(error)
+            reason = getattr(getattr(found, "diag", None), "message_primary", None) or str(found).strip()
+            if is_locked(error):
+                reason = "another program has it open, such as a server; stop that first"
+            message = f"The database {without_password(url)} cannot be used: {reason}."
             raise SetupError(message) from error
         raise

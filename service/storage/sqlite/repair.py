@@ -6,14 +6,14 @@ changed, and events that are missing are added at the end. If something cannot b
 nothing is changed.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import peewee as pw
 
-from service.errors import SetupError
 from service.storage import fetch
 from service.storage.checks import Names, Result, Tick
+from service.storage.repairing import refusal, repaired
 from service.storage.sqlite import drift
 from service.storage.sqlite.breaches import (
     AGREES,
@@ -31,9 +31,6 @@ from service.storage.sqlite.breaches import (
 from service.storage.sqlite.check import run, watched
 from service.storage.sqlite.drift import Object, quoted
 from service.storage.sqlite.words import FILLED, fill
-
-NOT_OURS = {"turns", "times"}
-"""Invariants that a repair leaves broken: they are about what happened in the past, which a repair must not rewrite."""
 
 NOW = f"strftime('{FORM}', 'now')"
 ADD_EVENTS = "INSERT INTO enrollment_events (type, at, student_id, course_id)"
@@ -120,28 +117,7 @@ def mend(db: pw.Database, tick: Tick) -> list[str]:
 
     `tick` is called now and then with what is at work. Raises SetupError, which names what a person has to mend first.
     """
-    results = [result for result in run(db, tick) if result.broken]
-    done: list[str] = []
-    if _lines(results):
-        try:
-            done = _mend(db, tick, {result.invariant.name: result for result in results})
-        except pw.IntegrityError as error:  # A constraint that was put back, such as a CHECK, refuses a row.
-            hopeless = [result for result in results if result.invariant.mend]
-            raise _refusal([*_lines(hopeless), f"SQLite says: {error}."]) from error
-        results = [result for result in run(db, tick) if result.broken]
-        if lines := _lines(results):
-            raise _refusal(lines)
-    return done + [f"Left as it is: {result.invariant.name}: {result}" for result in results]
-
-
-def _lines(results: Iterable[Result]) -> list[str]:
-    return [f"{each.invariant.name}: {each}" for each in results if each.invariant.name not in NOT_OURS]
-
-
-def _refusal(reasons: Iterable[str]) -> SetupError:
-    return SetupError(
-        "\n".join(["Nothing was repaired, the database is as it was. This has to be mended first:", *reasons])
-    )
+    return repaired(lambda: run(db, tick), lambda broken: _mend(db, tick, broken), "SQLite")
 
 
 def _mend(db: pw.Database, tick: Tick, broken: Mapping[str, Result]) -> list[str]:
@@ -153,7 +129,7 @@ def _mend(db: pw.Database, tick: Tick, broken: Mapping[str, Result]) -> list[str
         if each.name in ours and each.type == ours[each.name].type and each.table != ours[each.name].table
     ]
     if reasons:
-        raise _refusal(reasons)
+        raise refusal(reasons)
     wrong = {each.name: each.type for each in differences}
     with _triggers_at_rest(db, [each for each in there if each.type == "trigger"], wrong):
         for each in there:

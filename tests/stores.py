@@ -13,6 +13,7 @@ from typing import Any
 
 import peewee as pw
 
+from service.storage.kinds import is_postgresql
 from service.storage.sqlite.store import Store
 
 HOLD = """
@@ -25,9 +26,14 @@ sys.stdin.read()
 """
 
 
-def open_store(path: Path, *, busy_timeout: float = 5, max_pending_writes: int = 1000, **options: Any) -> Store:
-    """Make a store that waits long, unless told otherwise."""
-    return Store(path, busy_timeout=busy_timeout, max_pending_writes=max_pending_writes, **options)
+def open_store(path: Path | str, *, busy_timeout: float = 5, max_pending_writes: int = 1000, **options: Any) -> Any:
+    """Make a store that waits long, unless told otherwise: on a file, or on the database that a URL names."""
+    kind: Any = Store
+    if isinstance(path, str) and is_postgresql(path):
+        from service.storage.postgres import store  # noqa: PLC0415 - only these tests need psycopg.
+
+        kind = store.Store
+    return kind(path, busy_timeout=busy_timeout, max_pending_writes=max_pending_writes, **options)
 
 
 @contextmanager

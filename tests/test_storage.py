@@ -49,13 +49,23 @@ def on_sqlite(empty: Path, folder: Path) -> Database:
     return Database(lambda: connect(path), lambda: open_store(path), refuse)
 
 
-DATABASES = {"sqlite": on_sqlite}
+def on_postgresql(url: str) -> Database:
+    """Take a database of a server."""
+
+    def refuse(db: pw.Database, table: str, words: str) -> None:
+        body = f"BEGIN RAISE EXCEPTION '{words}'; END"
+        db.execute_sql(f"CREATE FUNCTION host() RETURNS trigger LANGUAGE plpgsql AS $${body}$$")
+        db.execute_sql(f"CREATE TRIGGER host BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION host()")
+
+    return Database(lambda: connect(url), lambda: open_store(url), refuse)
 
 
-@pytest.fixture(params=DATABASES)
-def database(request: pytest.FixtureRequest, empty_database: Path, tmp_path: Path) -> Database:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
     """Give a database of each kind."""
-    return DATABASES[request.param](empty_database, tmp_path)
+    if request.param == "postgresql":
+        return on_postgresql(request.getfixturevalue("school"))
+    return on_sqlite(request.getfixturevalue("empty_database"), tmp_path)
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ class Database(pw.PostgresqlDatabase):
         try:
             with _WRAPPED:
                 return self.connection().run(sql, params)
-        except pw.InternalError as error:
+        except pw.DatabaseError as error:
             cause = vars(error)["orig"]
             if isinstance(cause, errors.RaiseException):
                 raise pw.IntegrityError(cause, *error.args) from cause

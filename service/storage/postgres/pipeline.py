@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 from psycopg import errors
+from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 
 from service.storage.slow import log_slow
@@ -43,6 +44,37 @@ def translated(sql: str) -> tuple[str, bool, bool]:
     placed = _PARTS.sub(lambda part: "%s" if part[0] == "?" else part[0].replace("%", "%%"), sql)
     writes, later = _WRITES.match(sql) is not None, _LATER.match(sql) is not None
     return placed if "%s" in placed.replace("%%", "") else sql, writes, later
+
+
+class _Together(psycopg.Pipeline):
+    """Sends all statements of a block in one packet, with one Sync behind them.
+
+    psycopg's own pipeline sends each statement as it comes, and a Flush behind the Sync. That Flush makes PostgreSQL
+    forget to end a transaction that is idle for too long: https://www.postgresql.org/docs/current/protocol-flow.html
+    """
+
+    def _communicate_gen(self) -> PQGen[None]:
+        """Send nothing before the end of the block."""
+        yield from ()
+
+    def _exit_gen(self) -> PQGen[None]:
+        self._enqueue_sync()
+        commands = [*self.command_queue]
+
+        def send_all() -> None:
+            for send in commands:
+                send()
+
+        self.command_queue.clear()
+        self.command_queue.append(send_all)
+        failure = None
+        for results in (super()._communicate_gen(), self._fetch_gen(flush=False)):
+            try:
+                yield from results
+            except psycopg.Error as error:  # Whatever comes behind the first error, PostgreSQL has passed over.
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
 
 class Connection(psycopg.Connection[Any]):
@@ -144,14 +176,18 @@ class Connection(psycopg.Connection[Any]):
 
     def _run_behind(self, cursor: psycopg.Cursor[Any], sql: str, params: Any, *, guarded: bool) -> None:
         ahead, self.ahead = self.ahead, []
-        with self.pipeline():
-            for each in ahead:
-                self.cursor().execute(each)
-            if guarded:
-                self.cursor().execute("SAVEPOINT statement")
-            cursor.execute(sql, params)
-            if guarded:
-                self.cursor().execute("RELEASE SAVEPOINT statement")
+        self._pipeline = _Together(self)
+        try:
+            with self._pipeline:
+                for each in ahead:
+                    self.cursor().execute(each)
+                if guarded:
+                    self.cursor().execute("SAVEPOINT statement")
+                cursor.execute(sql, params)
+                if guarded:
+                    self.cursor().execute("RELEASE SAVEPOINT statement")
+        finally:
+            self._pipeline = None
 
     def commit(self) -> None:
         """Commit the transaction.
@@ -163,6 +199,9 @@ class Connection(psycopg.Connection[Any]):
             return
         if self.closed:
             raise psycopg.OperationalError("the connection was lost before the transaction was committed")
+        if time.monotonic() >= self.until:
+            self.close()
+            raise errors.ConnectionTimeout("the server took all of the time before the transaction was committed")
         self.committing, self._unsure = True, False
         told = self.run("COMMIT").statusmessage
         if self._unsure:

@@ -11,6 +11,9 @@ from psycopg.conninfo import conninfo_to_dict
 from service.errors import SetupError
 
 FORM = "postgresql://user:password@host:5432/database"
+_URL = re.compile(
+    r"postgres(ql)?://([^@/?#]*@)?([^@/?#:]*|\[[^@/?#\]]*\])(:\d+)?(,[^@/?#:]*(:\d+)?|,\[[^@/?#\]]*\](:\d+)?)*(/[^@?#]*)?(\?.*)?$"
+)
 _SECRET = re.compile("password|secret|scram_.*_key")
 _IN_PLACE = {"user", "host", "port", "dbname"}
 """The parameters that have a place of their own in a URL, before the ? of the others."""
@@ -24,16 +27,17 @@ def parameters(url: str) -> Mapping[str, Any]:
     on, or in its files. Raises SetupError for any other text, which is not shown, as it may have a password in it.
     """
     text = url.lstrip("\ufeff").strip()  # A file of environment variables may leave a BOM and spaces around a value.
-    if not re.match(r"postgres(ql)?://", text):
-        raise SetupError(f"The URL of a database of PostgreSQL begins with postgresql://, as in {FORM}.")
+    if not _URL.match(text):
+        # A password that is not escaped may look like a host or a database to libpq, whose message would tell it.
+        message = (
+            f"The URL of a database of PostgreSQL is written as {FORM}, with %40 for a @, %3A for a :, %2F for a / and "
+            "%25 for a % in the password."
+        )
+        raise SetupError(message)
     try:
         return conninfo_to_dict(text)
     except psycopg.Error:
-        # The message of libpq may quote a part of the password, where that holds a / or a @ as it is.
-        message = (
-            f"libpq cannot read the URL of the database. Write it as {FORM}, with %40 for a @, %3A for a :, %2F for a "
-            "/ and %25 for a % in the password, and only parameters that libpq knows behind the ?."
-        )
+        message = "libpq cannot read the URL of the database: see whether it knows each parameter behind the ?."
         raise SetupError(message) from None
 
 

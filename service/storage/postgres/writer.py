@@ -66,6 +66,8 @@ class Writer(Groups):
         """Do what `_commit_at_once` does with jobs whose time is not over; `again`, if the connection was lost."""
         db, alone = self._db, group[0].alone
         was_connected = db.is_connected()
+        for job in group:
+            job.result = job.error = None  # These may be of a run that was undone.
         try:
             # A job that is alone opens transactions of its own, which may be many, so each answer has its time.
             db.wait_until(math.inf if alone else min(job.until for job in group), self._seconds)

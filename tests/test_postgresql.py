@@ -1,0 +1,473 @@
+"""The database of PostgreSQL: its URL, its connections, its store, and what callers are told when it fails."""
+
+import asyncio
+import gc
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import peewee as pw
+import postgresql
+import psycopg
+import pytest
+from stores import as_one_group, open_store, stalled
+
+from service import Settings, connect, create_app
+from service.errors import Busy, ConstraintViolated, SetupError, StorageUnavailable
+from service.storage import fetch
+from service.storage.postgres.connections import TURN, open_database
+from service.storage.postgres.urls import parameters, without_password
+
+pytestmark = pytest.mark.anyio
+ADD = "INSERT INTO students (name) VALUES (?) RETURNING id"
+NUMBER = "SELECT count(*) FROM students"
+
+
+def add(db: pw.Database, name: str = "Ada") -> int:
+    """Be a rule that writes a row."""
+    ((row_id,),) = fetch(db, ADD, name)
+    return int(row_id)
+
+
+def number(db: pw.Database) -> int:
+    """Be a rule that reads."""
+    ((found,),) = fetch(db, NUMBER)
+    return int(found)
+
+
+@pytest.fixture
+def own_server() -> Iterator[postgresql.Server]:
+    """Run a PostgreSQL that a test may stop and kill."""
+    with postgresql.running() as server:
+        yield server
+
+
+@pytest.fixture
+def own(own_server: postgresql.Server, empty_school: str) -> str:  # noqa: ARG001
+    """Give the URL of a migrated database of that server."""
+    from service import migrate  # noqa: PLC0415
+
+    migrate(own_server.url)
+    return own_server.url
+
+
+@contextmanager
+def stopped(server: postgresql.Server) -> Iterator[None]:
+    """Let the processes of a server stand still, as on a machine that hangs: it takes connections, and says nothing."""
+    children = subprocess.run(["pgrep", "-P", str(server.pid)], capture_output=True, text=True, check=True).stdout
+    processes = [server.pid, *map(int, children.split())]
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in processes:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGCONT)
+
+
+@contextmanager
+def killed(server: postgresql.Server) -> Iterator[Callable[[], object]]:
+    """Kill a server with no warning, and give a function that starts it again on the same data."""
+    process = Path("/proc", str(server.pid))
+    command, owner, folder = (process / "cmdline").read_bytes(), process.stat(), (process / "cwd").readlink()
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> None:
+        own: Any = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []} if not os.getuid() else {}
+        with suppress(psycopg.Error), psycopg.connect(server.url):
+            return
+        if not started or started[-1].poll() is not None:  # Until the last process is gone, no new one starts.
+            started.append(
+                subprocess.Popen(
+                    command.split(b"\0")[:-1],
+                    cwd=folder,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    **own,
+                )
+            )
+
+    os.kill(server.pid, signal.SIGKILL)
+    try:
+        yield start
+    finally:
+        for each in started:
+            each.send_signal(signal.SIGQUIT)
+            each.wait()
+
+
+async def timed(answer: Any) -> tuple[float, Any]:
+    """Give for how many seconds a caller waited, and the result or error."""
+    began = time.monotonic()
+    try:
+        result = await answer
+    except Exception as error:  # noqa: BLE001
+        result = error
+    return time.monotonic() - began, result
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://ada:s%40crt@db.example.org:5433/school", "postgresql://ada@db.example.org:5433/school"),
+        (
+            "postgres://a,b:1,[::1]:2/school?sslmode=verify-full",
+            "postgresql://a,b:1,[::1]:2/school?sslmode=verify-full",
+        ),
+        ("postgresql://a,b/x?port=8&hostaddr=::1,::2", "postgresql://a:8,b:8/x?hostaddr=%3A%3A1%2C%3A%3A2"),
+        ("postgresql:///school?password=secret&sslpassword=secret&host=%2Frun", "postgresql://%2Frun/school"),
+        ("postgresql://h/d?options=-csearch_path%3Dnorth", "postgresql://h/d?options=-csearch_path%3Dnorth"),
+        ("postgresql://ada:s/crt@h/d", "postgresql://..."),
+        ("postgresql+psycopg://ada:scrt@h/d", "postgresql://..."),
+    ],
+)
+def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
+    """What is shown leads libpq to the same database, and has no password in it; nor has the refusal of a wrong URL."""
+    assert without_password(url) == shown
+    if shown == "postgresql://...":
+        with pytest.raises(SetupError, match="postgresql://") as refusal:
+            parameters(url)
+        assert "crt" not in str(refusal.value)
+    else:
+        known = parameters(url)
+        secret = {"password", "sslpassword", "port"}
+        assert {name: known[name] for name in known.keys() - secret} == {
+            name: value for name, value in parameters(shown).items() if name != "port"
+        }
+
+
+def test_without_psycopg(tmp_path: Path) -> None:
+    """Where the driver is missing, a URL of PostgreSQL is refused with the line that installs it, and a file works."""
+    program = f"""
+import sys
+sys.modules["psycopg"] = None
+from service import connect, migrate
+migrate({str(tmp_path / "school.db")!r})
+connect({str(tmp_path / "school.db")!r}).close()
+assert not [name for name in sys.modules if name.startswith("service.storage.postgres")]
+connect("postgresql://ada:secret@localhost/school")
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended.stderr.splitlines()[-1] == (
+        "service.errors.SetupError: To use PostgreSQL, the service needs the package psycopg. "
+        "Run: pip install '.[postgresql]'"
+    )
+    assert "secret" not in ended.stderr.splitlines()[-1]
+
+
+def test_a_statement_that_fails_is_undone_alone(school: str) -> None:
+    """In a transaction a rule may ask on after an error, and what came before the error is kept."""
+    with closing(connect(school)) as db:
+        with db.atomic("IMMEDIATE"):
+            first = add(db)
+            with pytest.raises(pw.IntegrityError):
+                fetch(db, "INSERT INTO students (id, name) VALUES (?, ?)", first, "Bo")
+            with pytest.raises(pw.IntegrityError), db.atomic():  # noqa: PT012 - the end of the block is what is tested.
+                add(db, "Cy")
+                fetch(db, "INSERT INTO students (id, name) VALUES (?, ?)", first, "Bo")
+            assert number(db) == 1
+        assert number(db) == 1
+
+
+def test_a_transaction_that_was_undone_is_not_committed(school: str) -> None:
+    """PostgreSQL takes a COMMIT of an undone transaction for success; here it raises the error that undid it."""
+    with closing(connect(school)) as db:
+        with pytest.raises(pw.ProgrammingError, match="nothing_there"), db.atomic("IMMEDIATE"):  # noqa: PT012
+            add(db)
+            with suppress(pw.ProgrammingError):
+                fetch(db, "SELECT nothing_there")
+        with pytest.raises(pw.DatabaseError), db.atomic("IMMEDIATE"), db.atomic():
+            fetch(db, "SELECT pg_terminate_backend(pg_backend_pid())")
+        assert number(db) == 0
+
+
+def test_values_and_signs(school: str) -> None:
+    """A ? is a value outside of quotes alone, and a % is itself."""
+    with closing(connect(school)) as db:
+        sql = """SELECT '?%', "?%", ?::text, ? % 3 FROM (SELECT 1 AS "?%") AS t -- ? %"""
+        assert fetch(db, sql, "%s ?", 2**40) == [("?%", 1, "%s ?", 2**40 % 3)]
+        assert db.table_exists("students")  # Peewee's own statements have %s.
+        with db.atomic("IMMEDIATE"):
+            pass
+        with pytest.raises(pw.OperationalError, match="session is read-only"):
+            fetch(open_database(f"{school}?options=-cdefault_transaction_read_only%3Don"), "SELECT 1")
+
+
+def test_the_turn(school: str) -> None:
+    """A transaction that writes waits for the turn of its school, whoever has it, and sees what was committed then."""
+    with closing(connect(school)) as one, closing(connect(school, busy_timeout=0.2)) as other:
+        with one.atomic("IMMEDIATE"):
+            add(one)
+            with pytest.raises(pw.OperationalError, match="lock timeout"), other.atomic("IMMEDIATE"), other.atomic():
+                add(other)
+        with other.atomic("IMMEDIATE"):
+            assert number(other) == 1
+
+
+def test_it_connects_again(own: str, own_server: postgresql.Server) -> None:
+    """A connection that was lost is replaced, outside of a transaction."""
+    with closing(connect(own)) as db:
+        own_server.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'enrollment'"
+        )
+        with pytest.raises(pw.DatabaseError):
+            number(db)
+        assert number(db) == 0
+        with pytest.raises(pw.DatabaseError, match="lost before"), db.atomic("IMMEDIATE"):  # noqa: PT012
+            add(db)
+            with suppress(pw.DatabaseError):
+                fetch(db, "SELECT pg_terminate_backend(pg_backend_pid())")
+        assert number(db) == 0
+
+
+async def test_each_job_of_a_group_has_its_own_outcome(school: str) -> None:
+    """An error of one rule undoes none of the others, whatever error it is."""
+    with closing(open_store(school)) as store:
+        first = await store.write(add)
+        outcome = await as_one_group(
+            store,
+            store.write(add, "Bo"),
+            store.write(lambda db: fetch(db, "INSERT INTO students (id, name) VALUES (?, ?)", first, "Cy")),
+            store.write(lambda db: fetch(db, "SELECT 1 / 0")),
+            store.write(lambda _: 1 // 0),
+            store.write(lambda _: next(iter(()))),
+            store.write(add, "Ed"),
+        )
+        assert [type(each) for each in outcome] == [
+            int,
+            ConstraintViolated,
+            StorageUnavailable,
+            ZeroDivisionError,
+            RuntimeError,
+            int,
+        ]
+        assert await store.read(number) == 3
+        assert store.measured().groups.counts[0] >= 1
+
+
+async def test_too_many_writes(school: str) -> None:
+    """A write for which there is no room is refused at once."""
+    with closing(open_store(school, max_pending_writes=1)) as store:
+        async with stalled(store):
+            waiting = asyncio.create_task(store.write(add))
+            await asyncio.sleep(0)
+            with pytest.raises(Busy, match="1 writes are waiting"):
+                await store.write(add)
+        assert await waiting == 1
+
+
+async def test_reads_of_a_turn(school: str) -> None:
+    """Many reads at once are shared among threads; one that fails costs the others nothing, nor does a long one."""
+    with closing(open_store(school)) as store:
+        slow = asyncio.create_task(store.read(lambda db: fetch(db, "SELECT pg_sleep(0.5)")))
+        await asyncio.sleep(0.1)
+        began = time.monotonic()
+        rules = [number, lambda db: fetch(db, "SELECT 1 / 0"), lambda _: 1 // 0] * 20
+        outcome = await asyncio.gather(*(store.read(rule) for rule in rules), return_exceptions=True)
+        assert time.monotonic() - began < 0.4
+        assert [type(each) for each in outcome] == [int, StorageUnavailable, ZeroDivisionError] * 20
+        assert await slow == [(None,)] or await slow
+        with pytest.raises(StorageUnavailable, match="read-only"):
+            await store.read(add)
+        assert await store.scan(number) == 0
+        with pytest.raises(StorageUnavailable, match="division by zero"):
+            await store.scan(lambda db: fetch(db, "SELECT 1 / 0"))
+
+
+async def test_news(school: str) -> None:
+    """Who waits is told of an event of another program within the time between two looks, and of its own at once."""
+    with closing(open_store(school)) as store, closing(connect(school)) as other:
+        state = await store.changed()
+        waiting = asyncio.create_task(store.changed(state))
+        await asyncio.sleep(0.05)
+        other.execute_sql("INSERT INTO students (name) VALUES ('Ada')")
+        other.execute_sql("INSERT INTO courses (name, level) VALUES ('Algebra', '1')")
+        other.execute_sql("INSERT INTO enrollments (student_id, course_id) VALUES (1, 1)")
+        assert await asyncio.wait_for(waiting, 1) != state
+
+
+async def test_the_turn_is_held_by_another(school: str) -> None:
+    """A write that gets no turn in time is refused, and what waits behind it has its own time."""
+    with closing(open_store(school, busy_timeout=1)) as store, closing(connect(school)) as other:
+        await store.write(add)
+        with other.atomic():
+            fetch(other, TURN)
+            first = asyncio.create_task(timed(store.write(add)))
+            await asyncio.sleep(0.4)
+            second = asyncio.create_task(timed(store.write(add)))
+            (seconds, refusal), (later, other_refusal) = await first, await second
+        assert isinstance(refusal, Busy)
+        assert "Nothing was kept." in refusal.detail
+        assert isinstance(other_refusal, Busy)
+        assert 0.5 < seconds < 1.2
+        assert 0.5 < later < 1.2
+        assert await store.write(add) > 1
+
+
+async def test_a_node_that_stands_still_with_the_turn(school: str) -> None:
+    """The turn of a process that was stopped is free again after three seconds."""
+    program = """
+import sys
+from service.storage import fetch
+from service.storage.postgres.connections import IDLE_SECONDS, TURN, open_database
+db = open_database(sys.argv[1], idle_timeout=IDLE_SECONDS)
+with db.atomic("IMMEDIATE"):
+    fetch(db, TURN)
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+    command = [sys.executable, "-c", program, school]
+    with (
+        subprocess.Popen(  # noqa: ASYNC220 - the test waits for it.
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process,
+        closing(open_store(school)) as store,
+    ):
+        assert process.stdout
+        assert process.stdout.readline() == "held\n"
+        os.kill(process.pid, signal.SIGSTOP)
+        seconds, result = await timed(store.write(add))
+        process.kill()
+        assert result == 1
+        assert seconds < 3.5
+
+
+async def test_a_server_that_hangs(own: str, own_server: postgresql.Server) -> None:
+    """Reads and writes are refused in time with the truth, and go on as soon as the server does."""
+    with closing(open_store(own, busy_timeout=1)) as store:
+        await store.write(add)
+        await store.read(number)
+        with stopped(own_server):
+            answers = [store.read(number), store.read(number), store.write(add), store.write(add), store.check_ready()]
+            for seconds, result in await asyncio.gather(*map(timed, answers)):
+                assert isinstance(result, StorageUnavailable)
+                assert seconds < 1.6
+                assert re.search("Nothing was (read|kept)|within 1 s", result.detail)
+        await asyncio.sleep(0.1)
+        assert await store.write(add) > 1
+        assert await store.read(number) == 2
+        await store.check_ready()
+
+
+async def test_a_server_that_is_restarted(own: str, own_server: postgresql.Server) -> None:
+    """Where the connections were lost between two calls, nobody notices it."""
+    with closing(open_store(own)) as store:
+        await store.write(add)
+        await store.read(number)
+        own_server.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'enrollment'"
+        )
+        assert await store.write(add) == 2
+        assert await store.read(number) == 2
+
+
+async def test_a_server_that_is_killed(own: str, own_server: postgresql.Server) -> None:
+    """While PostgreSQL is down callers are told at once; when it is back, the store goes on, with all that was kept."""
+    with closing(open_store(own)) as store:
+        kept = [await store.write(add), await store.write(add)]
+        with killed(own_server) as start:
+            for answer in (store.write(add), store.read(number), store.check_ready()):
+                seconds, refusal = await timed(answer)
+                assert isinstance(refusal, StorageUnavailable)
+                assert seconds < 2
+            async with asyncio.timeout(10):
+                while isinstance((await timed(store.check_ready()))[1], Exception):
+                    start()
+                    await asyncio.sleep(0.1)
+            assert await store.read(number) == len(kept)
+            assert await store.write(add) > kept[-1]
+
+
+async def test_a_commit_whose_outcome_is_unknown(own: str, own_server: postgresql.Server) -> None:
+    """A wait for the standby that is broken off is a success to PostgreSQL; the caller is told that nobody knows."""
+    own_server.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    own_server.execute("SELECT pg_reload_conf()")
+    with closing(open_store(own, busy_timeout=1)) as store:
+        await asyncio.sleep(0.3)
+        _, refusal = await timed(store.write(add))
+        assert isinstance(refusal, StorageUnavailable)
+        assert "Whether anything was kept is not known." in refusal.detail
+        with pytest.raises((Busy, StorageUnavailable)):
+            await store.check_ready()  # The transaction whose outcome is unknown still has the turn.
+        own_server.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        own_server.execute("SELECT pg_reload_conf()")
+        async with asyncio.timeout(10):
+            while isinstance((await timed(store.check_ready()))[1], Exception):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        assert await store.read(number) >= 1
+
+
+async def test_a_cancelled_wait_for_the_standby(own: str, own_server: postgresql.Server) -> None:
+    """An operator who cancels the wait makes PostgreSQL say success, with a warning: the caller hears that."""
+    own_server.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    own_server.execute("SELECT pg_reload_conf()")
+    cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    with closing(open_store(own)) as store:
+        await asyncio.sleep(0.3)
+        writing = asyncio.create_task(timed(store.write(add)))
+        for _ in range(20):
+            await asyncio.sleep(0.1)
+            own_server.execute(cancel)
+            if writing.done():
+                break
+        _, refusal = await writing
+        assert isinstance(refusal, StorageUnavailable)
+        assert "not known" in refusal.detail
+        own_server.execute("ALTER SYSTEM RESET synchronous_standby_names")
+
+
+async def test_a_server_that_takes_no_writes(school: str, server: postgresql.Server) -> None:
+    """A database that was made read-only is not ready, and says so; as soon as it takes writes again, it does."""
+    name = school.rpartition("/")[2].partition("?")[0]
+    with closing(open_store(f"{school}?target_session_attrs=any")) as store:
+        server.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        for ask in (store.check_ready(), store.write(add)):
+            with pytest.raises(StorageUnavailable, match="read-only"):
+                await ask
+        server.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+        store.close()
+        assert await store.write(add) == 1
+
+
+def test_forks(school: str) -> None:
+    """A child process uses no connection of its parent, and neither notices the other."""
+    with closing(open_store(school)) as store:
+
+        async def work(name: str) -> int:
+            await store.write(add, name)
+            found: int = await store.read(number)
+            return found
+
+        assert asyncio.run(work("Ada")) == 1
+        child = os.fork()
+        if not child:
+            os._exit(0 if asyncio.run(work("Bo")) == 2 else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert asyncio.run(work("Cy")) == 3
+
+
+def test_an_app_is_let_go(school: str) -> None:
+    """The threads and connections of an application end as soon as nothing refers to it."""
+    app: Any = create_app(Settings(database_url=school))
+    store = app.parts[0]
+
+    async def work(store: Any) -> None:
+        await store.write(add)
+        await store.read(number)
+
+    asyncio.run(work(store))
+    assert {thread.name for thread in threading.enumerate()} >= {"enrollment-writer", "enrollment-reader"}
+    del app, store
+    gc.collect()
+    assert not {thread.name for thread in threading.enumerate()} & {"enrollment-writer", "enrollment-reader"}

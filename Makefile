@@ -3,7 +3,8 @@ PYTHON ?= python3
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 BIN := .venv/bin
 MADE := .venv/made-$(VERSION)
-RUN_READY := $(MADE)-run
+# On PostgreSQL its driver is needed too.
+RUN_READY := $(MADE)-run$(if $(filter postgres:% postgresql:%,$(DATABASE_URL)),-postgresql)
 TEST_READY := $(MADE)-test
 
 .PHONY: help run test migrate migration rollback schema openapi pictures lint typecheck coverage check fuzz contract lock bench compare clean
@@ -59,6 +60,8 @@ lock: ## Pin every requirements.txt anew, with hashes, from the ranges in pyproj
 	$(PYTHON) -m venv --clear .venv-lock
 	.venv-lock/bin/pip install --quiet --disable-pip-version-check pip-tools
 	.venv-lock/bin/pip-compile $(LOCK) --output-file requirements.txt pyproject.toml
+	.venv-lock/bin/pip-compile $(LOCK) --extra postgresql --constraint requirements.txt \
+		--output-file service/storage/postgres/requirements.txt pyproject.toml
 	.venv-lock/bin/pip-compile $(LOCK) --allow-unsafe --extra test --constraint requirements.txt \
 		--output-file tests/requirements.txt pyproject.toml
 	.venv-lock/bin/pip-compile $(LOCK) --output-file tests/contract/requirements.txt tests/contract/requirements.in
@@ -87,7 +90,11 @@ $(MADE):
 	$(PYTHON) -m venv --clear .venv
 	@touch $@
 
-$(RUN_READY): requirements.txt | $(MADE)
+$(MADE)-run: requirements.txt | $(MADE)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+$(MADE)-run-postgresql: service/storage/postgres/requirements.txt | $(MADE)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 

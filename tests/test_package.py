@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import httpx2
+import postgresql
 import pytest
 from conftest import ROOT, Server
 from test_docs import OPERATING, blocks
 
-RUNNING = ["run", "migrate", "migration", "rollback", "schema", "openapi"]
-TESTING = ["test", "lint", "typecheck", "coverage", "check"]
+RUNNING = ["run", "migrate", "migration", "rollback", "openapi"]
+TESTING = ["test", "schema", "lint", "typecheck", "coverage", "check"]
 # What a `make` around these tests, or whoever runs them, has set is not for what they start.
 OURS = re.compile("MAKE.*|MFLAGS|PYTHON.*|HOST|PORT|DATABASE_URL|KEEP_ALIVE|NAME|YES")
 ENVIRON = {name: value for name, value in os.environ.items() if not OURS.fullmatch(name)} | {"PYTHON": sys.executable}
@@ -36,7 +37,7 @@ def tree(tmp_path: Path) -> Path:
     for folder in ("service", "migrations"):
         shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
     files = ("Makefile", "README.md", "pyproject.toml", "requirements.txt", ".ci/run")
-    for file in (*files, "tests/requirements.txt", "tests/schema_sql.py"):
+    for file in (*files, "tests/requirements.txt", "tests/schema_sql.py", "tests/postgresql.py"):
         (tree / file).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / file, tree / file)
     return tree
@@ -140,7 +141,7 @@ def pins(folder: Path) -> list[str]:
     return re.split(r"(?<!\\)\n", text.strip())
 
 
-@pytest.mark.parametrize("folder", [".", "tests", "tests/bench", "tests/contract"])
+@pytest.mark.parametrize("folder", [".", "service/storage/postgres", "tests", "tests/bench", "tests/contract"])
 def test_every_pin_has_its_hashes(folder: str) -> None:
     """What is installed for running, testing and measuring is named by its version, and each of its files by a hash."""
     exact = re.compile(r"[\w.-]+(\[[\w,]+\])?==[\w.]+( ; \S+ \S+ \S+)?( \\\n    --hash=sha256:[0-9a-f]{64})+")
@@ -203,7 +204,7 @@ def ready(tree: Path) -> Path:
     (tree / "python9.9").write_text("#!/bin/sh\necho 9.9\n")
     (tree / "python9.9").chmod(0o755)
     version = run("make", "-n", "run", cwd=tree).split("made-")[1].split()[0]
-    for marker in (f"made-{version}", f"made-{version}-run"):
+    for marker in (f"made-{version}", *(f"made-{version}-{what}" for what in ("run", "run-postgresql", "test"))):
         (tree / ".venv" / marker).touch()
     return tree
 
@@ -213,6 +214,18 @@ def test_make_run(ready: Path) -> None:
     assert serve("make", "run", "PORT=0", f"DATABASE_URL=sqlite:///{ready}/x.db", cwd=ready) == []
     assert (ready / "x.db").exists()
     assert not (ready / "enrollment.db").exists()
+
+
+def test_make_run_on_postgresql(tree: Path, ready: Path, server: postgresql.Server) -> None:
+    """With a URL of PostgreSQL, `make run` installs the driver first, and nothing else makes it do so."""
+    with server.database() as url:
+        assert serve("make", "run", "PORT=0", f"DATABASE_URL={url}", cwd=ready) == []
+    shutil.rmtree(tree / ".venv")
+    driver = "service/storage/postgres/requirements.txt"
+    assert f"-r {driver}\n" in run("make", "-n", "run", f"DATABASE_URL={url}", cwd=tree)
+    assert driver not in run("make", "-n", "run", "DATABASE_URL=sqlite:///postgresql.db", cwd=tree)
+    # All that is needed on SQLite is needed here too, in the same version.
+    assert {*pins(ROOT)} < {*pins(ROOT / "service" / "storage" / "postgres")}
 
 
 SCHEMA = Path("service/storage/sqlite/schema.sql")

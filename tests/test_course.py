@@ -7,6 +7,8 @@ from starlette.testclient import TestClient
 
 from service.courses import insert_course
 
+pytestmark = pytest.mark.both
+
 MUSIC = {"name": "Music", "level": "A1"}
 EMPTY = {
     "capacity": None,

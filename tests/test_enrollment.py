@@ -15,6 +15,8 @@ from service.courses import insert_course
 from service.enrollments import enroll, list_roster
 from service.students import insert_student
 
+pytestmark = pytest.mark.both
+
 SEAT = {"status": "enrolled", "position": None}
 """What everybody has who does not wait."""
 

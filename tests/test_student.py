@@ -9,6 +9,8 @@ from starlette.testclient import TestClient
 
 from service.students import insert_student
 
+pytestmark = pytest.mark.both
+
 CONTROLS = [chr(code) for code in (*range(0x20), *range(0x7F, 0xA0))]
 SURROGATES = ["\ud800", "\udbff", "\udc00", "\udfff"]
 

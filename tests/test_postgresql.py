@@ -59,11 +59,16 @@ def own(own_server: postgresql.Server, empty_school: str) -> str:  # noqa: ARG00
     return own_server.url
 
 
+def processes_of(server: postgresql.Server) -> list[int]:
+    """Give the numbers of all processes of a server, the one that starts the others first."""
+    children = subprocess.run(["pgrep", "-P", str(server.pid)], capture_output=True, text=True, check=True).stdout
+    return [server.pid, *map(int, children.split())]
+
+
 @contextmanager
 def stopped(server: postgresql.Server) -> Iterator[None]:
     """Let the processes of a server stand still, as on a machine that hangs: it takes connections, and says nothing."""
-    children = subprocess.run(["pgrep", "-P", str(server.pid)], capture_output=True, text=True, check=True).stdout
-    processes = [server.pid, *map(int, children.split())]
+    processes = processes_of(server)
     for process in processes:
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGSTOP)
@@ -98,7 +103,11 @@ def killed(server: postgresql.Server) -> Iterator[Callable[[], object]]:
                 )
             )
 
-    os.kill(server.pid, signal.SIGKILL)
+    for number in processes_of(server):
+        os.kill(number, signal.SIGKILL)
+    # Nobody has waited for the dead process yet, so that PostgreSQL would take it for a living one.
+    for lock in (server.data / "postmaster.pid", *server.data.parent.glob(".s.PGSQL.*.lock")):
+        lock.unlink()
     try:
         yield start
     finally:

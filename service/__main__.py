@@ -1,4 +1,4 @@
-"""The command line: serve, import, export, migrate, rollback, status, check, repair, backup, token."""
+"""The command line: serve, import, export, migrate, rollback, status, check, repair, backup, move, token."""
 
 import signal
 
@@ -23,6 +23,7 @@ from service.export_commands import export
 from service.http.logs import AccessLog, logging_as
 from service.http.server import Server, taking_port
 from service.import_commands import import_
+from service.move_commands import move
 from service.options import clear, database_url_option, settings_of, show
 from service.settings import Settings
 from service.storage.kinds import command, connect, schema_of, without_password
@@ -197,6 +198,7 @@ def backup(file: Path, database_url: str | None) -> None:
 
 cli.add_command(export)
 cli.add_command(import_)
+cli.add_command(move)
 cli.add_command(token)
 
 if __name__ == "__main__":

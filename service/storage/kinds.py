@@ -44,6 +44,14 @@ def schema_of(url: Url) -> Any:
     return _module(url, "schema")
 
 
+def moving_of(url: Url) -> Any:
+    """Give the module that reads all rows of the database that a URL means, and fills an empty one.
+
+    The modules `moving` of all kinds have the same functions. Raises SetupError where the driver is not there.
+    """
+    return _module(url, "moving")
+
+
 def open_store(url: str, **options: Any) -> Store:
     """Check a database that is to be served, and give its store, with the options that `open_store` of each kind has.
 

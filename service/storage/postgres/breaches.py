@@ -45,12 +45,18 @@ PLACES = """
     FROM enrollment_events
     WHERE type = 'waitlisted'
     GROUP BY student_id, course_id"""
+
+
+def given_in(table: str) -> str:
+    """Give the SELECT of the highest id that the sequence of a table has given."""
+    return f"(SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM {table}_id_seq)"
+
+
 # The highest id of each table that the rows and the feed tell of. An id beyond 2^62 was chosen by another program, and
 # the next ids need not follow it.
 LATEST = " UNION ALL ".join(
     f"""
-    SELECT '{table}' AS name, greatest((SELECT max(id) FROM {table}), {event}) AS last,
-           (SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM {table}_id_seq) AS given"""
+    SELECT '{table}' AS name, greatest((SELECT max(id) FROM {table}), {event}) AS last, {given_in(table)} AS given"""
     for table, event in (
         ("students", "(SELECT max(student_id) FROM enrollment_events WHERE student_id < 1::bigint << 62)"),
         ("courses", "(SELECT max(course_id) FROM enrollment_events WHERE course_id < 1::bigint << 62)"),

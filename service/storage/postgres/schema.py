@@ -14,7 +14,7 @@ from service.storage.migrating import APPLIED, HISTORY, TABLES, Versions
 from service.storage.postgres import drift
 from service.storage.postgres.check import run, watched
 from service.storage.postgres.connections import TURN, Database, open_database
-from service.storage.postgres.faults import cause_of, is_locked
+from service.storage.postgres.faults import ERRORS, cause_of, is_locked
 from service.storage.postgres.repair import mend
 from service.storage.postgres.urls import without_password
 
@@ -85,6 +85,17 @@ def prove(url: str, tick: Tick = silent) -> Iterator[Result]:
     with _setting_up(url) as db:
         migrating.check_current(versions(db), without_password(url))
         yield from run(db, tick)
+
+
+@contextmanager
+def writing(url: str) -> Iterator[Database]:
+    """Open a school that has the schema of this code for a block that is one transaction, in which nobody else writes.
+
+    Raises SchemaMismatch as `connect` does.
+    """
+    with _setting_up(url, busy_timeout=PATIENCE, idle_timeout=0) as db, db.atomic("IMMEDIATE"):
+        check(db, url)
+        yield db
 
 
 def repair(url: str, tick: Tick = silent) -> list[str]:
@@ -196,7 +207,7 @@ def _explained(db: Database, url: str) -> Iterator[None]:
         yield
     except BaseException as error:
         db.close()
-        if isinstance(error, pw.DatabaseError):
+        if isinstance(error, ERRORS):
             found = cause_of(error)
             reason = getattr(getattr(found, "diag", None), "message_primary", None) or str(found).strip()
             if is_locked(error):

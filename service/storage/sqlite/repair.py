@@ -191,7 +191,7 @@ def _rebuild(db: pw.Database, found: Object) -> None:
         quoted(column): drift.DERIVED[found.name, column] if column in anew else quoted(column)
         for column in [*ours.definitions, *stored]
     }
-    given = _last_id(db, found.name)
+    given = last_id(db, found.name)
     db.execute_sql(drift.create_table("repaired", made))
     db.execute_sql(f"INSERT INTO repaired ({', '.join(values)}) SELECT {', '.join(values.values())} FROM {found.name}")
     db.execute_sql(f"DROP TABLE {found.name}")
@@ -200,10 +200,10 @@ def _rebuild(db: pw.Database, found: Object) -> None:
     db.execute_sql("PRAGMA legacy_alter_table = ON")
     db.execute_sql(f"ALTER TABLE repaired RENAME TO {found.name}")
     db.execute_sql("PRAGMA legacy_alter_table = OFF")
-    _give_no_id_again(db, found.name, given)
+    give_no_id_again(db, found.name, given)
 
 
-def _last_id(db: pw.Database, table: str) -> int:
+def last_id(db: pw.Database, table: str) -> int:
     """Give the highest id that SQLite ever gave in a table, or 0 where SQLite does not keep it."""
     if not db.table_exists("sqlite_sequence"):
         return 0
@@ -211,9 +211,9 @@ def _last_id(db: pw.Database, table: str) -> int:
     return int(last)
 
 
-def _give_no_id_again(db: pw.Database, table: str, given: int) -> bool:
+def give_no_id_again(db: pw.Database, table: str, given: int) -> bool:
     """Make the next id of a table higher than `given`; tell whether that took a change."""
-    again = given > _last_id(db, table)
+    again = given > last_id(db, table)
     if again:
         db.execute_sql("DELETE FROM sqlite_sequence WHERE name = ?", (table,))
         db.execute_sql("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (table, given))
@@ -236,7 +236,7 @@ def _mend_rows(db: pw.Database, broken: Mapping[str, Result]) -> list[str]:
     forgotten = db.execute_sql(FORGET).rowcount
     for table in ("untold", "next"):
         db.execute_sql(f"DROP TABLE temp.{table}")
-    given = [table for table, last in fetch(db, LATEST) if _give_no_id_again(db, table, last)]
+    given = [table for table, last in fetch(db, LATEST) if give_no_id_again(db, table, last)]
     said = {
         f"the feed lacked events: told {told}.": told,
         f"places in line were not as the feed tells: put right {lined_up:,}.": lined_up,

@@ -1,6 +1,7 @@
 """Manage the schema of a database: run the migrations, undo one, check, repair and copy it, and tell its version."""
 
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -123,6 +124,17 @@ def prove(url: str | os.PathLike[str], tick: Tick = silent) -> Iterator[Result]:
         yield from run(db, tick)
 
 
+@contextmanager
+def writing(url: str | os.PathLike[str]) -> Iterator[pw.SqliteDatabase]:
+    """Open a file that has the schema of this code for a block that is one transaction, in which nobody else writes.
+
+    Raises SchemaMismatch as `connect` does.
+    """
+    with _setting_up(_existing(url), **_MIGRATING, **_LOOKING) as db, db.atomic("IMMEDIATE"):
+        check(db, url)
+        yield db
+
+
 def repair(url: str | os.PathLike[str], tick: Tick = silent) -> list[str]:
     """Repair a database's schema and rows, all or nothing, and give a sentence for each thing that was done.
 
@@ -222,7 +234,7 @@ def _setting_up(path: Path, **options: Any) -> Iterator[pw.SqliteDatabase]:
     db = open_database(path, **options)
     try:
         yield db
-    except pw.DatabaseError as error:
+    except (pw.DatabaseError, sqlite3.Error) as error:
         reason = "another program has it open, such as a server; stop that first" if is_locked(error) else error
         message = f"The database {path} cannot be used: {reason}."
         raise SetupError(message) from error

@@ -34,6 +34,6 @@ def clear() -> None:
 database_url_option = click.option(
     "--database-url",
     metavar="URL",
-    help="A path, sqlite:///relative.db or sqlite:////absolute.db.  [env: DATABASE_URL; "
+    help="A path, sqlite:///relative.db, sqlite:////absolute.db, or postgresql://user@host/name.  [env: DATABASE_URL; "
     f"default: {Settings().database_url}]",
 )

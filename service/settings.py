@@ -15,8 +15,9 @@ from service.fields import NAME
 class Settings:
     """How the service runs; each setting's environment variable has the setting's name in capitals."""
 
-    database_url: str = "sqlite:///enrollment.db"
-    """The database file: a path, or sqlite:///relative.db, or sqlite:////absolute.db."""
+    database_url: str = attrs.field(default="sqlite:///enrollment.db", repr=False)
+    """The database: a file, as a path, or sqlite:///relative.db, or sqlite:////absolute.db; or one of PostgreSQL, as
+    postgresql://user@host/name. It is not shown where settings are printed, as it may have a password in it."""
     host: str = "127.0.0.1"
     """The address to listen on."""
     port: int = attrs.field(default=8000, converter=int, validator=[ge(0), le(65535)])
@@ -39,7 +40,8 @@ class Settings:
     """Whether requests need a token. With `auto` they do unless the service listens on this machine alone and no token
     was ever made; with `tokens` they do, and with `none` they do not."""
     busy_timeout: float = attrs.field(default=5.0, converter=float, validator=[ge(0), le(3600)])
-    """Seconds that a write waits for another process's lock on the file."""
+    """Seconds that a write waits for another process's lock on the file or, on PostgreSQL, for its turn; and that any
+    request waits for an answer of PostgreSQL."""
     keep_alive: float = attrs.field(default=75, converter=float, validator=[ge(0), le(86_400)])
     """Seconds that a connection without a request stays open. It must be longer than a proxy keeps its connections to
     the service: else the proxy sends a request on a connection that is being closed, and gets a reset."""

@@ -137,7 +137,13 @@ class Imports:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=stack.enter_context(errors.open("wb")),
-            env={**os.environ, "PYTHONPATH": str(PACKAGE), "PYTHONUTF8": "1"},
+            # In the environment nobody else on the machine sees a password that the URL has.
+            env={
+                **os.environ,
+                "DATABASE_URL": self._settings.database_url,
+                "PYTHONPATH": str(PACKAGE),
+                "PYTHONUTF8": "1",
+            },
             limit=MOST_LINE,
         )
         command = Command(process, errors, asyncio.create_task(call.left()))
@@ -148,7 +154,6 @@ class Imports:
     def _options(self, call: Call, query: ImportQuery) -> list[str]:
         why = call.why(query.reason)
         given = {
-            "database-url": self._settings.database_url,
             "missing": query.missing,
             "max-drops": str(query.max_drops),
             "progress": "ndjson",

@@ -22,6 +22,7 @@ from service.http.connections import Connections
 from service.http.metrics import Metrics
 from service.http.protocol import Protocol
 from service.settings import Settings
+from service.storage.kinds import without_password
 
 GRACE = 30
 """Seconds that requests under way have to finish after SIGTERM or SIGINT."""
@@ -128,7 +129,9 @@ class Server(uvicorn.Server):
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         who = f" to {self._open_to}" if self._open_to else ""
         how = "" if self._open_to else '-H "Authorization: Bearer TOKEN" '
-        click.echo(f"Serving {self._settings.database_url} at {url}{who} - try: curl {how}{url}/students")
+        click.echo(
+            f"Serving {without_password(self._settings.database_url)} at {url}{who} - try: curl {how}{url}/students"
+        )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop at SIGTERM or SIGINT.

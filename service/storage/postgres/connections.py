@@ -113,8 +113,16 @@ class Database(pw.PostgresqlDatabase):
 
     def rollback(self) -> None:
         """Undo the transaction."""
-        with _WRAPPED:
-            vars(self)["_state"].conn.rollback()
+        if connection := self.last_connection():
+            with _WRAPPED:
+                connection.rollback()
+
+    def end(self) -> None:
+        """End a transaction that has only read, if one is open; `begin` does that too."""
+        connection = self.last_connection()
+        if connection is not None and not connection.closed:
+            with _WRAPPED:
+                connection.commit()
 
 
 def open_database(  # noqa: PLR0913 - a connection has so many settings.

@@ -125,10 +125,19 @@ class Connection(psycopg.Connection[Any]):
             raise
 
     def begin(self, kind: str | None, lock_timeout: int | None) -> None:
-        """Begin a transaction of a kind in `BEGIN`, with the next statement; it waits so many ms for a lock."""
+        """Begin a transaction of a kind in `BEGIN`, with the next statement; it waits so many ms for a lock.
+
+        A transaction that is still open, and has only read, ends before.
+        """
         self.committing, self._undone_by = False, None
         begin, *turn = BEGIN[kind]
-        self.ahead = [begin, *([] if lock_timeout is None else [f"SET LOCAL lock_timeout = {lock_timeout}"]), *turn]
+        end = [] if self.pgconn.transaction_status == TransactionStatus.IDLE else ["COMMIT"]
+        self.ahead = [
+            *end,
+            begin,
+            *([] if lock_timeout is None else [f"SET LOCAL lock_timeout = {lock_timeout}"]),
+            *turn,
+        ]
 
     @property
     def is_undone(self) -> bool:

@@ -17,7 +17,7 @@ from service.courses import find_course
 from service.enrollments import list_roster, list_schedule, list_waitlist
 from service.events import EventRecord, list_events
 from service.storage import fetch
-from service.storage.sqlite.check import run
+from service.storage.kinds import is_postgresql, schema_of
 
 Seats = dict[int, str]
 """Who has a seat in one course: student to enrolled_at."""
@@ -75,13 +75,14 @@ def check_feeds(db: pw.Database, events: Sequence[EventRecord]) -> None:
         assert list_events(db, course_id=course_id, limit=ALL) == its
 
 
-def check(path: Path) -> dict[int, tuple[Seats, Line]]:
+def check(path: Path | str) -> dict[int, tuple[Seats, Line]]:
     """Assert all that holds for the file, and give each course's seats and line.
 
     It reads one snapshot, so others may write meanwhile.
     """
-    with closing(connect(path)) as db, db.atomic():
-        assert [f"{result.invariant.name}: {result}" for result in run(db) if result.broken or result.over] == []
+    with closing(connect(path)) as db, db.atomic(*["READ"] * is_postgresql(path)):
+        results = schema_of(path).run(db)
+        assert [f"{result.invariant.name}: {result}" for result in results if result.broken or result.over] == []
         events = [*feed(db)]
         check_feeds(db, events)
         folded = {event.course_id: (seats, line) for event, seats, line in follow(events)}

@@ -38,6 +38,8 @@ from service.storage.event_loop import in_pieces
 from service.storage.sqlite import inserting
 from service.storage.sqlite.store import Store
 
+pytestmark = pytest.mark.both
+
 JSON, NDJSON = "application/json", "application/x-ndjson"
 STUDENTS = 10_000
 
@@ -368,6 +370,7 @@ some_rows: list[Any] = [(student, course) for student in (1, 2, 3, 4, 5) for cou
 some_rows += [(STUDENTS + 1, 0), (1, 2), *(no_row for no_row, _ in NO_ROWS[::4])]
 
 
+@pytest.mark.both(False)
 @settings(
     deadline=None,
     max_examples=50,
@@ -443,6 +446,7 @@ def test_the_rules_without_http(db: pw.SqliteDatabase, path: Path) -> None:
     assert audit(path) == [("enrolled", 5, 1)]
 
 
+@pytest.mark.both(False)
 @pytest.mark.parametrize("work", [enroll_many, enroll_all])
 def test_a_host_waits_its_turn(
     db: pw.SqliteDatabase, path: Path, work: Callable[[pw.Database, list[Row]], list[Result]]
@@ -468,6 +472,7 @@ def test_a_host_waits_its_turn(
 # In slices
 
 
+@pytest.mark.both(False)
 @pytest.mark.parametrize("query", ["", "atomic=true", "dry_run=true"])
 def test_a_slice_that_breaks_leaves_nothing(client: TestClient, path: Path, query: str) -> None:
     """When the database fails at a row, and no rule refuses it, the slice is not kept half."""
@@ -508,6 +513,7 @@ def test_bulks_at_once_do_not_oversell(client: TestClient, path: Path) -> None:
     assert min(answer.json()["totals"]["refused"] for answer in answers) < MAX_ROWS
 
 
+@pytest.mark.both(False)
 def test_a_failure_between_slices(client: TestClient, path: Path) -> None:
     """When the file goes away in the middle, rows that were answered 201 are kept, and each of the rest is a 503."""
     add_course(client, None, 0)
@@ -537,15 +543,16 @@ def test_a_failure_between_slices(client: TestClient, path: Path) -> None:
     assert len(audit(path)) == len(rows)
 
 
+@pytest.mark.both(False)
 @pytest.mark.parametrize(
-    ("kind", "seats"),
+    ("outcome", "seats"),
     [("enrolled", (None, 0)), ("waitlisted", (0, None)), ("refused", (0, 0))],
 )
 def test_no_unit_of_work_is_long(
     db: pw.SqliteDatabase,
     path: Path,
     capsys: pytest.CaptureFixture[str],
-    kind: str,
+    outcome: str,
     seats: tuple[int | None, int | None],
 ) -> None:
     """No slice of 10,000 rows, nor 2,000 rows at once, holds the writer for long, and rows are fast."""
@@ -556,7 +563,7 @@ def test_no_unit_of_work_is_long(
             began = time.thread_time()  # What else the machine does is not the service's.
             results = work(db, *args)
             took = time.thread_time() - began
-            assert {getattr(result, "status", "refused") for result in results} == {kind}
+            assert {getattr(result, "status", "refused") for result in results} == {outcome}
             return len(results), took
 
         return unit
@@ -579,12 +586,13 @@ def test_no_unit_of_work_is_long(
         gc.unfreeze()
         store.close()
     speed = STUDENTS / sum(slices)
-    report(capsys, f"{kind}: {speed:,.0f} rows/s, longest slice {max(slices):.3f} s, 2,000 at once {whole:.3f} s")
+    report(capsys, f"{outcome}: {speed:,.0f} rows/s, longest slice {max(slices):.3f} s, 2,000 at once {whole:.3f} s")
     assert median(slices) < 0.05
     assert max(quantiles(slices, n=10)[-1], whole) < 0.1
     assert speed > 10_000
 
 
+@pytest.mark.both(False)
 def test_others_are_served_meanwhile(
     serve: Callable[..., Server], path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,9 +22,11 @@ PIECE, MOST = 100, 1_000
 def insert_each(db: pw.Database, pairs: Iterable[Pair], moment: str, until: float) -> Sequence[Outcome]:
     """Do what `Backend.insert_each` in `service.storage` says; the time is looked at after each PIECE of the pairs."""
     rest, outcomes = iter(pairs), list[Outcome]()
-    size = MOST if until == math.inf else PIECE
-    while not (outcomes and time.monotonic() > until) and (piece := [*islice(rest, size)]):
+    size = MOST if until == math.inf else PIECE if time.monotonic() < until else 1
+    while piece := [*islice(rest, size)]:
         outcomes += _enroll(db, piece, moment)
+        if time.monotonic() > until:
+            break
     return outcomes
 
 

@@ -50,14 +50,6 @@ class Job:
             self.error = error
 
 
-def run_row(rule: Callable[..., Any], db: pw.Database, row: Any) -> Any:
-    """Call a rule that takes many rows with one row. Raises the row's refusal."""
-    (result,) = rule(db, [row])
-    if isinstance(result, ServiceError):
-        raise result
-    return result
-
-
 class Groups(ABC):
     """A writer thread and its queue; the thread starts with the first job and ends with `close`."""
 
@@ -82,10 +74,6 @@ class Groups(ABC):
     @abstractmethod
     def _commit_at_once(self, group: Sequence[Job]) -> bool:
         """Run a group in one transaction, and set each job's result or error; give False if one job undid it."""
-
-    @abstractmethod
-    def _run_one(self, db: pw.Database, job: Job) -> None:
-        """Run a job, and set its result or error; raise an error of the database that undid the transaction."""
 
     @abstractmethod
     def _look_around(self) -> None:
@@ -202,19 +190,14 @@ class Groups(ABC):
                 job.result = job.error = None  # These are of the first run, which was undone.
                 self._commit_at_once([job])
 
-    def _run(self, db: pw.Database, jobs: Sequence[Job]) -> None:
-        """Run jobs that follow each other and have the same rule."""
-        if len(jobs) == 1 or not jobs[0].is_row:
-            for job in jobs:
-                self._run_one(db, job)
-            return
-        # An error of the one call for all rows is no single job's: it undoes the group, and each job is run by itself.
-        rows = [row for job in jobs for row in job.args]
-        for job, result in zip(jobs, jobs[0].rule(db, rows), strict=True):
-            if isinstance(result, ServiceError):
-                job.error = result
-            else:
-                job.result = result
+
+def take(jobs: Sequence[Job], results: Sequence[Any]) -> None:
+    """Set the result or the refusal of each of the jobs whose rows one call of their rule was for."""
+    for job, result in zip(jobs, results, strict=True):
+        if isinstance(result, ServiceError):
+            job.error = result
+        else:
+            job.result = result
 
 
 def settle(jobs: Sequence[Job]) -> None:

@@ -10,7 +10,7 @@ from operator import attrgetter
 import peewee as pw
 
 from service.errors import Busy, ServiceError, StorageUnavailable
-from service.storage.groups import NOTHING, UNKNOWN, Groups, Job, run_row
+from service.storage.groups import NOTHING, UNKNOWN, Groups, Job, take
 from service.storage.measured import SECONDS, Histogram
 from service.storage.postgres.connections import Database
 from service.storage.postgres.faults import ERRORS, cause_of, is_failure, is_locked, unavailable
@@ -74,7 +74,7 @@ class Writer(Groups):
             with nullcontext() if alone else db.atomic("IMMEDIATE", self._lock_timeout(group)):
                 self._verify_schema(db)
                 for _, jobs in groupby(group, attrgetter("rule", "is_row")):
-                    self._run(db, [*jobs])
+                    self._run([*jobs])
             self.failed = False
         except Exception as error:  # noqa: BLE001 - if the writer thread ended, callers would wait for ever.
             if not is_failure(error) and not isinstance(error, StorageUnavailable):
@@ -123,9 +123,21 @@ class Writer(Groups):
         self.failed |= not isinstance(answer, Busy)
         return answer
 
-    def _run_one(self, db: pw.Database, job: Job) -> None:
+    def _run(self, jobs: Sequence[Job]) -> None:
+        """Run jobs that follow each other and have the same rule."""
+        if len(jobs) == 1 or not jobs[0].is_row:
+            for job in jobs:
+                self._run_one(job)
+            return
+        # An error of the one call for all rows is no single job's: it undoes the group, and each job is run by itself.
+        take(jobs, jobs[0].rule(self._db, [row for job in jobs for row in job.args]))
+
+    def _run_one(self, job: Job) -> None:
         try:
-            job.result = run_row(job.rule, db, *job.args) if job.is_row else job.rule(db, *job.args)
+            if job.is_row:
+                take([job], job.rule(self._db, [*job.args]))
+            else:
+                job.result = job.rule(self._db, *job.args)
         except BaseException as error:  # noqa: BLE001 - see `Job.fail`.
             job.fail(error)
         connection = self._db.last_connection()

@@ -12,7 +12,7 @@ import peewee as pw
 
 from service.errors import Busy, ServiceError, StorageUnavailable
 from service.storage import fetch
-from service.storage.groups import LOOK_AGAIN, NOTHING, UNKNOWN, Groups, Job, run_row
+from service.storage.groups import LOOK_AGAIN, NOTHING, UNKNOWN, Groups, Job, take
 from service.storage.sqlite.commits import Commits
 from service.storage.sqlite.connections import Database
 from service.storage.sqlite.file import File
@@ -68,7 +68,7 @@ class Writer(Groups):
             with nullcontext() if group[0].alone else self._db.atomic("IMMEDIATE"):
                 self._verify_schema(self._db)
                 for _, jobs in groupby(group, attrgetter("rule", "is_row")):
-                    self._run(self._db, [*jobs])
+                    self._run([*jobs])
                 self._undo_halves(group)
             self._file.verify()
             self.failed = False
@@ -101,9 +101,21 @@ class Writer(Groups):
             self._file.verify()
             raise _Half
 
-    def _run_one(self, db: pw.Database, job: Job) -> None:
+    def _run(self, jobs: Sequence[Job]) -> None:
+        """Run jobs that follow each other and have the same rule."""
+        if len(jobs) == 1 or not jobs[0].is_row:
+            for job in jobs:
+                self._run_one(job)
+            return
+        # An error of the one call for all rows is no single job's: it undoes the group, and each job is run by itself.
+        take(jobs, jobs[0].rule(self._db, [row for job in jobs for row in job.args]))
+
+    def _run_one(self, job: Job) -> None:
         try:
-            job.result = run_row(job.rule, db, *job.args) if job.is_row else job.rule(db, *job.args)
+            if job.is_row:
+                take([job], job.rule(self._db, [*job.args]))
+            else:
+                job.result = job.rule(self._db, *job.args)
         except BaseException as error:  # noqa: BLE001 - see `Job.fail`.
             job.fail(error)
         # A full disk, a failed write, or a ROLLBACK by a trigger of another program undoes the whole transaction, not

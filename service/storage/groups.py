@@ -14,7 +14,6 @@ from contextlib import suppress
 from typing import Any
 
 import attrs
-import peewee as pw
 
 from service.errors import Busy, ServiceError
 from service.storage.measured import SIZES, Histogram

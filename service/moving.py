@@ -35,7 +35,7 @@ BATCH = 10_000
 """How many rows are moved between two calls of a `Tick`."""
 
 
-def move(source_url: str, target_url: str, tick: Tick = silent) -> Mapping[str, int]:
+def move(source_url: kinds.Url, target_url: kinds.Url, tick: Tick = silent) -> Mapping[str, int]:
     """Move all rows of a school, with their ids, to a database that has none, and give how many each table has.
 
     The events, the notes and the tokens are moved too, and no id is given a second time. The target is migrated first.

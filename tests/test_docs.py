@@ -99,13 +99,13 @@ class Page:
 
 
 README = Page(ROOT / "README.md")
-API_PAGE, DESK, OFFICE, FILES, EMBEDDING, OPERATING, SECURITY, SQL, CHANGES = (
+API_PAGE, DESK, OFFICE, FILES, EMBEDDING, OPERATING, SCALING, SECURITY, SQL, CHANGES = (
     Page(ROOT / f"service/docs/{name}.md")
-    for name in ("api", "desk", "office", "files", "embedding", "operating", "security", "sql", "changes")
+    for name in ("api", "desk", "office", "files", "embedding", "operating", "scaling", "security", "sql", "changes")
 )
 SPEED = Page(ROOT / "tests/bench/README.md")
 CODE = Page(ROOT / ".github/CONTRIBUTING.md")
-PAGES = [README, API_PAGE, DESK, OFFICE, FILES, EMBEDDING, OPERATING, SECURITY, SQL, CHANGES, SPEED, CODE]
+PAGES = [README, API_PAGE, DESK, OFFICE, FILES, EMBEDDING, OPERATING, SCALING, SECURITY, SQL, CHANGES, SPEED, CODE]
 
 
 def blocks(language: str, text: str) -> list[str]:
@@ -465,7 +465,7 @@ def test_commands() -> None:
     assert {name for name, _ in OPERATING.table("Commands")} == set(cli.commands)
     commands = [*cli.commands.values(), *token.commands.values()]
     options = {each for command in (cli, *commands) for option in command.params for each in option.opts}
-    options -= {"token_id", "file", "files", "path"}
+    options -= {"token_id", "file", "files", "path", "source", "target"}
     assert [option for option in options if not re.search(rf"`[^`]*{option}`", OPERATING.section("Commands"))] == []
 
 

@@ -134,10 +134,21 @@ TURNS = """
             PARTITION BY course_id ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS others
         FROM arrivals) AS seats
     WHERE seated AND others > until AND NOT EXISTS (SELECT FROM event_notes WHERE event_id = until AND override)"""
+# Each second, and each end with the milliseconds, is looked at once: there are fewer of them than there are times.
 TIMES = f"""
-    SELECT {PAIR}, FALSE FROM enrollments WHERE NOT enrollment_is_time(enrolled_at)
+    WITH
+    times AS (SELECT enrolled_at AS at FROM enrollments UNION ALL SELECT at FROM enrollment_events),
+    seconds AS MATERIALIZED (SELECT DISTINCT left(at, 19) AS part FROM times),
+    ends AS MATERIALIZED (SELECT DISTINCT substr(at, 20) AS part FROM times),
+    wrong AS (
+        SELECT part FROM seconds WHERE NOT enrollment_is_time(part || '.000Z')
+        UNION ALL
+        SELECT part FROM ends WHERE part !~ '^[.][0-9][0-9][0-9]Z$')
+    SELECT {PAIR}, FALSE FROM enrollments
+    WHERE left(enrolled_at, 19) IN (SELECT part FROM wrong) OR substr(enrolled_at, 20) IN (SELECT part FROM wrong)
     UNION ALL
-    SELECT {EVENT}, TRUE FROM enrollment_events WHERE NOT enrollment_is_time(at)"""
+    SELECT {EVENT}, TRUE FROM enrollment_events
+    WHERE left(at, 19) IN (SELECT part FROM wrong) OR substr(at, 20) IN (SELECT part FROM wrong)"""
 WINDOWS = """
     SELECT 'course ' || id FROM courses
     WHERE NOT enrollment_is_time(opens_at) OR NOT enrollment_is_time(closes_at) OR closes_at <= opens_at

@@ -17,6 +17,8 @@ from service.enrollments import enroll, list_roster
 from service.errors import AlreadyEnrolled, CourseNotFound, StudentNotFound
 from service.students import insert_student
 
+pytestmark = pytest.mark.both
+
 PAST, FUTURE = "2001-01-01T00:00:00.000Z", "2201-01-01T00:00:00.000Z"
 
 

@@ -9,6 +9,8 @@ from service.courses import insert_course
 from service.students import insert_student
 from service.terms import insert_term
 
+pytestmark = pytest.mark.both
+
 
 @pytest.fixture(autouse=True)
 def _school(db: pw.SqliteDatabase) -> None:

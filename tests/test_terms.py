@@ -14,6 +14,8 @@ from service.courses import insert_course
 from service.errors import InvalidPayload
 from service.terms import insert_term, update_term
 
+pytestmark = pytest.mark.both
+
 AUTUMN = {"external_id": "2026A", "name": "Autumn", "starts_on": "2026-09-01", "ends_on": "2026-12-18"}
 
 

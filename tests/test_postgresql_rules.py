@@ -1,0 +1,463 @@
+"""The rules on PostgreSQL: what its triggers keep, whoever writes, in whatever statement and at whatever isolation."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from typing import Any
+
+import peewee as pw
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from psycopg import errors
+from test_search import PEOPLE, QUERY, TEXT, finds, in_order, pages
+from test_seats import audit
+
+from service import bulk, connect, courses, enrollments, events, registrar, students
+from service.errors import ConstraintViolated, ExternalIdTaken, ServiceError, StudentHasEnrollments
+from service.rows import ExternalId
+from service.storage import backend_of, fetch
+
+Connect = Callable[[], psycopg.Connection[Any]]
+LONG_AGO = "2026-01-01T00:00:00.000Z"
+
+
+@pytest.fixture
+def path(school: str) -> str:
+    """Give the URL of a database with the students 1 to 8, and four courses.
+
+    The first has one seat, taken by 1, and 3 and 2 wait; in the second all may enroll; the third has one seat, taken by
+    4, and 5 waits in the one place in line; the fourth is not open yet.
+    """
+    with closing(connect(school)) as db:
+        for name in ("Ada", "Bo", "Cy", "Di", "Ed", "Flo", "Gus", "Hal"):
+            students.insert_student(db, name)
+        for capacity, waitlist_capacity, line in ((1, 3, (1, 3, 2)), (None, 0, ()), (1, 1, (4, 5))):
+            course = courses.insert_course(db, "Logic", "A1", capacity, waitlist_capacity)
+            for student in line:
+                enrollments.enroll(db, student, course.id)
+        courses.insert_course(db, "Later", "A1", opens_at="2999-01-01T00:00:00Z")
+    return school
+
+
+@pytest.fixture
+def other(path: str) -> Iterator[Connect]:
+    """Give a function that connects as another program, which commits each statement."""
+    opened: list[psycopg.Connection[Any]] = []
+
+    def connected() -> psycopg.Connection[Any]:
+        opened.append(psycopg.connect(path, autocommit=True))
+        return opened[-1]
+
+    yield connected
+    for each in opened:
+        each.close()
+
+
+# Other programs
+
+
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    [
+        ("INSERT INTO enrollments (student_id, course_id) VALUES (6, 2)", [("enrolled", 6, 2)]),
+        ("INSERT INTO enrollments VALUES (6, 1, '2026-01-01', NULL, NULL)", [("waitlisted", 6, 1)]),
+        ("INSERT INTO enrollments VALUES (6, 2, '', 100, 100)", [("enrolled", 6, 2)]),
+        ("INSERT INTO enrollments VALUES (6, 3, '2026-01-01', NULL, 0)", [("enrolled", 6, 3)]),
+        (
+            "INSERT INTO enrollments (student_id, course_id) VALUES (6, 2), (6, 1), (7, 2) ON CONFLICT DO NOTHING",
+            [("enrolled", 6, 2), ("waitlisted", 6, 1), ("enrolled", 7, 2)],
+        ),
+        (
+            "INSERT INTO enrollments (student_id, course_id) VALUES (6, 2), (1, 1), (6, 2) ON CONFLICT DO NOTHING",
+            [("enrolled", 6, 2)],
+        ),
+        (
+            "INSERT INTO enrollments VALUES (3, 1) ON CONFLICT (student_id, course_id) DO UPDATE SET waiting = 1",
+            "an enrollment is added, promoted by a free seat, or dropped",
+        ),
+        ("INSERT INTO enrollments (student_id, course_id) VALUES (6, 3)", "course_full: no seat is free"),
+        ("INSERT INTO enrollments (student_id, course_id) VALUES (6, 4)", "enrollment_not_open: "),
+        ("INSERT INTO enrollments (student_id, course_id) VALUES (99, 4)", "student_not_found: "),
+        ("INSERT INTO enrollments (student_id, course_id) VALUES (6, 99)", "course_not_found: "),
+        ("INSERT INTO enrollments (student_id, course_id) VALUES (1, 1)", "enrollments_pkey"),
+        ("INSERT INTO enrollments VALUES (6, 2, '2026-02-30', NULL, NULL)", "a time is written as"),
+        ("INSERT INTO enrollments VALUES (6, 2, 'tomorrow', NULL, NULL)", "a time is written as"),
+        ("DELETE FROM enrollments WHERE student_id = 1", [("dropped", 1, 1), ("promoted", 3, 1)]),
+        ("DELETE FROM enrollments WHERE student_id = 3", [("dropped", 3, 1)]),
+        (
+            "DELETE FROM enrollments WHERE student_id IN (1, 3)",
+            [("dropped", 3, 1), ("dropped", 1, 1), ("promoted", 2, 1)],
+        ),
+        ("DELETE FROM enrollments WHERE course_id = 3", [("dropped", 5, 3), ("dropped", 4, 3)]),
+        ("UPDATE courses SET capacity = 2", [("promoted", 3, 1), ("promoted", 5, 3)]),
+        ("UPDATE courses SET capacity = NULL WHERE id = 1", [("promoted", 3, 1), ("promoted", 2, 1)]),
+        ("UPDATE courses SET capacity = 0 WHERE id = 1", "capacity_below_enrolled: "),
+        ("UPDATE courses SET waitlist_capacity = 1 WHERE id = 1", "waitlist_capacity_below_waitlisted: "),
+        ("UPDATE courses SET enrolled = 0", "the counts of a course belong to its enrollments"),
+        ("UPDATE courses SET event_id = 99", "the counts of a course belong to its enrollments"),
+        ("UPDATE courses SET enrolled = 0, event_id = NULL", "the counts of a course belong to its enrollments"),
+        ("UPDATE courses SET id = 9 WHERE id = 2", "the id of a course never changes"),
+        ("UPDATE courses SET term_id = 9", "courses_term_id_fkey"),
+        ("UPDATE courses SET opens_at = '2026-02-29T00:00:00.000Z'", "courses.opens_at is a time such as"),
+        ("UPDATE courses SET closes_at = opens_at WHERE id = 4", "courses.closes_at is after opens_at"),
+        ("UPDATE courses SET external_id = ''", "courses.external_id is a text with a character, or null"),
+        ("INSERT INTO courses (name, level, enrolled) VALUES ('', '', 1)", "the counts of a course belong"),
+        ("INSERT INTO courses (name, level, capacity) VALUES ('', '', -1)", "courses.capacity is a whole number"),
+        ("INSERT INTO terms (name, starts_on) VALUES ('', '2026-2-1')", "terms.starts_on is a date such as"),
+        ("INSERT INTO terms (name, ends_on) VALUES ('', '2026-02-01T')", "value too long|terms.ends_on is a date"),
+        (
+            "INSERT INTO terms (name, starts_on, ends_on) VALUES ('', '2028-02-29', '2028-02-28')",
+            "terms.ends_on is not before starts_on",
+        ),
+        ("UPDATE students SET id = 9 WHERE id = 8", "the id of a student never changes"),
+        ("UPDATE students SET email = ''", "students.email is a text with a character, or null"),
+        ("DELETE FROM students WHERE id = 1", "enrollments_student_id_fkey"),
+        ("DELETE FROM courses WHERE id = 1", "enrollments_course_id_fkey"),
+        ("UPDATE enrollments SET course_id = 2 WHERE student_id = 1", "an enrollment is added, promoted"),
+        ("UPDATE enrollments SET waiting = NULL, enrolled_at = enrollment_now()", "an enrollment is added, promoted"),
+        ("UPDATE enrollment_events SET type = 'dropped'", "events are never changed"),
+        ("DELETE FROM enrollment_events", "events are never deleted"),
+        ("INSERT INTO enrollment_events VALUES (1, 'dropped', '2026-01-01T00:00:00.000Z', 1, 1)", "events_pkey"),
+        ("INSERT INTO enrollment_events (type, at, student_id, course_id) VALUES ('dropped', '', 1, 1)", "a time is"),
+        ("INSERT INTO event_notes (event_id) VALUES (99)", "no event has this id"),
+        ("TRUNCATE courses CASCADE", "enrollments are dropped one by one"),
+        ("TRUNCATE enrollment_events", "events are never deleted"),
+        ("TRUNCATE event_notes", "events are never deleted"),
+    ],
+)
+def test_another_program_obeys_the_same_rules(path: str, other: Connect, sql: str, told: Any) -> None:
+    """What another program writes with plain SQL is limited, counted, promoted and told as if the service did it."""
+    before = audit(path)
+    if isinstance(told, str):
+        with pytest.raises(psycopg.DatabaseError, match=told):
+            other().execute(sql)
+        told = []
+    else:
+        other().execute(sql)
+    assert audit(path) == before + told
+
+
+@pytest.mark.parametrize("sql", ["UPDATE event_notes SET actor = 'Eve'", "UPDATE event_notes SET override = FALSE"])
+def test_a_note_is_not_rewritten(path: str, other: Connect, sql: str) -> None:
+    """A note never changes, but for its reason, which may be made null."""
+    with closing(connect(path)) as db:
+        enrollments.enroll(db, 6, 3, override=True, actor="Di", reason="late")
+        for refused in (sql, "DELETE FROM event_notes"):
+            with pytest.raises(psycopg.IntegrityError, match="never"):
+                other().execute(refused)
+        other().execute("UPDATE event_notes SET reason = NULL")
+        (last,) = [event for event in events.list_events(db) if event.actor]
+        assert (last.student_id, last.actor, last.reason) == (6, "Di", None)
+        assert registrar.export_student(db, 6).overrides == [last.id]
+
+
+def test_ids_are_never_given_twice(path: str, other: Connect) -> None:
+    """An id that another program chose is not given again, nor is that of a row that is gone."""
+    with closing(connect(path)) as db:
+        other().execute("INSERT INTO students (id, name) VALUES (100, 'Ida'), (50, 'Jo')")
+        other().execute("DELETE FROM students WHERE id = 100")
+        assert students.insert_student(db, "Kim").id == 101
+
+
+@pytest.mark.parametrize("level", [psycopg.IsolationLevel.REPEATABLE_READ, psycopg.IsolationLevel.SERIALIZABLE])
+@pytest.mark.parametrize(
+    ("meanwhile", "sql"),
+    [
+        ("INSERT INTO enrollments (student_id, course_id) VALUES (7, 2)", "VALUES (6, 2)"),
+        ("INSERT INTO enrollments (student_id, course_id) VALUES (7, 1)", "VALUES (6, 2)"),
+        ("DELETE FROM enrollments WHERE student_id = 1", "VALUES (1, 1)"),
+        ("DELETE FROM enrollments WHERE student_id = 1", "VALUES (1, 1) ON CONFLICT DO NOTHING"),
+        ("INSERT INTO enrollments (student_id, course_id) VALUES (6, 2)", "VALUES (6, 2) ON CONFLICT DO NOTHING"),
+    ],
+)
+def test_an_old_snapshot(path: str, other: Connect, level: psycopg.IsolationLevel, meanwhile: str, sql: str) -> None:
+    """Who writes by what was true before the turn came is told to try again, and no row is there without its event."""
+    late = other()
+    late.autocommit, late.isolation_level = False, level
+    late.execute("SELECT 1 FROM students")
+    other().execute(meanwhile)
+    before = audit(path)
+    with pytest.raises(errors.SerializationFailure):
+        late.execute(f"INSERT INTO enrollments (student_id, course_id) {sql}")
+    late.rollback()
+    assert audit(path) == before
+
+
+def test_another_search_path(path: str, other: Connect) -> None:
+    """A program whose search path has tables of the same names first writes to the school all the same."""
+    stranger = other()
+    stranger.execute("CREATE TEMP TABLE courses (id bigint)")
+    stranger.execute("SET search_path = pg_catalog")
+    stranger.execute("INSERT INTO public.enrollments (student_id, course_id) VALUES (6, 2)")
+    assert audit(path)[-1] == ("enrolled", 6, 2)
+
+
+# A host's own rules
+
+
+def host(path: str, *statements: str) -> None:
+    """Run statements of a host program's schema."""
+    with psycopg.connect(path, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def quiet(done: int, of: int) -> None:
+    """Do not show how far a copy has come."""
+    assert done <= of
+
+
+def trigger(when: str, body: str, table: str = "enrollments") -> tuple[str, str]:
+    """Give the statements of a host's trigger for each row."""
+    return (
+        f"CREATE FUNCTION host() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$",
+        f"CREATE TRIGGER host {when} ON {table} FOR EACH ROW EXECUTE FUNCTION host()",
+    )
+
+
+def outcomes(path: str, *pairs: tuple[int, int]) -> list[object]:
+    """Enroll pairs in one go, and give what came of each: the place, or the refusal."""
+    with closing(connect(path)) as db:
+        found = bulk.enroll_many(db, pairs, seconds=10)
+    return [each.detail if isinstance(each, ServiceError) else (each.status, each.position) for each in found]
+
+
+NO_EVEN = "IF NEW.student_id % 2 = 0 THEN RAISE 'no even ones'; END IF; RETURN NEW;"
+RULE = "A rule of the database refuses this: {}."
+
+
+@pytest.mark.parametrize("when", ["BEFORE INSERT", "AFTER INSERT"])
+def test_a_row_that_a_host_refuses(path: str, when: str) -> None:
+    """A host's trigger refuses its rows alone, in its own words; the others are as without it."""
+    host(path, *trigger(when, NO_EVEN))
+    told = outcomes(path, (7, 2), (6, 1), (8, 2), (5, 1), (7, 2), (1, 99))
+    refused = RULE.format("no even ones")
+    taken = "Student 7 is already enrolled in course 2."
+    assert told == [("enrolled", None), refused, refused, ("waitlisted", 3), taken, "No course has this id."]
+    assert audit(path)[-2:] == [("enrolled", 7, 2), ("waitlisted", 5, 1)]
+
+
+def test_a_row_that_a_host_leaves_out(path: str) -> None:
+    """A host's trigger that leaves a row out is told of, and the next row is not."""
+    host(path, *trigger("BEFORE INSERT", "RETURN CASE WHEN NEW.student_id <> 6 THEN NEW END;"))
+    silent = RULE.format("a trigger left the row as it was, and said nothing")
+    assert outcomes(path, (6, 2), (7, 2)) == [silent, ("enrolled", None)]
+    audit(path)
+
+
+def test_a_host_that_drops_what_was_enrolled(path: str) -> None:
+    """An outcome is that of the statement: a row that a host's trigger drops at once got what its event tells."""
+    drop = "IF NEW.student_id > 5 THEN DELETE FROM enrollments WHERE student_id = NEW.student_id; END IF; RETURN NULL;"
+    host(path, *trigger("AFTER INSERT", drop))
+    assert outcomes(path, (6, 2), (7, 1), (5, 2)) == [("enrolled", None), ("waitlisted", 3), ("enrolled", None)]
+    assert audit(path)[-2:] == [("dropped", 7, 1), ("enrolled", 5, 2)]
+
+
+def test_a_host_that_enrolls_another(path: str) -> None:
+    """Where a host's trigger takes the last place for another student, nothing of the statement is kept."""
+    also = (
+        "IF NEW.student_id = 6 THEN INSERT INTO enrollments (student_id, course_id) VALUES (7, 1); END IF; RETURN NEW;"
+    )
+    host(path, *trigger("BEFORE INSERT", also))
+    full = "course_full: no seat is free, and no place on the waitlist"
+    assert outcomes(path, (6, 1), (8, 1)) == [RULE.format(full), ("waitlisted", 3)]
+    assert audit(path)[-1] == ("waitlisted", 8, 1)
+
+
+@pytest.mark.parametrize(
+    ("schema", "rule"),
+    [
+        ("CREATE TABLE badges (owner bigint REFERENCES students (id))", "rows of the table badges refer to it"),
+        (
+            'CREATE TABLE badges (owner bigint CONSTRAINT "badges stay" REFERENCES students (id) ON DELETE RESTRICT)',
+            "rows of the table badges refer to it",
+        ),
+    ],
+)
+def test_a_row_that_a_host_refers_to(path: str, schema: str, rule: str) -> None:
+    """A student whom a row of a host's table refers to is not deleted, and the refusal names the table."""
+    host(path, schema, "INSERT INTO badges VALUES (8)")
+    with closing(connect(path)) as db:
+        with pytest.raises(ConstraintViolated, match=rule):
+            students.delete_student(db, 8)
+        with pytest.raises(StudentHasEnrollments):
+            students.delete_student(db, 1)
+        with db.atomic():  # A host's own transaction goes on after that.
+            with pytest.raises(StudentHasEnrollments):
+                students.delete_student(db, 1)
+            assert students.find_student(db, 1).name == "Ada"
+
+
+def test_a_host_whose_reference_breaks_at_the_commit(path: str) -> None:
+    """A reference that PostgreSQL checks at the end of a transaction is told by the tables."""
+    host(
+        path,
+        "CREATE TABLE badges (owner bigint REFERENCES students (id) DEFERRABLE INITIALLY DEFERRED)",
+        *trigger("AFTER INSERT", "INSERT INTO badges VALUES (NEW.id + 1); RETURN NULL;", "students"),
+    )
+    with closing(connect(path)) as db:
+        with pytest.raises(pw.IntegrityError) as raised, db.atomic():
+            students.insert_student(db, "Ida")
+        refusal = backend_of(db).explain(db, raised.value)
+        assert refusal.detail == RULE.format("a row of badges would refer to a row of students that is not there")
+
+
+def test_what_refuses_is_told_by_its_name(path: str) -> None:
+    """A host's constraint is told in PostgreSQL's words, which name it; an external id of the service's by its code."""
+    host(path, "ALTER TABLE students ADD CONSTRAINT \"no Bobs\" CHECK (name <> 'Bob')")
+    with closing(connect(path)) as db:
+        with pytest.raises(ConstraintViolated, match='violates check constraint "no Bobs"'):
+            students.insert_student(db, "Bob")
+        students.insert_student(db, "Ida", external_id="S1")
+        with pytest.raises(ExternalIdTaken):
+            students.insert_student(db, "Jo", external_id="S1")
+        assert backend_of(db).explain(db, ExternalIdTaken("students", "S1")).code == "external_id_taken"
+        with pytest.raises(KeyError):
+            backend_of(db).explain(db, KeyError())
+
+
+# Lists
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(people=PEOPLE, ids=TEXT.filter(bool), q=QUERY)
+def test_it_finds_what_the_definition_finds(
+    searched: pw.Database, people: list[tuple[str, str | None, str | None]], ids: str, q: str
+) -> None:
+    """Any words find exactly the students of the definition, in order."""
+    with searched.atomic() as transaction:
+        for at, (name, _, email) in enumerate(people):
+            fetch(
+                searched,
+                "INSERT INTO students (name, external_id, email) VALUES (?, ?, ?) RETURNING id",
+                *(name, ids if at == 0 else None, email),
+            )
+        rows = fetch(searched, "SELECT id, name, external_id, email FROM students")
+        want = sorted(((id, name) for id, name, *more in rows if finds(q.strip(), name, *more)), key=in_order)
+        assert pages(searched, q, 2) == want
+        assert pages(searched, q, 100, "a") == [row for row in want if row[1][:1] in {"a", "A"}]
+        transaction.rollback()
+
+
+@pytest.fixture
+def searched(school: str) -> Iterator[pw.Database]:
+    """Give a connection to a school with nobody in it."""
+    with closing(connect(school)) as db:
+        yield db
+
+
+@pytest.mark.parametrize("name", ["a", "A@", "Z\U0010ffff", "\U0010ffff", "\ud7ff", "É"])
+def test_a_prefix_at_the_end_of_the_letters(searched: pw.Database, name: str) -> None:
+    """Whatever a prefix ends with, it finds the names that begin with it, with A to Z as a to z."""
+    for each in (name, f"{name.lower()}b", f"{name}\U0010ffff", "y", "É", "é", "b"):
+        students.insert_student(searched, each)
+    found = [row.name for row in students.list_students(searched, name)]
+    every = [row.name for row in students.list_students(searched)]
+    assert sorted(found) == sorted(each for each in every if each.encode().lower().startswith(name.encode().lower()))
+
+
+LISTS: dict[str, Callable[[pw.Database], object]] = {
+    "roster": lambda db: enrollments.list_roster(db, 1, 40, 50),
+    "waitlist": lambda db: enrollments.list_waitlist(db, 1, 0, 10),
+    "schedule": lambda db: enrollments.list_schedule(db, 50, None, 0, 10),
+    "events": lambda db: events.list_events(db, 10, limit=50),
+    "events of a course": lambda db: events.list_events(db, 0, None, 1, 50),
+    "events of a student": lambda db: events.list_events(db, 0, 50, None, 50),
+    "events of both": lambda db: events.list_events(db, 0, 50, 1, 50),
+    "students by name": lambda db: students.list_students(db, "s", None, 50),
+    "students behind one by name": lambda db: students.list_students(db, "s", ("Student 5", 5), 50),
+    "students by id": lambda db: students.list_students(db, None, (100,), 50),
+    "courses by name": lambda db: courses.list_courses(db, "c", limit=2),
+    "courses by level and name": lambda db: courses.list_courses(db, "c", level="A1", limit=2),
+    "courses of a term by name": lambda db: courses.list_courses(db, "c", term_id=1, limit=2),
+    "student by external id": lambda db: students.find_student(db, ExternalId("S-50")),
+    "an enrollment": lambda db: enrollments.find_enrollment(db, 50, 1),
+}
+FEW = {"events of a student", "events of both"}
+"""Lists of two rows here, which PostgreSQL sorts, as that costs less than to read them in the order of the index."""
+
+
+@pytest.fixture(scope="module")
+def large(server: Any, empty_school: str) -> Iterator[pw.Database]:
+    """Give a school with a large course, which has a line, among many others."""
+    with server.database(empty_school) as url, closing(connect(url)) as db:
+        fetch(db, "INSERT INTO students (name) SELECT 'Student ' || n FROM generate_series(1, 3000) AS n RETURNING 1")
+        fetch(db, "INSERT INTO terms (name) SELECT 'T' FROM generate_series(1, 50) RETURNING 1")
+        fetch(
+            db,
+            "INSERT INTO courses (name, level, term_id, capacity, waitlist_capacity)"
+            " SELECT 'C' || n, 'A' || n % 9, 1 + n % 40, CASE n WHEN 1 THEN 2000 END, NULL"
+            " FROM generate_series(1, 2000) AS n RETURNING 1",
+        )
+        bulk.enroll_all(db, [(student, 1) for student in range(1, 2501)])
+        bulk.enroll_all(db, [(student, 2 + student % 1000) for student in range(1, 3001)])
+        students.update_student(db, 50, {"external_id": "S-50"})
+        fetch(db, "INSERT INTO event_notes (event_id, actor) SELECT id, 'Di' FROM enrollment_events RETURNING 1")
+        db.execute_sql("ANALYZE")
+        yield db
+
+
+@pytest.mark.parametrize("generic", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize("name", LISTS)
+def test_no_list_is_sorted_or_scanned(
+    large: pw.Database, name: str, generic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each page is one range of an index, whether or not PostgreSQL plans it for the values that it has."""
+    asked: list[tuple[str, Any]] = []
+    run = large.execute_sql
+
+    def noting(sql: str, params: Any = None) -> Any:
+        asked.append((sql, params))
+        return run(sql, params)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(large, "execute_sql", noting)
+        LISTS[name](large)
+    assert asked
+    run(f"SET plan_cache_mode = {generic}")
+    wrong = r"Seq Scan on (students|courses|enrollments|enrollment_events)"
+    if name not in FEW:
+        wrong += r"|\bSort\b"
+    for sql, params in asked:
+        plan = "\n".join(line for (line,) in run(f"EXPLAIN {sql}", params).fetchall())
+        assert not re.search(wrong, plan), plan
+
+
+# A trial
+
+
+def test_a_trial_holds_nobody_up(path: str, other: Connect) -> None:
+    """What is tried out has all that the school has, others go on writing meanwhile, and nothing of it is kept."""
+    before = audit(path)
+    with closing(connect(path)) as db:
+        with backend_of(db).copied(db, quiet) as copy:
+            other().execute("INSERT INTO enrollments (student_id, course_id) VALUES (7, 2)")
+            assert students.insert_student(copy, "Ida").id == 9
+            with backend_of(copy).atomic(copy):
+                assert enrollments.enroll(copy, 9, 1).position == 3
+            enrollments.drop(copy, 1, 1)
+            with suppress(ConstraintViolated), backend_of(copy).atomic(copy) as undo:
+                enrollments.enroll(copy, 8, 2)
+                undo.rollback()
+            assert [row.id for row in enrollments.list_roster(copy, 1)] == [3]
+            assert enrollments.list_roster(copy, 2) == []
+            other().execute("INSERT INTO enrollments (student_id, course_id) VALUES (8, 2)")
+        assert [row.id for row in enrollments.list_roster(db, 2)] == [7, 8]
+        assert [row.id for row in enrollments.list_roster(db, 1)] == [1]
+        with db.atomic(), backend_of(db).copied(db, quiet) as copy:
+            enrollments.drop(copy, 1, 1)
+    assert audit(path) == [*before, ("enrolled", 7, 2), ("enrolled", 8, 2)]
+
+
+def test_others_are_noticed(path: str, other: Connect) -> None:
+    """Who has the school's turn is noticed."""
+    with closing(connect(path)) as db:
+        alone = backend_of(db).others_wrote(db)
+        with other().transaction():
+            connection = other()
+            connection.autocommit = False
+            connection.execute("INSERT INTO students (name) VALUES ('Ida')")
+            assert backend_of(db).others_wrote(db) != alone
+            connection.rollback()
+        assert backend_of(db).others_wrote(db) == alone

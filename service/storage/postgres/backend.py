@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import peewee as pw
+import psycopg
 
 from service.storage import NameKey, fetch
 from service.storage.postgres.copying import copied
@@ -80,9 +81,14 @@ def atomic(db: pw.Database) -> Iterator[Any]:
 
 
 def fetch_anyway(db: pw.Database, error: Exception, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
-    """Raise the error again: what PostgreSQL stores, the driver can read."""
+    """Give no rows for a statement that was run and gives none, or raise the error again.
+
+    The driver calls it an error to ask such a statement for its rows; what PostgreSQL stores, the driver can read.
+    """
     del db, sql, params
     try:
+        if isinstance(error, psycopg.ProgrammingError):  # One that the database gives would be Peewee's.
+            return []
         raise error
     finally:
         del error  # The error's traceback has this frame, and would keep itself alive.

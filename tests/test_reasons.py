@@ -26,6 +26,8 @@ from service.errors import AlreadyEnrolled, InvalidPayload
 from service.events import MAX_NOTES, Why, list_events
 from service.students import insert_student
 
+pytestmark = pytest.mark.both
+
 
 @pytest.fixture(autouse=True)
 def _school(db: pw.SqliteDatabase) -> None:
@@ -103,7 +105,7 @@ def test_each_row_of_a_bulk_says_why(client: TestClient, db: pw.SqliteDatabase, 
     client.post("/enrollments", content=body, headers={"content-type": "application/x-ndjson"})
     assert [reason for _, _, reason in told(client)] == ["first", None, "second", None, "third"]
     many = MAX_NOTES * 2 + 1
-    db.connection().executemany("INSERT INTO students (name) VALUES (?)", [("Student",)] * many)
+    db.execute_sql("INSERT INTO students (name) VALUES " + ", ".join(["('Student')"] * many))
     bulk.enroll_all(db, [Asked(6 + at, 2, why=Why(None, f"row {at}")) for at in range(many)])
     assert [event.reason for event in list_events(db, LAST + 5, limit=many)] == [f"row {at}" for at in range(many)]
     check(path)

@@ -17,6 +17,8 @@ from service.enrollments import enroll, list_roster
 from service.errors import ConstraintViolated, CourseFull
 from service.students import insert_student
 
+pytestmark = pytest.mark.both
+
 PAST, FUTURE = "2001-01-01T00:00:00.000Z", "2201-01-01T00:00:00.000Z"
 
 
@@ -29,7 +31,7 @@ def _students(db: pw.SqliteDatabase) -> None:
 
 
 @pytest.fixture
-def school(client: TestClient) -> None:
+def four_courses(client: TestClient) -> None:
     """Have Logic (1) with 1 in it and two in line, Music (2) full with a line, Chess (3) full, Go (4) with seats."""
     add_course(client, 1, None, 1, 2, 3)
     add_course(client, 1, 2, 4, 5)
@@ -43,7 +45,7 @@ def swap(client: httpx2.Client, student_id: int, here: int, there: int, **more: 
     return client.post(f"/students/{student_id}/swap", json=payload)
 
 
-@pytest.mark.usefixtures("school")
+@pytest.mark.usefixtures("four_courses")
 def test_a_swap_passes_the_seat_on(client: TestClient, path: Path) -> None:
     """The student has the seat in the one course, and whoever waited longest has the one in the other."""
     answer = swap(client, 1, 1, 4)
@@ -56,7 +58,7 @@ def test_a_swap_passes_the_seat_on(client: TestClient, path: Path) -> None:
     check(path)
 
 
-@pytest.mark.usefixtures("school")
+@pytest.mark.usefixtures("four_courses")
 def test_a_swap_may_wait(client: TestClient, path: Path) -> None:
     """With or_wait and no seat but a place in line, the student joins the line and keeps the seat in the other one."""
     answer = swap(client, 1, 1, 2, or_wait=True)
@@ -86,7 +88,7 @@ REFUSED: list[tuple[tuple[int, int, int], dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.usefixtures("school")
+@pytest.mark.usefixtures("four_courses")
 @pytest.mark.parametrize(("ids", "more", "code"), REFUSED)
 def test_a_swap_that_is_refused_changes_nothing(
     client: TestClient, path: Path, ids: tuple[int, int, int], more: dict[str, Any], code: str
@@ -102,7 +104,7 @@ def test_a_swap_that_is_refused_changes_nothing(
         assert answer.json()["course_id"] == ids[2]
 
 
-@pytest.mark.usefixtures("school")
+@pytest.mark.usefixtures("four_courses")
 def test_a_swap_into_a_line_that_the_student_is_in(client: TestClient, path: Path) -> None:
     """Who waits for the other course already is told so, and keeps both."""
     put(client, 6, 2)
@@ -113,7 +115,7 @@ def test_a_swap_into_a_line_that_the_student_is_in(client: TestClient, path: Pat
     assert dump(path) == before
 
 
-@pytest.mark.usefixtures("school")
+@pytest.mark.usefixtures("four_courses")
 def test_the_plain_function_swaps(db: pw.SqliteDatabase, path: Path) -> None:
     """The plain function swaps within a transaction of its caller, too, and undoes its own part alone."""
     with db.atomic():
@@ -128,6 +130,7 @@ def test_the_plain_function_swaps(db: pw.SqliteDatabase, path: Path) -> None:
     check(path)
 
 
+@pytest.mark.both(False)
 def test_other_programs_have_their_say(db: pw.SqliteDatabase, path: Path) -> None:
     """What a trigger of another program refuses, aloud or in silence, is refused whole and told as its own rule."""
     for name in ("Logic", "Music"):

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from service.fields import SINCE
 from service.options import clear, database_url_option, settings_of, show
 from service.rows import ExternalId
 from service.storage import fetch
-from service.storage.kinds import connect, without_password
+from service.storage.kinds import schema_of, without_password
 
 if TYPE_CHECKING:
     from service.exchange.exporting import Export
@@ -64,7 +64,7 @@ def export(path: str, database_url: str | None, format_: str, term: str | None, 
     """
     settings = settings_of(database_url=database_url)
     with (
-        closing(connect(settings.database_url, busy_timeout=settings.busy_timeout)) as db,
+        schema_of(settings.database_url).reading(settings.database_url, settings.busy_timeout) as db,
         _interrupted(),
         _explained(settings.database_url),
     ):
@@ -123,11 +123,9 @@ def _written(db: pw.Database, exports: Mapping[Path, "Export"]) -> tuple[Mapping
     """Write the files, and give how many rows each has, and the numbers of which the notes tell."""
     from service.exchange.exporting import to_paths  # noqa: PLC0415 - as in `_exports`.
 
-    db.begin()
     try:
         return to_paths(db, exports), fetch(db, UNNAMED)[0]
     finally:
-        db.rollback()
         clear()
 
 

@@ -1,7 +1,7 @@
 """Manage the schema of a school on PostgreSQL: run the migrations, undo one, check, repair, and tell its version."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -85,6 +85,13 @@ def prove(url: str, tick: Tick = silent) -> Iterator[Result]:
     with _setting_up(url) as db:
         migrating.check_current(versions(db), without_password(url))
         yield from run(db, tick)
+
+
+@contextmanager
+def reading(url: str, busy_timeout: float) -> Iterator[Database]:
+    """Connect as `connect` does, for a block that reads from one snapshot, while others may write."""
+    with closing(connect(url, busy_timeout=busy_timeout)) as db, db.atomic("READ"):
+        yield db
 
 
 @contextmanager

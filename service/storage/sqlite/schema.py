@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,13 @@ def prove(url: str | os.PathLike[str], tick: Tick = silent) -> Iterator[Result]:
     with _setting_up(_existing(url), **_LOOKING) as db:
         _check_versions(db, url)
         yield from run(db, tick)
+
+
+@contextmanager
+def reading(url: str | os.PathLike[str], busy_timeout: float) -> Iterator[pw.SqliteDatabase]:
+    """Connect as `connect` does, for a block that reads from one snapshot, while others may write."""
+    with closing(connect(url, busy_timeout=busy_timeout)) as db, db.atomic():
+        yield db
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Tell what an error of PostgreSQL means to a caller: that others hold what it needs, or that the database fails."""
 
 import logging
+import re
 from typing import Any
 
 import peewee as pw
@@ -45,6 +46,8 @@ def failure(error: BaseException, kept: str) -> ServiceError:
     if is_locked(error):
         return Busy(f"Another process holds the database. {kept}")
     first, *_ = [line.strip() for line in str(cause_of(error)).splitlines() if line.strip()] or ["no reason was told"]
+    # Where PostgreSQL cannot be reached, libpq names the server, which is nothing for clients; the log has it.
+    first = re.sub(r"connection .*failed: ", "", first)
     return StorageUnavailable(f"The database cannot be used: {first.rstrip('.')}. {kept}")
 
 

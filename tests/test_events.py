@@ -27,6 +27,8 @@ from service.storage.sqlite.drift import compare
 from service.storage.sqlite.schema import rollback
 from service.students import insert_student
 
+pytestmark = pytest.mark.both
+
 
 @pytest.fixture(autouse=True)
 def _students(db: pw.SqliteDatabase) -> None:
@@ -171,6 +173,7 @@ def rewound(answer: httpx2.Response) -> int:
     return newest_id
 
 
+@pytest.mark.both(False)
 def test_a_feed_that_was_rewound_says_so(client: TestClient, db: pw.SqliteDatabase, path: Path) -> None:
     """Who has seen more than a restored database holds is told so, and from where to follow."""
     for query in ("after=0", "after=0&student_id=1", "limit=1"):
@@ -203,6 +206,7 @@ def test_a_feed_that_was_rewound_says_so(client: TestClient, db: pw.SqliteDataba
             assert error.value.newest_id == 4
 
 
+@pytest.mark.both(False)
 def test_the_newest_event_is_asked_for_only_where_nothing_is_new(client: TestClient, db: pw.SqliteDatabase) -> None:
     """A page of the feed is one statement, and one more where it is empty and not the first."""
 
@@ -248,6 +252,7 @@ def test_events_outlive_what_they_name(client: TestClient, path: Path) -> None:
     audit(path)
 
 
+@pytest.mark.both(False)
 def test_an_enrollment_is_its_events_entry_by_student(client: TestClient, path: Path) -> None:
     """The event that began an enrollment is not in the index of events by student before the enrollment is gone."""
     filed = "SELECT type, student_id, course_id FROM enrollment_events WHERE filed ORDER BY id"
@@ -260,6 +265,7 @@ def test_an_enrollment_is_its_events_entry_by_student(client: TestClient, path: 
     assert audit(path) == [expected[0], ("waitlisted", 2, 1), *expected[1:]]
 
 
+@pytest.mark.both(False)
 @pytest.mark.parametrize("after", [ALL[-2], ALL[-1]])
 @pytest.mark.parametrize("when", ["BEFORE", "AFTER"])
 @pytest.mark.parametrize(
@@ -285,6 +291,7 @@ def test_a_host_that_enrolls_along(client: TestClient, path: Path, after: str, w
     assert audit(path)[-1] == ("dropped", 1, 1)
 
 
+@pytest.mark.both(False)
 def test_a_promotion_keeps_what_leads_to_its_event(client: TestClient, path: Path) -> None:
     """Not even a host's trigger in the midst of a promotion makes an enrollment forget the event that began it."""
     add_course(client, 1, 1, 1, 2)
@@ -298,6 +305,7 @@ def test_a_promotion_keeps_what_leads_to_its_event(client: TestClient, path: Pat
     assert audit(path) == before
 
 
+@pytest.mark.both(False)
 def test_events_of_an_older_schema(client: TestClient, path: Path) -> None:
     """What happened before a migration, and after it, is in every feed, and still is when it is taken back."""
     add_course(client, 2, None, 1, 2, 3, 4)
@@ -314,6 +322,7 @@ def test_events_of_an_older_schema(client: TestClient, path: Path) -> None:
     assert audit(path) == [*before, ("enrolled", 1, 1), ("dropped", 4, 1)]
 
 
+@pytest.mark.both(False)
 @pytest.mark.parametrize("name", ["enrollment_added", "enrollment_dropped", "event_changed", "seats_freed"])
 @pytest.mark.parametrize("version", ALL[2:4])
 @pytest.mark.parametrize("other", ["", "CREATE TRIGGER {} AFTER DELETE ON enrollments WHEN 0 BEGIN SELECT 1; END;"])
@@ -327,6 +336,7 @@ def test_a_trigger_that_another_tool_dropped_or_changed(path: Path, name: str, v
         assert compare(db) == []
 
 
+@pytest.mark.both(False)
 @pytest.mark.parametrize(
     "sql",
     [

@@ -19,12 +19,14 @@ from service.enrolling import enroll_each
 from service.errors import ExternalIdTaken, InvalidPayload
 from service.rows import ExternalId
 
+pytestmark = pytest.mark.both
+
 NEW: dict[str, dict[str, Any]] = {
     "students": {"name": "Ada"},
     "courses": {"name": "Logic", "level": "A1"},
     "terms": {"name": "Autumn"},
 }
-every_kind = pytest.mark.parametrize("kind", NEW)
+every_kind = pytest.mark.parametrize("table", NEW)
 
 IDS = {
     "S1": "S1",
@@ -67,34 +69,34 @@ REFUSED = {
 
 
 @every_kind
-def test_a_put_makes_a_row_and_then_changes_it(client: TestClient, path: Path, kind: str) -> None:
+def test_a_put_makes_a_row_and_then_changes_it(client: TestClient, path: Path, table: str) -> None:
     """The first PUT is a 201 with a Location, each later one a 200; what it does not name stays, and none is odd."""
-    url = f"/{kind}/by-external-id/N-1"
-    assert refusal(client.get(url)) == (404, f"{kind[:-1]}_not_found")
-    assert client.get(url).json()[f"{kind[:-1]}_external_id"] == "N-1"
-    made = client.put(url, json=NEW[kind])
-    assert (made.status_code, made.headers["location"]) == (201, f"/{kind}/1")
+    url = f"/{table}/by-external-id/N-1"
+    assert refusal(client.get(url)) == (404, f"{table[:-1]}_not_found")
+    assert client.get(url).json()[f"{table[:-1]}_external_id"] == "N-1"
+    made = client.put(url, json=NEW[table])
+    assert (made.status_code, made.headers["location"]) == (201, f"/{table}/1")
     row = made.json()
-    assert row.items() >= {"id": 1, "external_id": "N-1", **NEW[kind]}.items()
+    assert row.items() >= {"id": 1, "external_id": "N-1", **NEW[table]}.items()
     before = dump(path)
-    for payload in (NEW[kind], {}):
+    for payload in (NEW[table], {}):
         again = client.put(url, json=payload)
         assert (again.status_code, again.json()) == (200, row)
         assert "location" not in again.headers
     assert dump(path) == before
     changed = client.put(url, json={"name": "New"})
     assert (changed.status_code, changed.json()) == (200, {**row, "name": "New"})
-    assert client.get(url).json() == client.get(f"/{kind}/1").json() == changed.json()
-    assert client.get(f"/{kind}").json() == [changed.json()]
+    assert client.get(url).json() == client.get(f"/{table}/1").json() == changed.json()
+    assert client.get(f"/{table}").json() == [changed.json()]
 
 
 @every_kind
-def test_a_put_of_a_new_row_wants_what_a_post_wants(client: TestClient, kind: str) -> None:
+def test_a_put_of_a_new_row_wants_what_a_post_wants(client: TestClient, table: str) -> None:
     """A PUT without the members that a new row must have, or with its ids, makes nothing."""
-    url = f"/{kind}/by-external-id/N-1"
-    assert faults(client.put(url, json={})) == [f"#/{name}" for name in sorted(NEW[kind])]
-    assert faults(client.put(url, json={**NEW[kind], "id": 1, "external_id": "N-1"})) == ["#/external_id", "#/id"]
-    assert client.get(f"/{kind}").json() == []
+    url = f"/{table}/by-external-id/N-1"
+    assert faults(client.put(url, json={})) == [f"#/{name}" for name in sorted(NEW[table])]
+    assert faults(client.put(url, json={**NEW[table], "id": 1, "external_id": "N-1"})) == ["#/external_id", "#/id"]
+    assert client.get(f"/{table}").json() == []
 
 
 @pytest.mark.parametrize("caller", ["client", "live"])
@@ -130,24 +132,24 @@ def test_what_is_no_external_id_is_refused(request: pytest.FixtureRequest, calle
 
 
 @every_kind
-def test_an_external_id_is_of_one_row(client: TestClient, path: Path, kind: str) -> None:
+def test_an_external_id_is_of_one_row(client: TestClient, path: Path, table: str) -> None:
     """A POST or a PATCH that asks for another row's id is refused; null gives the id up, for others to take."""
     for external_id in ("N-1", "N-2", None):
-        answer = client.post(f"/{kind}", json={**NEW[kind], "external_id": external_id})
+        answer = client.post(f"/{table}", json={**NEW[table], "external_id": external_id})
         assert (answer.status_code, answer.json()["external_id"]) == (201, external_id)
     before = dump(path)
     for answer in (
-        client.post(f"/{kind}", json={**NEW[kind], "external_id": " N-1\t"}),
-        client.patch(f"/{kind}/2", json={"external_id": "N-1", "name": "New"}),
-        client.patch(f"/{kind}/3", json={"external_id": "N-1"}),
+        client.post(f"/{table}", json={**NEW[table], "external_id": " N-1\t"}),
+        client.patch(f"/{table}/2", json={"external_id": "N-1", "name": "New"}),
+        client.patch(f"/{table}/3", json={"external_id": "N-1"}),
     ):
         assert refusal(answer) == (409, "external_id_taken")
         assert answer.json()["external_id"] == "N-1"
     assert dump(path) == before
-    assert client.patch(f"/{kind}/1", json={"external_id": "N-1"}).status_code == 200
-    assert client.patch(f"/{kind}/1", json={"external_id": None}).json()["external_id"] is None
-    assert client.patch(f"/{kind}/3", json={"external_id": "N-1"}).json()["external_id"] == "N-1"
-    assert client.get(f"/{kind}/by-external-id/N-1").json()["id"] == 3
+    assert client.patch(f"/{table}/1", json={"external_id": "N-1"}).status_code == 200
+    assert client.patch(f"/{table}/1", json={"external_id": None}).json()["external_id"] is None
+    assert client.patch(f"/{table}/3", json={"external_id": "N-1"}).json()["external_id"] == "N-1"
+    assert client.get(f"/{table}/by-external-id/N-1").json()["id"] == 3
 
 
 INSERT: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
@@ -158,9 +160,9 @@ INSERT: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 
 
 @every_kind
-def test_writers_who_race_for_an_external_id(path: Path, kind: str) -> None:
+def test_writers_who_race_for_an_external_id(path: Path, table: str) -> None:
     """Of connections that insert the same id at once one wins; of those that put it one makes the row."""
-    insert, put = INSERT[kind]
+    insert, put = INSERT[table]
     barrier = threading.Barrier(4)
 
     def race(number: int) -> list[object]:
@@ -169,12 +171,12 @@ def test_writers_who_race_for_an_external_id(path: Path, kind: str) -> None:
             for turn in range(8):
                 barrier.wait(20)
                 try:
-                    insert(db, **NEW[kind], external_id=f"I{turn}")
+                    insert(db, **NEW[table], external_id=f"I{turn}")
                     told.append(True)
                 except ExternalIdTaken:
                     told.append(False)
                 barrier.wait(20)
-                row, new = put(db, f"P{turn}", {**NEW[kind], "name": f"Name {number}"})
+                row, new = put(db, f"P{turn}", {**NEW[table], "name": f"Name {number}"})
                 assert row.external_id == f"P{turn}"
                 told.append(new)
         return told
@@ -185,15 +187,15 @@ def test_writers_who_race_for_an_external_id(path: Path, kind: str) -> None:
 
 
 @every_kind
-def test_the_plain_functions_put_an_id_in_its_form(db: pw.SqliteDatabase, kind: str) -> None:
+def test_the_plain_functions_put_an_id_in_its_form(db: pw.SqliteDatabase, table: str) -> None:
     """A put by a plain function is as safe to repeat as one over HTTP, whatever the form of the id."""
-    put = INSERT[kind][1]
-    row, new = put(db, "e\u0301", NEW[kind])
+    put = INSERT[table][1]
+    row, new = put(db, "e\u0301", NEW[table])
     assert (row.external_id, new) == ("é", True)
-    assert put(db, " e\u0301", {}) == put(db, "é", NEW[kind]) == (row, False)
+    assert put(db, " e\u0301", {}) == put(db, "é", NEW[table]) == (row, False)
     for text in ("..", "a//b", "", None):
         with pytest.raises(InvalidPayload) as refused:
-            put(db, text, NEW[kind])
+            put(db, text, NEW[table])
         assert [where for where, _ in refused.value.faults] == ["#/external_id"]
 
 
@@ -277,6 +279,7 @@ def test_one_id_and_no_two(client: TestClient, url: str, payload: dict[str, obje
         assert pointed == sorted([*pointers, "#/student_id"])
 
 
+@pytest.mark.both(False)
 def test_a_bulk_looks_rows_up_when_their_turn_comes(db: pw.SqliteDatabase) -> None:
     """A slice whose time is over has not looked up the rows that are left for the next ones."""
     courses.insert_course(db, "Logic", "A1", external_id="C")

@@ -2,11 +2,13 @@
 
 import copy
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
@@ -19,7 +21,7 @@ from service.enrollments import list_roster, list_waitlist
 from service.errors import ServiceError
 from service.events import newest_event
 from service.rows import ExternalId
-from service.storage.sqlite.schema import prove
+from service.storage.kinds import schema_of
 
 # Every run explores anew, in CI too; a failure prints its steps, and is tried first in the next run.
 EXPLORE = settings(
@@ -56,15 +58,15 @@ why = st.sampled_from([{}, {}, {"reason": "why"}, {"actor": "Eve"}])
 class Office(RuleBasedStateMachine):
     """The plain functions on a file of its own, beside the model."""
 
-    empty_database: ClassVar[Path]
+    place: ClassVar[Callable[[], AbstractContextManager[Path | str]]]
+    """Makes an empty database, which is gone at the end of the block."""
 
     def __init__(self) -> None:
         """Open the file, with all the students."""
         super().__init__()
-        self.directory = TemporaryDirectory()
-        self.path = Path(shutil.copy(self.empty_database, self.directory.name))
-        self.db = connect(self.path)
-        self.db.execute_sql("PRAGMA synchronous = OFF")
+        self.opened = ExitStack()
+        self.path = self.opened.enter_context(type(self).place())
+        self.db = self.opened.enter_context(closing(connect(self.path)))
         self.model = Model(STUDENTS)
         for student in STUDENTS:
             students.insert_student(self.db, "Ada", external_id=f"S{student}")
@@ -163,15 +165,25 @@ class Office(RuleBasedStateMachine):
         for number, course in self.model.courses.items():
             if course.shut:
                 courses.update_course(self.db, number, SHUT[""])
-        self.db.close()
-        assert [str(result) for result in prove(self.path) if str(result) != "ok"] == []
+        assert [str(result) for result in schema_of(self.path).prove(self.path) if str(result) != "ok"] == []
         assert {course: (set(seats), line) for course, (seats, line) in check(self.path).items()} == {
             number: (course.enrolled, course.line) for number, course in self.model.courses.items()
         }
-        self.directory.cleanup()
+        self.opened.close()
 
 
-def test_the_office_is_answered_as_the_model_is(empty_database: Path) -> None:
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_the_office_is_answered_as_the_model_is(kind: str, request: pytest.FixtureRequest) -> None:
     """Whatever an office asks, each answer, each refusal and the feed are what plain lists would give."""
-    machine = type("Office", (Office,), {"empty_database": empty_database})
+
+    @contextmanager
+    def place() -> Iterator[Path | str]:
+        if kind == "postgresql":
+            with request.getfixturevalue("server").database(request.getfixturevalue("empty_school")) as url:
+                yield url
+        else:
+            with TemporaryDirectory() as directory:
+                yield Path(shutil.copy(request.getfixturevalue("empty_database"), directory))
+
+    machine = type("Office", (Office,), {"place": staticmethod(place)})
     run_state_machine_as_test(machine, settings=EXPLORE)

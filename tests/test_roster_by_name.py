@@ -12,6 +12,8 @@ from service.enrollments import enroll, list_roster_by_name
 from service.errors import CourseNotFound
 from service.students import insert_student
 
+pytestmark = pytest.mark.both
+
 PEOPLE = (
     ("Zoe", "adams"),
     ("bea", "Adams"),
@@ -55,6 +57,7 @@ def test_a_page_begins_behind_a_student_who_has_gone(client: TestClient) -> None
     assert [row["id"] for row in rows] == [7, 3, 5]
 
 
+@pytest.mark.both(False)
 def test_a_name_that_is_not_utf_8_has_its_place(client: TestClient, path: Path) -> None:
     """Another program may have written any bytes: each page ends and begins there as elsewhere."""
     write(path, "UPDATE students SET family_name = CAST(? AS TEXT) WHERE id = ?", [(b"Bak\xe9", 3), (b"Ba\xff", 4)])

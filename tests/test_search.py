@@ -25,6 +25,8 @@ from service.storage.sqlite.schema import repair, rollback
 from service.storage.sqlite.words import MISSPELT
 from service.students import insert_student, list_students
 
+pytestmark = pytest.mark.both
+
 Person = tuple[str, str | None, str | None]
 """(name, external_id, email)"""
 
@@ -106,6 +108,7 @@ def test_it_finds_what_the_definition_finds(
         transaction.rollback()
 
 
+@pytest.mark.both(False)
 def test_words_that_begin_alike_in_one_name(db: pw.Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """A student with many such words is found once, be they taken for few or for many."""
     add(db.connection(), [("Kovacs Kovacsova Kovacsek", None, "kovacsik@x.org"), ("Ann Kovacs", None, None)])
@@ -234,6 +237,7 @@ def test_what_cannot_be_sought(db: pw.Database) -> None:
     assert len(raised.value.faults) == 2
 
 
+@pytest.mark.both(False)
 def test_long_and_hostile_texts(db: pw.Database) -> None:
     """A name of the most words that fit has a bounded number of rows; behind its 200th letter no word is found."""
     insert_student(db, "a-" * 99 + "aa")
@@ -295,6 +299,7 @@ def test_any_program_may_write(place: Path, writes: list[tuple[str, dict[str, An
         assert connection.execute("SELECT count(*) FROM student_words").fetchone() == (0,)
 
 
+@pytest.mark.both(False)
 def test_a_write_that_a_host_turns_into_nothing(path: Path) -> None:
     """Where another program's trigger leaves a row as it is, its words stay; a later write finds nothing left over."""
     run_script(
@@ -315,6 +320,7 @@ def test_a_write_that_a_host_turns_into_nothing(path: Path) -> None:
         assert fetch(db, MISSPELT) == []
 
 
+@pytest.mark.both(False)
 def test_a_name_that_is_not_utf_8(path: Path) -> None:
     """A garbled name is found by its other words, and the page after it is found as well."""
     run_script(
@@ -348,6 +354,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.both(False)
 def test_the_migration_fills_the_words(path: Path) -> None:
     """Names that were there before have the words that the triggers would have given them."""
     rollback(path)
@@ -385,6 +392,7 @@ LOST = {
 }
 
 
+@pytest.mark.both(False)
 @pytest.mark.parametrize("name", LOST)
 def test_what_is_lost_comes_back(path: Path, name: str) -> None:
     """A trigger, view, table or row of the search that is lost is seen, and put back with the words of all rows."""

@@ -21,6 +21,8 @@ from service.errors import CourseFull, EnrollmentClosed, EnrollmentNotOpen, Inva
 from service.fields import timestamp
 from service.students import insert_student
 
+pytestmark = pytest.mark.both
+
 PAST, FUTURE = "2001-01-01T00:00:00.000Z", "2201-01-01T00:00:00.000Z"
 SHUT = {
     "enrollment_not_open": {"opens_at": FUTURE, "closes_at": None},
@@ -199,15 +201,16 @@ def test_the_clock_opens_and_closes(db: pw.SqliteDatabase, full: bool) -> None:
     assert [*dict.fromkeys(told)] == ["enrollment_not_open", "course_full" if full else "enrolled", "enrollment_closed"]
 
 
+@pytest.mark.both(False)
 @pytest.mark.parametrize(
-    ("changes", "kind"),
+    ("changes", "refusal"),
     [
         (lambda: {"opens_at": in_seconds(0.2)}, EnrollmentNotOpen),
         (lambda: {"closes_at": in_seconds(0.2), "capacity": 0}, CourseFull),
     ],
 )
 def test_a_bound_that_comes_between_a_refusal_and_its_reason(
-    db: pw.SqliteDatabase, changes: Callable[[], dict[str, Any]], kind: type[ServiceError]
+    db: pw.SqliteDatabase, changes: Callable[[], dict[str, Any]], refusal: type[ServiceError]
 ) -> None:
     """The reason that is told is that of the moment of the refusal, though a bound passes before it is looked up."""
     update_course(db, 1, changes())
@@ -217,7 +220,7 @@ def test_a_bound_that_comes_between_a_refusal_and_its_reason(
             time.sleep(0.3)
 
     db.connection().set_trace_callback(late)
-    with pytest.raises(kind):
+    with pytest.raises(refusal):
         enroll(db, 1, 1)
     db.connection().set_trace_callback(None)
 
@@ -245,6 +248,7 @@ FORMS = {
 """Forms of an INSERT, and the courses that each is tried on: (2) with seats, (3) with places in line, (4) full."""
 
 
+@pytest.mark.both(False)
 @shut
 @pytest.mark.parametrize(("values", "courses"), FORMS.items())
 def test_another_programs_insert_is_refused_too(

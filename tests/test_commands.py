@@ -108,7 +108,8 @@ def test_import_and_export(url: str, tmp_path: Path) -> None:
     assert run(url, "status").stdout.splitlines()[3].split() == ["students", "3"]
     assert run(url, "export", tmp_path / "students.csv").stdout.split() == ["students.csv", "3", "rows"]
     assert "Ada Lovelace" in (tmp_path / "students.csv").read_text()
-    assert run(url, "export", tmp_path / "all.zip", "--format", "oneroster").exit_code == 0
+    told = run(url, "export", tmp_path / "all.zip", "--format", "oneroster")
+    assert told.exit_code == 0, told.output
     assert run(url, "check").exit_code == 0
 
 

@@ -18,6 +18,7 @@ from service.exchange.sourcing import (
     CHANGES,
     DATED,
     FAMILY,
+    FILED,
     GIVEN,
     GIVEN_SEATS,
     IN_COURSES,
@@ -34,6 +35,7 @@ from service.exchange.sourcing import (
     sourced_id,
 )
 from service.fields import MAX_ID
+from service.storage import backend_of
 
 FILES: Sequence[str] = (
     *("academicSessions", "categories", "classes", "classResources", "courses", "courseResources", "demographics"),
@@ -93,6 +95,7 @@ class Rosters:
     def sheets(self, db: pw.Database) -> Iterator[tuple[str, Sheet]]:
         """Give each file that may have rows, by its name."""
         student, course, term = (sourced_id(db, table) for table in PREFIXES)
+        filed = backend_of(db).FILED
         for name, scans in {
             "academicSessions": self._sessions(term),
             "orgs": [self._org()],
@@ -102,7 +105,10 @@ class Rosters:
             "roles": [self._roles(student)],
             "enrollments": self._enrollments(student, course),
         }.items():
-            yield name, Sheet(COLUMNS[name], scans)
+            yield (
+                name,
+                Sheet(COLUMNS[name], [attrs.evolve(scan, source=scan.source.replace(FILED, filed)) for scan in scans]),
+            )
 
     def _scan(self, file: str, source: str, key: str, base: str, **cells: str) -> Scan:
         """Give the rows of a file. A cell that is not named is empty."""

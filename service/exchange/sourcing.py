@@ -37,16 +37,18 @@ SCHOOL_YEAR = f"""CASE
 """The SQL of the year in which the school year of a term ends."""
 TERM_OF_COURSE = f"courses LEFT JOIN terms ON terms.id = courses.term_id AND {DATED}"
 
+FILED = "/* filed */"
+"""Stands for `Backend.FILED` in what is said of a student's events."""
 # Where a trigger of another program wrote an event of its own first, enrollments.event_id may be another event's id.
 # An older enrollment, and one by override, has none there: its event is in the index of events by student.
-BEGAN = """coalesce((
+BEGAN = f"""coalesce((
         SELECT begun.id FROM enrollment_events AS begun
         WHERE begun.id = enrollments.event_id
           AND begun.student_id = enrollments.student_id AND begun.course_id = enrollments.course_id
     ), (
         SELECT max(begun.id) FROM enrollment_events AS begun
         WHERE begun.student_id = enrollments.student_id AND begun.course_id = enrollments.course_id
-          AND begun.type IN ('enrolled', 'waitlisted') AND begun.filed))"""
+          AND begun.type IN ('enrolled', 'waitlisted') {FILED}))"""
 SEATS = f"""
     SELECT enrollments.student_id, enrollments.course_id, {BEGAN} AS began,
         substr(enrollments.enrolled_at, 1, 10) AS begins, '' AS ends
@@ -59,21 +61,21 @@ GIVEN_SEATS = f"""
     FROM enrollment_events AS event
     JOIN enrollments ON enrollments.student_id = event.student_id AND enrollments.course_id = event.course_id
     WHERE event.type IN ('enrolled', 'promoted') AND enrollments.waiting IS NULL AND event.id >= {BEGAN}"""
-LOST_SEATS = """
+LOST_SEATS = f"""
     SELECT event.id, event.at, event.student_id, event.course_id, event.began,
         substr(begun.at, 1, 10) AS begins, substr(event.at, 1, 10) AS ends
     FROM (
         SELECT enrollment_events.*, (
             SELECT max(begun.id) FROM enrollment_events AS begun
             WHERE begun.student_id = enrollment_events.student_id AND begun.course_id = enrollment_events.course_id
-              AND begun.id < enrollment_events.id AND begun.type IN ('enrolled', 'waitlisted') AND begun.filed) AS began
+              AND begun.id < enrollment_events.id AND begun.type IN ('enrolled', 'waitlisted') {FILED}) AS began
         FROM enrollment_events
         WHERE enrollment_events.type = 'dropped') AS event
     JOIN enrollment_events AS begun ON begun.id = event.began
     WHERE EXISTS (
         SELECT 1 FROM enrollment_events AS seat
         WHERE seat.student_id = event.student_id AND seat.course_id = event.course_id
-          AND seat.id >= event.began AND seat.id < event.id AND seat.type IN ('enrolled', 'promoted') AND seat.filed)"""
+          AND seat.id >= event.began AND seat.id < event.id AND seat.type IN ('enrolled', 'promoted') {FILED})"""
 """The seats that were lost. Who left a waitlist was never exported."""
 CHANGED = {
     "students": """
@@ -82,7 +84,7 @@ CHANGED = {
                 WHERE student_id = students.id AND waiting IS NULL AND event_id > {since:d}{of_term})
             OR EXISTS (
                 SELECT 1 FROM enrollment_events
-                WHERE student_id = students.id AND id > {since:d} AND type <> 'waitlisted' AND filed{of_term}))""",
+                WHERE student_id = students.id AND id > {since:d} AND type <> 'waitlisted' /* filed */{of_term}))""",
     "courses": """
         AND EXISTS (SELECT 1 FROM enrollment_events
                     WHERE course_id = courses.id AND id > {since:d} AND type <> 'waitlisted')""",

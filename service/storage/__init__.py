@@ -51,6 +51,8 @@ class Backend(Protocol):
 
     JOINED: str
     """The SQL that joins the texts of all rows, in their order, to bytes in UTF-8; {} stands for the column."""
+    FILED: str
+    """The SQL condition, with AND before it, of the events that are in the index of events by student."""
     BY_NAME: str
     """The SQL that sorts rows of students by name: by family name or else name, then given name or "", then id, with A
     to Z as a to z."""

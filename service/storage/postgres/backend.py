@@ -17,6 +17,7 @@ from service.storage.texts import stored
 
 __all__ = [
     "BY_NAME",
+    "FILED",
     "JOINED",
     "NOW",
     "atomic",
@@ -35,6 +36,8 @@ __all__ = [
 
 NOW = "enrollment_now()"
 """What `Backend.NOW` in `service.storage` says."""
+FILED = ""
+"""What `Backend.FILED` says: all events are in the index."""
 JOINED = "convert_to(string_agg({}, ''), 'UTF8')"
 """What `Backend.JOINED` says."""
 

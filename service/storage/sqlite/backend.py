@@ -16,6 +16,7 @@ from service.storage.texts import Garbled, readable
 
 __all__ = [
     "BY_NAME",
+    "FILED",
     "JOINED",
     "NOW",
     "atomic",
@@ -34,6 +35,8 @@ __all__ = [
 
 NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
 """What `Backend.NOW` in `service.storage` says."""
+FILED = "AND filed"
+"""What `Backend.FILED` says."""
 JOINED = "CAST(group_concat({}, '') AS BLOB)"
 """What `Backend.JOINED` says. As a text the driver would decode it, and fail where it is not UTF-8."""
 

@@ -69,10 +69,22 @@ def empty_school(server: postgresql.Server) -> Iterator[str]:
 
 
 @pytest.fixture
-def school(server: postgresql.Server, empty_school: str) -> Iterator[str]:
+def url_of_school(server: postgresql.Server, empty_school: str) -> Iterator[str]:
     """Give the URL of a migrated database of PostgreSQL, the test's own."""
     with server.database(empty_school) as url:
         yield url
+
+
+@pytest.fixture
+def postgresql_school(url_of_school: str) -> str:
+    """Give the same, in the tests of PostgreSQL alone."""
+    return url_of_school
+
+
+@pytest.fixture
+def school(postgresql_school: str) -> str:
+    """Give the URL of a migrated database of PostgreSQL; a file of tests may call something else its school."""
+    return postgresql_school
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +105,7 @@ def kind() -> str:
 def path(kind: str, request: pytest.FixtureRequest) -> Path | str:
     """Give a migrated database of the test's own: a file, or the URL of a database of PostgreSQL."""
     if kind == "postgresql":
-        return str(request.getfixturevalue("school"))
+        return str(request.getfixturevalue("url_of_school"))
     empty = request.getfixturevalue("empty_database")
     return Path(shutil.copy(empty, request.getfixturevalue("tmp_path") / "school.db"))
 

@@ -45,6 +45,7 @@ from service.storage.sqlite.store import Store
 from service.students import insert_student
 from service.tokens import create_token, revoke_token
 
+pytestmark = pytest.mark.both
 STREAM = {"accept": "text/event-stream"}
 STUDENTS, COURSES = 3, 2
 
@@ -254,12 +255,12 @@ def test_where_it_begins(path: Path, db: pw.SqliteDatabase) -> None:
         until(lambda: not app.feeds.open)
 
 
-@pytest.mark.parametrize("kind", ["own", "uvicorn"])
-def test_filters(path: Path, db: pw.SqliteDatabase, kind: str) -> None:
+@pytest.mark.parametrize("by", ["own", "uvicorn"])
+def test_filters(path: Path, db: pw.SqliteDatabase, by: str) -> None:
     """Who asks for a student, a course or both gets what the list gives, of old events and of new ones."""
     queries = ["student_id=1", "course_id=2", "student_id=2&course_id=2", "student_id=9"]
     with ExitStack() as stack:
-        app, address = stack.enter_context(serving(path, kind=kind))
+        app, address = stack.enter_context(serving(path, kind=by))
         pairs = [(student, course) for student in range(1, STUDENTS + 1) for course in range(1, COURSES + 1)]
         for student, course in pairs:
             change(db, 1, student, course)
@@ -367,6 +368,7 @@ def test_kill_and_restart(serve: Callable[..., Serving], db: pw.SqliteDatabase) 
         assert ids(seen + client.events(4)) == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
+@pytest.mark.both(False)
 def test_one_query_for_a_commit(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many listen, each commit costs one query, and nothing is asked where nobody listens."""
     monkeypatch.setattr(live, "TURN", 10)
@@ -470,11 +472,11 @@ def fill(address: tuple[str, int], app: Any, db: pw.SqliteDatabase) -> socket.so
     return client
 
 
-@pytest.mark.parametrize("kind", ["own", "uvicorn"])
-def test_who_reads_nothing_is_cut_off(path: Path, db: pw.SqliteDatabase, kind: str) -> None:
+@pytest.mark.parametrize("by", ["own", "uvicorn"])
+def test_who_reads_nothing_is_cut_off(path: Path, db: pw.SqliteDatabase, by: str) -> None:
     """A client that takes nothing of what it was sent is cut off, and can see that this was not the end."""
     with ExitStack() as stack:
-        app, address = stack.enter_context(serving(path, kind=kind, answer_timeout=1))
+        app, address = stack.enter_context(serving(path, kind=by, answer_timeout=1))
         client = stack.enter_context(fill(address, app, db))
         until(lambda: not app.feeds.open)
         data = b""
@@ -681,6 +683,7 @@ def test_half_closed(path: Path) -> None:
         until(lambda: not app.feeds.open)
 
 
+@pytest.mark.both(False)
 def test_a_file_that_is_gone(path: Path, db: pw.SqliteDatabase, caplog: pytest.LogCaptureFixture) -> None:
     """Where the database cannot be read any more streams end, those of clients behind too, and new ones are refused."""
     change(db, listener.PAGE)
@@ -710,6 +713,7 @@ class Flaky(Store):
         return await super().changed(since)
 
 
+@pytest.mark.both(False)
 @pytest.mark.parametrize(("error", "goes_on"), [(Busy("Held."), True), (RuntimeError("A defect."), False)])
 def test_a_store_that_fails(
     path: Path, db: pw.SqliteDatabase, caplog: pytest.LogCaptureFixture, error: Exception, goes_on: bool

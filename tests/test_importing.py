@@ -29,6 +29,8 @@ from service.exchange.work import Tick
 from service.rows import ExternalId
 from service.students import find_student, insert_student, list_students
 
+pytestmark = pytest.mark.both
+
 Item = Mapping[str, str | None] | Skipped | Refused
 ORDER: Sequence[Kind] = ("terms", "courses", "students", "enrollments")
 
@@ -203,8 +205,8 @@ REFUSED: list[tuple[Kind, Mapping[str, str | None], str | None, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "row", "column", "code"), REFUSED)
-def test_refusals(db: pw.Database, kind: Kind, row: Mapping[str, str | None], column: str | None, code: str) -> None:
+@pytest.mark.parametrize(("table", "row", "column", "code"), REFUSED)
+def test_refusals(db: pw.Database, table: Kind, row: Mapping[str, str | None], column: str | None, code: str) -> None:
     """A row that cannot be taken says where, why and what to do; the rows around it are taken."""
     take(db, *SCHOOL)
     insert_course(db, "Later", "1", external_id="C2", opens_at="2999-01-01T00:00:00Z")
@@ -215,13 +217,13 @@ def test_refusals(db: pw.Database, kind: Kind, row: Mapping[str, str | None], co
         "students": ({"external_id": "A", "name": "A"}, {"external_id": "B", "name": "B"}),
         "enrollments": (pair("S3", "C1"), pair("S2", "C1")),
     }
-    report = take(db, part(kind, others[kind][0], row, others[kind][1]))
+    report = take(db, part(table, others[table][0], row, others[table][1]))
     ((kept),) = report.refused_rows
-    assert (kept.kind, kept.file, kept.line, kept.column, kept.code) == (kind, f"{kind}.csv", 3, column, code)
+    assert (kept.kind, kept.file, kept.line, kept.column, kept.code) == (table, f"{table}.csv", 3, column, code)
     assert kept.value == row.get((column or "").lower())
     assert kept.detail.endswith(".")
     assert "{" not in kept.detail
-    assert sum(nonzero(report.totals[kind]).get(name, 0) for name in ("created", "unchanged")) == 2
+    assert sum(nonzero(report.totals[table]).get(name, 0) for name in ("created", "unchanged")) == 2
 
 
 def test_the_same_external_id_twice(db: pw.Database) -> None:
@@ -320,6 +322,7 @@ def test_drops_come_first(db: pw.Database, path: Path) -> None:
     assert [event[0] for event in audit(path)] == ["enrolled", "waitlisted", "dropped", "dropped", "enrolled"]
 
 
+@pytest.mark.both(False)
 def test_a_rule_that_drops_more(full: pw.Database, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whom a trigger of the host has dropped already, or another program, is as the row wants it."""
     run_script(
@@ -440,6 +443,7 @@ def test_a_dry_run_changes_nothing_and_says_all(full: pw.Database, options: Mapp
     assert msgspec.structs.replace(planned, dry_run=False) == done
 
 
+@pytest.mark.both(False)
 def test_a_dry_run_never_waits(db: pw.Database, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While another process holds the file for writing, a dry run goes on; its copy is removed, whatever happens."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -485,6 +489,7 @@ def test_progress(db: pw.Database, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [progress.rows for progress in shown if progress.stage == "enrollments"] == [1, 2, 3, 3]
 
 
+@pytest.mark.both(False)
 def test_a_lock_of_another_program(db: pw.Database, path: Path) -> None:
     """Where another process holds the file for too long, the report says so."""
     db.execute_sql("PRAGMA busy_timeout = 1")
@@ -495,6 +500,7 @@ def test_a_lock_of_another_program(db: pw.Database, path: Path) -> None:
     assert not report.finished
 
 
+@pytest.mark.both(False)
 def test_a_full_disk(db: pw.Database, path: Path) -> None:
     """Where the disk is full, what was committed stays, and the import goes on once there is room."""
     ((pages,),) = db.execute_sql("PRAGMA page_count").fetchall()
@@ -521,6 +527,7 @@ RULES = {
 }
 
 
+@pytest.mark.both(False)
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize(
     ("table", "when", "count"), [("students", "NEW.external_id = 'S2'", 2), ("enrollments", "NEW.student_id = 2", 1)]
@@ -541,6 +548,7 @@ def test_a_rule_of_another_program(  # noqa: PLR0913, PLR0917 - two tables of pa
     audit(path)
 
 
+@pytest.mark.both(False)
 def test_a_rule_that_leaves_a_row_out(db: pw.Database, path: Path) -> None:
     """A row that a trigger of the host leaves out without a word is refused, and the others are added."""
     run_script(
@@ -559,6 +567,7 @@ def test_the_same_in_another_form(db: pw.Database) -> None:
     assert nonzero(report.totals["students"]) == {"unchanged": 1}
 
 
+@pytest.mark.both(False)
 def test_a_rule_that_keeps_somebody(full: pw.Database, path: Path) -> None:
     """A drop that a trigger of the host refuses is among the refused rows, whether a row asks for it or none."""
     run_script(
@@ -574,6 +583,7 @@ def test_a_rule_that_keeps_somebody(full: pw.Database, path: Path) -> None:
     assert nonzero(report.totals["enrollments"]) == {"dropped": 1, "unchanged": 1, "refused": 2}
 
 
+@pytest.mark.both(False)
 def test_a_rule_that_is_checked_at_commit(db: pw.Database, path: Path) -> None:
     """A deferred foreign key of the host refuses its row alone."""
     run_script(
@@ -618,6 +628,7 @@ def test_the_others_have_their_turn(db: pw.Database, path: Path, monkeypatch: py
     audit(path)
 
 
+@pytest.mark.both(False)
 def test_slices_are_short_where_others_write(db: pw.Database, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While nobody else writes, slices are long; the first write of another connection makes them short again."""
     monkeypatch.setattr(turns, "QUIET", 0)
@@ -744,6 +755,7 @@ def small(db: pw.Database, path: Path) -> Path:
     return path
 
 
+@pytest.mark.both(False)
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(rows=ROWS, missing=st.booleans(), data=st.data())
 def test_any_roster(small: Path, tmp_path: Path, rows: list[tuple[str, str, str]], missing: bool, data: Any) -> None:

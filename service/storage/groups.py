@@ -148,14 +148,18 @@ class Groups(ABC):
         self._commit(group)
         self.sizes.observe(len(group))
         self._look_at = min(self._look_at, time.monotonic() + LOOK_AGAIN)
-        by_loop = defaultdict(list)
-        for job in group:
-            by_loop[job.loop].append(job)
-        for loop, jobs in by_loop.items():
-            with suppress(RuntimeError):  # The event loop is closed, so no caller waits on it.
-                loop.call_soon_threadsafe(settle, jobs)
+        self._tell(group)
         for tell in self.told.copy():
             tell()
+
+    def _tell(self, jobs: Sequence[Job]) -> None:
+        """Give callers the results of their jobs; who was told already is not told again."""
+        by_loop = defaultdict(list)
+        for job in jobs:
+            by_loop[job.loop].append(job)
+        for loop, its in by_loop.items():
+            with suppress(RuntimeError):  # The event loop is closed, so no caller waits on it.
+                loop.call_soon_threadsafe(settle, its)
 
     def _next_group(self) -> list[Job] | None:
         """Wait for jobs, and take those that may share a transaction.

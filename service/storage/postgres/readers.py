@@ -39,10 +39,14 @@ class Batch:
     def _expire(self, seconds: float) -> None:
         self.jobs.clear()
         for job in self.all:
-            if not job.future.done():
-                job.future.set_exception(
-                    StorageUnavailable(f"The database did not answer within {seconds:g} s. {_NOTHING}")
-                )
+            job.error = StorageUnavailable(f"The database did not answer within {seconds:g} s. {_NOTHING}")
+        settle(self.all)
+
+    def take(self) -> Job | None:
+        """Take a read, or give None if others have taken them all."""
+        with suppress(IndexError):
+            return self.jobs.popleft()
+        return None
 
     def tell(self, jobs: Sequence[Job]) -> None:
         """Give callers their results, from any thread."""
@@ -140,10 +144,9 @@ class Readers:
                 done[-1].error = unavailable(error, _NOTHING)
             else:  # There is no connection to be had.
                 answer = unavailable(error, _NOTHING)
-                with suppress(IndexError):  # Another thread takes from the same batch.
-                    while True:
-                        done.append(batch.jobs.popleft())
-                        done[-1].error = answer
+                while job := batch.take():
+                    done.append(job)
+                    job.error = answer
             with suppress(*ERRORS):
                 db.rollback()
         if done:
@@ -151,11 +154,7 @@ class Readers:
 
     def _run(self, db: Database, batch: Batch, done: list[Job]) -> None:
         """Run what is left of a batch, and note each read before it is begun."""
-        while batch.jobs:
-            try:
-                job = batch.jobs.popleft()
-            except IndexError:  # Another thread was faster.
-                return
+        while job := batch.take():
             done.append(job)
             try:
                 job.result = job.rule(db, *job.args)
@@ -167,5 +166,4 @@ class Readers:
     def _put_back(self, batch: Batch, job: Job) -> None:
         with self._changed:
             batch.jobs.appendleft(job)
-            if batch not in self._batches:
-                self._batches.appendleft(batch)
+            self._batches.appendleft(batch)

@@ -103,10 +103,11 @@ class Writer(Groups):
             late = time.monotonic() + NEARLY
             rest = [job for job in group if job.until > late]
             if len(rest) < len(group) and (is_lost or is_locked(error)):
-                # The oldest job's time is over; the others still have some.
-                for job in group:
-                    if job.until <= late:
-                        job.error = self._answer(error, NOTHING)
+                # The oldest job's time is over, of which its caller hears now; the others still have some.
+                over = [job for job in group if job.until <= late]
+                for job in over:
+                    job.error = self._answer(error, NOTHING)
+                self._tell(over)
                 return not rest or self._commit_due(rest)
             if again and is_lost:
                 # PostgreSQL was restarted since the last group, or what is between it and here let go.

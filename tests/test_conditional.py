@@ -32,6 +32,8 @@ from service.http.payloads import CourseChanges, StudentChanges, TermChanges
 from service.students import insert_student
 from service.terms import insert_term
 
+pytestmark = pytest.mark.both
+
 ADA, MUSIC, TERM, SEAT, PLACE = (
     "/students/1",
     "/courses/1",
@@ -333,6 +335,7 @@ def test_the_actor_and_the_reason_are_told(school: TestClient) -> None:
     assert (dropped["type"], dropped["reason"]) == ("dropped", "Moved away")
 
 
+@pytest.mark.both(False)
 def test_a_text_that_is_not_utf8_has_a_tag(school: TestClient, db: pw.Database) -> None:
     """What another program wrote, and what is shown of it, is the same for the tag that a write compares."""
     db.execute_sql("PRAGMA ignore_check_constraints = ON")

@@ -9,6 +9,7 @@ import peewee as pw
 import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from psycopg import errors
 from test_search import PEOPLE, QUERY, TEXT, finds, in_order, pages
 from test_seats import audit
@@ -321,12 +322,13 @@ def test_what_refuses_is_told_by_its_name(path: str) -> None:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(people=PEOPLE, ids=TEXT.filter(bool), q=QUERY)
+@given(people=PEOPLE, ids=TEXT.filter(bool), q=QUERY, few=st.sampled_from([1, 2, 4000]))
 def test_it_finds_what_the_definition_finds(
-    searched: pw.Database, people: list[tuple[str, str | None, str | None]], ids: str, q: str
+    searched: pw.Database, people: list[tuple[str, str | None, str | None]], ids: str, q: str, few: int
 ) -> None:
-    """Any words find exactly the students of the definition, in order."""
-    with searched.atomic() as transaction:
+    """Any words find exactly the students of the definition, in order, be they few or many."""
+    with searched.atomic() as transaction, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("service.storage.postgres.words.FEW", few)
         for at, (name, _, email) in enumerate(people):
             fetch(
                 searched,

@@ -12,7 +12,7 @@ from service.storage.postgres.copying import copied
 from service.storage.postgres.enrolling import insert_each
 from service.storage.postgres.pipeline import TURN
 from service.storage.postgres.violations import explain, violation
-from service.storage.postgres.words import sought
+from service.storage.postgres.words import sought, source
 from service.storage.texts import stored
 
 __all__ = [
@@ -134,9 +134,10 @@ def search_rows(  # noqa: PLR0913, PLR0917 - as `Backend.search_rows`.
     limit: int,
 ) -> list[tuple[Any, ...]]:
     """Do what `Backend.search_rows` says."""
-    words = sought(db, q)
-    found = [] if words is None else [("words @@ ?::tsquery", (words,))]
-    conditions = [*found, *_equal(equal), *_behind_and_begun(prefix or "", after)]
+    conditions = [*_equal(equal), *_behind_and_begun(prefix or "", after)]
+    if (words := sought(db, q)) is not None:
+        conditions.append((words, ()))
+        table = source(db, table, words)
     return _listed(db, table, columns, conditions, by_name=True, limit=limit)
 
 

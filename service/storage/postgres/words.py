@@ -1,9 +1,9 @@
 """Search students and courses by words: which rows have, for each word of a search, a word that begins with it.
 
-The column `words` has the words of a row, which the triggers keep, and an index of beginnings leads to them. Where few
-rows have the words, PostgreSQL reads these and sorts them; where many have them, it reads the rows in the order of the
-page, and soon has a page.
+The column `words` has the words of a row, which the triggers keep, and an index of beginnings leads to them.
 """
+
+import re
 
 import peewee as pw
 
@@ -13,18 +13,33 @@ BEGINNING = 3
 """How many letters a word must have to be sought anywhere, if no other word has as many."""
 LONGEST = 500
 """How many letters of a word are kept, as in `schema.sql`."""
+FEW = 4_000
+"""How many rows are read and sorted for each page. Where more are found, the rows are read in the order of the page,
+among which a page is soon found."""
+
+_PUNCTUATION = re.compile(r"[^0-9a-z\x80-\U0010ffff]")
 
 
 def sought(db: pw.Database, q: str) -> str | None:
-    """Give the condition on the column `words` for the words of a text, as a tsquery, or None where it has no word.
+    """Give the condition on the column `words` for the words of a text, or None where it has no word.
 
-    Folded words have neither a quotation mark nor a backslash, so none need be escaped. The triggers make words plain
-    by the same function, so no letter is one thing here and another thing there.
+    The triggers make words plain by the same function, so no letter is one thing here and another thing there. The
+    words stand in the statement, because PostgreSQL plans it by how many rows have them; they are letters and digits
+    alone, so they end neither a word of a tsquery nor a text of SQL.
     """
     ((folded,),) = fetch(db, "SELECT enrollment_folded(?)", q)
-    words = [word[:LONGEST] for word in dict.fromkeys(folded.replace("-", "").split())]
+    words = [_PUNCTUATION.sub("", word)[:LONGEST] for word in folded.split(" ")]
+    words = [*dict.fromkeys(word for word in words if word)]
     if not words:
         return None
     if all(len(word) < BEGINNING for word in words):
         words[0] = f"^{words[0]}"  # The first word begins the name, and every other one any word.
-    return " & ".join(f"'{word}':*" for word in words)
+    beginnings = " & ".join(f"''{word}'':*" for word in words)
+    return f"words @@ '{beginnings}'::tsquery"
+
+
+def source(db: pw.Database, table: str, condition: str) -> str:
+    """Give what to select the rows from: the table, or the few rows that have the words, for which OFFSET stands."""
+    rows = f"FROM {table} WHERE {condition}"
+    ((count,),) = fetch(db, f"SELECT count(*) FROM (SELECT 1 {rows} LIMIT {FEW}) AS begun")
+    return table if count >= FEW else f"(SELECT * {rows} OFFSET 0) AS {table}"

@@ -43,8 +43,10 @@ from service.exchange.exporting import (
 from service.exchange.records import KINDS
 from service.exchange.sourcing import school_year
 from service.rows import ExternalId
-from service.storage import fetch
+from service.storage import backend_of, fetch, kinds
 from service.terms import insert_term
+
+pytestmark = pytest.mark.both
 
 HOSTILE = [
     '=HYPERLINK("http://evil.example","Click")',
@@ -87,7 +89,7 @@ def export(*args: str, path: Path | None = None, **environ: str) -> Result:
 
 
 @pytest.fixture
-def school(db: pw.SqliteDatabase) -> pw.SqliteDatabase:
+def school(db: pw.Database) -> pw.Database:
     """Give a school: Ada and Bo have seats, Cy and Di wait for Bo's course, in that order."""
     autumn = insert_term(db, "Autumn", external_id="2026A", starts_on="2026-09-01", ends_on="2026-12-18").id
     insert_term(db, "Some day")
@@ -183,7 +185,8 @@ def test_for_a_spreadsheet(school: pw.Database) -> None:
     assert [row["name"] for row in rows(written(school, csv_of("students")))][4:] == HOSTILE
 
 
-def test_what_another_program_wrote(school: pw.SqliteDatabase, path: Path) -> None:
+@pytest.mark.both(False)
+def test_what_another_program_wrote(school: pw.Database, path: Path) -> None:
     """Texts that are not UTF-8, and line breaks, do not spoil a file."""
     school.close()
     write(path, "UPDATE students SET name = CAST(? AS TEXT) WHERE id = 1", [(b"Ad\xe9",)])
@@ -221,7 +224,7 @@ def test_pages(school: pw.Database, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(line) == 16
 
 
-def test_all_is_of_one_moment(school: pw.SqliteDatabase, path: Path) -> None:
+def test_all_is_of_one_moment(school: pw.Database, path: Path) -> None:
     """What is written meanwhile is in none of the files."""
     with closing(connect(path)) as other:
 
@@ -230,10 +233,11 @@ def test_all_is_of_one_moment(school: pw.SqliteDatabase, path: Path) -> None:
                 late = students.insert_student(other, "Late").id
                 enroll(other, late, 1)
 
-        school.begin()
-        with ZipFile(BytesIO(written(school, zip_of_csv(tick=tick)))) as archive:
+        with (
+            kinds.schema_of(path).reading(path, 5) as db,
+            ZipFile(BytesIO(written(db, zip_of_csv(tick=tick)))) as archive,
+        ):
             texts = [archive.read(f"{kind}.csv") for kind in KINDS]
-        school.rollback()
     assert [len(rows(text)) for text in texts] == [4, 3, 2, 5]
     assert len(rows(written(school, csv_of("enrollments")))) == 6
 
@@ -395,7 +399,7 @@ def test_a_delta(school: pw.Database) -> None:
 def test_a_delta_since_a_moment(school: pw.Database) -> None:
     """A moment stands for the events from that moment on."""
     time.sleep(0.002)
-    ((now,),) = fetch(school, "SELECT strftime('%Y-%m-%dT%H:%M:%fZ', 'now')")
+    ((now,),) = fetch(school, f"SELECT {backend_of(school).NOW}")
     assert rosters(school, since=now) == {}
     time.sleep(0.002)
     enroll(school, 2, 1)
@@ -415,7 +419,8 @@ def test_who_is_erased_is_to_be_deleted(school: pw.Database) -> None:
     ]
 
 
-def test_older_enrollments_have_names(school: pw.SqliteDatabase) -> None:
+@pytest.mark.both(False)
+def test_older_enrollments_have_names(school: pw.Database) -> None:
     """An enrollment that does not lead to its event is found in the events; so is one by override."""
     enroll(school, 2, 1, override=True)
     overridden = newest_event(school)
@@ -435,7 +440,7 @@ def test_older_enrollments_have_names(school: pw.SqliteDatabase) -> None:
 # Into files
 
 
-def test_the_command(school: pw.SqliteDatabase, path: Path, tmp_path: Path) -> None:
+def test_the_command(school: pw.Database, path: Path, tmp_path: Path) -> None:
     """A folder, one file or a zip is written, for its owner alone; the numbers of rows are told."""
     school.close()
     result = export(f"{tmp_path}/new/", path=path)
@@ -486,7 +491,7 @@ def test_the_command(school: pw.SqliteDatabase, path: Path, tmp_path: Path) -> N
     assert not [file for file in [*tmp_path.iterdir(), *folder.iterdir()] if file.name.endswith(".part")]
 
 
-def test_a_link_stays(school: pw.SqliteDatabase, path: Path, tmp_path: Path) -> None:
+def test_a_link_stays(school: pw.Database, path: Path, tmp_path: Path) -> None:
     """A symbolic link stays one, and leads to the new file."""
     school.close()
     (tmp_path / "elsewhere").mkdir()
@@ -529,6 +534,7 @@ def test_no_device_is_replaced(path: Path, tmp_path: Path) -> None:
     assert pipe.is_fifo()
 
 
+@pytest.mark.both(False)
 def test_a_damaged_database(path: Path, tmp_path: Path) -> None:
     """Where the database cannot be read the old file stays."""
     with closing(sqlite3.connect(path)) as db, db:
@@ -554,7 +560,8 @@ cli(sys.argv[1:])
 """
 
 
-def test_a_full_disk(db: pw.SqliteDatabase, path: Path, tmp_path: Path) -> None:
+@pytest.mark.both(False)
+def test_a_full_disk(db: pw.Database, path: Path, tmp_path: Path) -> None:
     """Where there is no room for the new file the old one stays, and nothing is left of the new one."""
     with db.atomic():
         for number in range(2000):
@@ -581,7 +588,7 @@ def test_no_room_for_a_temporary_file(db: pw.Database) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_export_leaves_nothing(
-    school: pw.SqliteDatabase, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+    school: pw.Database, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     """Ctrl+C and SIGTERM end an export, and no file is left behind."""
     school.close()

@@ -30,6 +30,8 @@ from service.http import files
 from service.storage import patience
 from service.terms import insert_term
 
+pytestmark = pytest.mark.both
+
 CSV = {
     "/exports/students.csv": csv_of("students"),
     "/exports/courses.csv": csv_of("courses"),
@@ -177,6 +179,7 @@ def ask(server: Server, url: str) -> socket.socket:
     return client
 
 
+@pytest.mark.both(False)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has /proc")
 def test_a_slow_client(serve: Callable[..., Server], large: Path) -> None:
     """A client that does not read holds neither the snapshot nor anybody else, and leaves no file when it goes."""
@@ -203,6 +206,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
+@pytest.mark.both(False)
 def test_a_full_disk(large: Path) -> None:
     """Where there is no room for the file the answer says so, and the service goes on."""
     with serving("--database-url", str(large), through=(sys.executable, "-c", LIMITED)) as server:

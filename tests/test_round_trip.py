@@ -33,6 +33,8 @@ from service.storage import fetch
 from service.students import insert_student
 from service.terms import insert_term
 
+pytestmark = pytest.mark.both
+
 STATE = {
     "terms": "SELECT external_id, name, starts_on, ends_on FROM terms ORDER BY external_id",
     "courses": """

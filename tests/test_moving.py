@@ -150,6 +150,27 @@ def test_a_file_that_is_not_sound(file: Path, school: str, sql: str, why: str) -
     assert not any(contents(school).values())
 
 
+def test_a_rule_of_another_program_in_the_target(file: Path, school: str) -> None:
+    """Where a trigger in the target leaves a row out, the rows are too few, and none is kept."""
+    with closing(connect(school)) as db:
+        db.execute_sql("""
+            CREATE FUNCTION leave_out() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RETURN CASE WHEN NEW.id = 30 THEN NULL ELSE NEW END; END $$""")
+        db.execute_sql("CREATE TRIGGER leave_out BEFORE INSERT ON terms FOR EACH ROW EXECUTE FUNCTION leave_out()")
+    with closing(sqlite3.connect(file)) as source, source:
+        source.execute("INSERT INTO terms (id, name) VALUES (30, 'Never')")
+    with pytest.raises(SetupError, match="not as many as those that were read"):
+        move(file, school)
+    assert not any(contents(school).values())
+
+
+def test_an_empty_school(path: Path, school: str) -> None:
+    """A school without a row moves too, and gives its first ids."""
+    assert not any(move(path, school).values())
+    with closing(connect(school)) as db:
+        assert insert_student(db, "Ada").id == 1
+
+
 def test_both_must_be_there(file: Path, tmp_path: Path, server: Server) -> None:
     """Where one of the two cannot be used, the error says which and why."""
     assert "There is no database at" in run(tmp_path / "none.db", file).stderr

@@ -11,6 +11,7 @@ import attrs
 import peewee as pw
 
 from service.errors import MigrationFailed, SchemaMismatch, SetupError
+from service.storage import fetch
 from service.storage.commands import command
 
 HISTORY = "enrollment_migrations"
@@ -24,6 +25,9 @@ TABLES = (
     *("api_tokens", "api_sessions"),
 )
 """The tables whose rows are told to people: all but those that are made from them, for the search."""
+
+Sizes = dict[str, tuple[int, set[str]]]
+"""How many rows each table has, and its columns."""
 
 _PACKAGE = Path(__file__).parents[1]
 MIGRATIONS = next(path for path in (_PACKAGE / "migrations", _PACKAGE.parent / "migrations") if path.is_dir())
@@ -146,3 +150,14 @@ def undo(router: Any, url: str) -> str:
         raise SetupError(message)
     router.rollback()
     return applied[-1]
+
+
+def lost(db: pw.Database, before: Sizes, after: Sizes) -> dict[str, int]:
+    """Give what a rollback that was undone again would lose: rows by "table", and values by "table.column"."""
+    found = {}
+    for table, (rows, columns) in before.items():
+        left, kept = after.get(table, (0, columns))
+        found[table] = rows - left
+        for column in columns - kept:
+            ((found[f"{table}.{column}"],),) = fetch(db, f"SELECT count({column}) FROM {table}")
+    return {what: count for what, count in sorted(found.items()) if count > 0}

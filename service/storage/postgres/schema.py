@@ -167,16 +167,10 @@ def try_rollback(url: str, tick: Tick = silent) -> tuple[str, dict[str, int]]:
         name = migrating.undo(_router(db, tick), without_password(url))
         after = _sizes(db)
         transaction.rollback()
-        lost = {}
-        for table, (rows, columns) in before.items():
-            left, kept = after.get(table, (0, columns))
-            lost[table] = rows - left
-            for column in columns - kept:
-                ((lost[f"{table}.{column}"],),) = fetch(db, f"SELECT count({column}) FROM {table}")
-    return name, {what: count for what, count in sorted(lost.items()) if count > 0}
+        return name, migrating.lost(db, before, after)
 
 
-def _sizes(db: pw.Database) -> dict[str, tuple[int, set[str]]]:
+def _sizes(db: pw.Database) -> migrating.Sizes:
     """Give how many rows each table with rows of its own has, and its columns."""
     return {
         table: (fetch(db, f"SELECT count(*) FROM {table}")[0][0], {name for (name,) in fetch(db, COLUMNS, table)})

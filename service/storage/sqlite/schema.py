@@ -206,16 +206,10 @@ def try_rollback(url: str | os.PathLike[str], tick: Tick = silent) -> tuple[str,
         name = _undo(db, url, tick)
         after = _sizes(db)
         transaction.rollback()
-        lost = {}
-        for table, (rows, columns) in before.items():
-            left, kept = after.get(table, (0, columns))
-            lost[table] = rows - left
-            for column in columns - kept:
-                ((lost[f"{table}.{column}"],),) = fetch(db, f"SELECT count({column}) FROM {table}")
-    return name, {what: count for what, count in sorted(lost.items()) if count > 0}
+        return name, migrating.lost(db, before, after)
 
 
-def _sizes(db: pw.SqliteDatabase) -> dict[str, tuple[int, set[str]]]:
+def _sizes(db: pw.SqliteDatabase) -> migrating.Sizes:
     """Give how many rows each table with rows of its own has, and its columns."""
     return {
         table: (fetch(db, f"SELECT count(*) FROM {table}")[0][0], {each.name for each in db.get_columns(table)})

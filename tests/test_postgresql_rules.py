@@ -1,6 +1,7 @@
 """The rules on PostgreSQL: what its triggers keep, whoever writes, in whatever statement and at whatever isolation."""
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from typing import Any
@@ -18,6 +19,7 @@ from service import bulk, connect, courses, enrollments, events, registrar, stud
 from service.errors import ConstraintViolated, ExternalIdTaken, ServiceError, StudentHasEnrollments
 from service.rows import ExternalId
 from service.storage import backend_of, fetch
+from service.storage.postgres.enrolling import PIECE, insert_each
 
 Connect = Callable[[], psycopg.Connection[Any]]
 LONG_AGO = "2026-01-01T00:00:00.000Z"
@@ -194,6 +196,14 @@ def test_another_search_path(path: str, other: Connect) -> None:
     assert audit(path)[-1] == ("enrolled", 6, 2)
 
 
+def test_the_time_is_looked_at_after_each_piece(path: str) -> None:
+    """Of many pairs, a piece is enrolled in one go; where the time is over then, the rest is left for later."""
+    with closing(connect(path)) as db, db.atomic():
+        pairs = iter([(6, 2)] * (PIECE + 1))
+        assert len(insert_each(db, pairs, LONG_AGO, time.monotonic() + 0.001)) == PIECE
+        assert len(insert_each(db, pairs, LONG_AGO, 0)) == 1
+
+
 # A host's own rules
 
 
@@ -316,6 +326,9 @@ def test_what_refuses_is_told_by_its_name(path: str) -> None:
         assert backend_of(db).explain(db, ExternalIdTaken("students", "S1")).code == "external_id_taken"
         with pytest.raises(KeyError):
             backend_of(db).explain(db, KeyError())
+        with pytest.raises(pw.ProgrammingError) as raised:
+            db.execute_sql("SELECT 1 FROM nowhere")
+        assert backend_of(db).explain(db, raised.value).code == "storage_unavailable"
 
 
 # Lists
@@ -407,7 +420,7 @@ def test_no_list_is_sorted_or_scanned(
 ) -> None:
     """Each page is one range of an index, whether or not PostgreSQL plans it for the values that it has."""
     asked: list[tuple[str, Any]] = []
-    run = large.execute_sql
+    run: Any = large.execute_sql
 
     def noting(sql: str, params: Any = None) -> Any:
         asked.append((sql, params))

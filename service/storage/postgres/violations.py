@@ -54,9 +54,7 @@ def violation(
 
 def told_by(error: Any, deleted: tuple[str, int] | None = None) -> str:
     """Give what an error of the driver says, in the words of the service where it is one of its own rules."""
-    about = getattr(error, "diag", None)
-    if about is None or not about.message_primary:
-        return str(error)
+    about = error.diag
     constraint = about.constraint_name or ""
     if constraint in REFERENCES:
         return REFERENCES[constraint][deleted is not None]

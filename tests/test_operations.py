@@ -35,6 +35,8 @@ from service.students import update_student
 from service.terms import insert_term
 from service.tokens import SCOPES, create_token, revoke_token
 
+pytestmark = pytest.mark.both
+
 OPERATIONS = {(path, method): each for path, methods in API.items() for method, each in methods.items()}
 
 SOUND: dict[tuple[str, str], tuple[str, Any]] = {

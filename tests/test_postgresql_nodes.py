@@ -100,14 +100,18 @@ async def test_events_of_another_node(school: str, serve_on: Callable[[str], Ser
     """Who follows the events on one node sees at once what another one does; a token that one made lets in on both."""
     fill(school)
     one, other = serve_on(school), serve_on(school)
-    async with httpx2.AsyncClient(timeout=10) as client, client.stream("GET", f"{one.url}/events/live") as stream:
-        lines = stream.aiter_lines()
-        await anext(lines)
+    accept = {"accept": "text/event-stream"}
+    async with (
+        httpx2.AsyncClient(timeout=10) as client,
+        client.stream("GET", f"{one.url}/events", headers=accept) as stream,
+    ):
+        assert stream.status_code == 200
         assert (await client.put(f"{other.url}/students/7/courses/1")).status_code == 201
+        lines = stream.aiter_lines()
         async with asyncio.timeout(2):
-            async for line in lines:
-                if '"student_id":7' in line:
-                    break
+            while '"type":"enrolled"' not in (line := await anext(lines)):
+                pass
+        assert '"student_id":7' in line
         assert (await client.delete(f"{one.url}/students/7/courses/1")).status_code == 204
         assert (await client.get(f"{other.url}/students/7/courses")).json() == []
         text = (await client.get(f"{other.url}/metrics")).text

@@ -13,6 +13,8 @@ from starlette.testclient import TestClient
 from service.fields import PREFIX
 from service.students import list_students
 
+pytestmark = pytest.mark.both
+
 
 @pytest.fixture
 def school(client: TestClient, db: pw.Database) -> TestClient:
@@ -92,6 +94,7 @@ texts_in_the_file = (
 )
 
 
+@pytest.mark.both(False)
 @anything
 @given(
     stored=st.lists(texts_in_the_file, max_size=10),

@@ -19,8 +19,8 @@ from service import connect, migrate
 from service.courses import insert_course, list_courses
 from service.errors import InvalidQuery
 from service.storage import fetch
-from service.storage.sqlite.drift import expected
 from service.storage.letters import is_told, letters, plain
+from service.storage.sqlite.drift import expected
 from service.storage.sqlite.schema import repair, rollback
 from service.storage.sqlite.words import MISSPELT
 from service.students import insert_student, list_students

@@ -108,7 +108,7 @@ def test_a_backup_before_an_upgrade(path: Path, tmp_path: Path) -> None:
     """A file of an earlier version of the schema is copied as it is; a file of no version is refused."""
     schema.rollback(path)
     assert back_up(path, tmp_path / "copy.db").exit_code == 0
-    assert "pending   007" in run("status", "--database-url", str(tmp_path / "copy.db")).output
+    assert "pending   008" in run("status", "--database-url", str(tmp_path / "copy.db")).output
     sqlite3.connect(tmp_path / "other.db").close()
     result = back_up(tmp_path / "other.db", tmp_path / "copy.db")
     assert (result.exit_code, "has nothing of the service" in result.output) == (1, True)

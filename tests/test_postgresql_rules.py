@@ -82,6 +82,7 @@ def other(path: str) -> Iterator[Connect]:
         ("INSERT INTO enrollments (student_id, course_id) VALUES (6, 3)", "course_full: no seat is free"),
         ("INSERT INTO enrollments (student_id, course_id) VALUES (6, 4)", "enrollment_not_open: "),
         ("INSERT INTO enrollments (student_id, course_id) VALUES (99, 4)", "student_not_found: "),
+        ("INSERT INTO enrollments (student_id, course_id) VALUES (99, 2)", "enrollments_student_id_fkey"),
         ("INSERT INTO enrollments (student_id, course_id) VALUES (6, 99)", "course_not_found: "),
         ("INSERT INTO enrollments (student_id, course_id) VALUES (1, 1)", "enrollments_pkey"),
         ("INSERT INTO enrollments VALUES (6, 2, '2026-02-30', NULL, NULL)", "a time is written as"),

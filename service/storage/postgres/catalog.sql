@@ -70,7 +70,7 @@ CREATE OR REPLACE FUNCTION enrollment_adding()
  SET search_path FROM CURRENT
 AS $function$
 DECLARE
-    course courses;
+    course record;
     past_the_rules boolean := NEW.event_id IS NOT DISTINCT FROM 0 AND NEW.waiting IS NULL;
     seat boolean;
     event bigint;
@@ -87,7 +87,8 @@ BEGIN
         PERFORM FROM courses WHERE id = NEW.course_id FOR NO KEY UPDATE;
         RETURN NEW;
     END IF;
-    SELECT * INTO course FROM courses WHERE id = NEW.course_id;
+    SELECT id, capacity, waitlist_capacity, enrolled, waitlisted, opens_at, closes_at INTO course
+    FROM courses WHERE id = NEW.course_id;
     seat := coalesce(course.enrolled < course.capacity, TRUE) OR past_the_rules;
     shut := CASE
         WHEN course.id IS NULL THEN 'course_not_found: no course has this id'
@@ -97,10 +98,10 @@ BEGIN
         WHEN NOT seat AND course.waitlisted >= course.waitlist_capacity
         THEN 'course_full: no seat is free, and no place on the waitlist'
     END;
-    IF NOT EXISTS (SELECT FROM students WHERE id = NEW.student_id) THEN
-        RAISE restrict_violation USING MESSAGE = 'student_not_found: no student has this id';
-    ELSIF shut IS NOT NULL THEN
-        RAISE restrict_violation USING MESSAGE = shut;
+    IF shut IS NOT NULL THEN
+        RAISE restrict_violation USING MESSAGE = CASE
+            WHEN EXISTS (SELECT FROM students WHERE id = NEW.student_id) THEN shut
+            ELSE 'student_not_found: no student has this id' END;
     END IF;
     event := enrollment_tell(
         CASE WHEN seat THEN 'enrolled' ELSE 'waitlisted' END, NEW.enrolled_at, NEW.student_id, NEW.course_id);
@@ -363,7 +364,6 @@ END $function$
 CREATE OR REPLACE FUNCTION enrollment_refusal(student bigint, course bigint)
  RETURNS text
  LANGUAGE plpgsql
- SET search_path FROM CURRENT
 AS $function$
 DECLARE
     code text;
@@ -409,7 +409,6 @@ END $function$
 CREATE OR REPLACE FUNCTION enrollment_tell(what text, moment text, student bigint, course bigint)
  RETURNS bigint
  LANGUAGE plpgsql
- SET search_path FROM CURRENT
 AS $function$
 DECLARE
     event bigint;

@@ -306,9 +306,10 @@ BEGIN
 END $$;
 
 -- To a writer above READ COMMITTED whose snapshot is older than the newest event, ON CONFLICT gives 40001, and the
--- writer begins again; without ON CONFLICT the writer would be told of a key that it never named.
+-- writer begins again; without ON CONFLICT the writer would be told of a key that it never named. Only functions of the
+-- service call this one, so the search path is set.
 CREATE FUNCTION enrollment_tell(what text, moment text, student bigint, course bigint) RETURNS bigint
-LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+LANGUAGE plpgsql AS $$
 DECLARE
     event bigint;
 BEGIN
@@ -326,7 +327,7 @@ END $$;
 -- of one INSERT would not see that the first row took the seat.
 CREATE FUNCTION enrollment_adding() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
-    course courses;
+    course record;
     past_the_rules boolean := NEW.event_id IS NOT DISTINCT FROM 0 AND NEW.waiting IS NULL;
     seat boolean;
     event bigint;
@@ -343,7 +344,8 @@ BEGIN
         PERFORM FROM courses WHERE id = NEW.course_id FOR NO KEY UPDATE;
         RETURN NEW;
     END IF;
-    SELECT * INTO course FROM courses WHERE id = NEW.course_id;
+    SELECT id, capacity, waitlist_capacity, enrolled, waitlisted, opens_at, closes_at INTO course
+    FROM courses WHERE id = NEW.course_id;
     seat := coalesce(course.enrolled < course.capacity, TRUE) OR past_the_rules;
     shut := CASE
         WHEN course.id IS NULL THEN 'course_not_found: no course has this id'
@@ -353,10 +355,10 @@ BEGIN
         WHEN NOT seat AND course.waitlisted >= course.waitlist_capacity
         THEN 'course_full: no seat is free, and no place on the waitlist'
     END;
-    IF NOT EXISTS (SELECT FROM students WHERE id = NEW.student_id) THEN
-        RAISE restrict_violation USING MESSAGE = 'student_not_found: no student has this id';
-    ELSIF shut IS NOT NULL THEN
-        RAISE restrict_violation USING MESSAGE = shut;
+    IF shut IS NOT NULL THEN
+        RAISE restrict_violation USING MESSAGE = CASE
+            WHEN EXISTS (SELECT FROM students WHERE id = NEW.student_id) THEN shut
+            ELSE 'student_not_found: no student has this id' END;
     END IF;
     event := enrollment_tell(
         CASE WHEN seat THEN 'enrolled' ELSE 'waitlisted' END, NEW.enrolled_at, NEW.student_id, NEW.course_id);
@@ -488,9 +490,9 @@ CREATE TRIGGER note_deleted BEFORE DELETE ON event_notes
 CREATE TRIGGER note_kept BEFORE TRUNCATE ON event_notes
     FOR EACH STATEMENT EXECUTE FUNCTION enrollment_refuse('events are never deleted');
 
--- The code of the rule for which a pair of a student and a course cannot be enrolled; null where it can.
-CREATE FUNCTION enrollment_refusal(student bigint, course bigint) RETURNS text
-LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+-- The code of the rule for which a pair of a student and a course cannot be enrolled; null where it can. Only
+-- enroll_many calls it, so the search path is set.
+CREATE FUNCTION enrollment_refusal(student bigint, course bigint) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     code text;
 BEGIN

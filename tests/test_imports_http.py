@@ -22,6 +22,8 @@ from starlette.testclient import TestClient
 from service import Settings, create_app, events, students, tokens
 from service.http import body, imports
 
+pytestmark = pytest.mark.both
+
 CSV = {"content-type": "text/csv"}
 STUDENTS = "external_id,name\n"
 
@@ -137,6 +139,7 @@ def test_a_file_that_does_not_say_how_large_it_is(client: TestClient, monkeypatc
     assert "Windows-1252" in answer.json()["notes"][0]
 
 
+@pytest.mark.both(False)
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/abs", "a%00b", "%F0%9F%98%80" * 40, "-x", "...", "a\\b.xlsx"])
 def test_names_lead_nowhere(client: TestClient, tmp_path: Path, name: str) -> None:
     """The name of a file is shown, and no path."""
@@ -286,6 +289,7 @@ def test_a_command_that_does_not_end(client: TestClient, monkeypatch: pytest.Mon
     assert time.monotonic() - began < 30
 
 
+@pytest.mark.both(False)
 def test_the_store_is_asked_first(client: TestClient, path: Path) -> None:
     """Where nothing can be written, no command is begun."""
     path.unlink()

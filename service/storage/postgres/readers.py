@@ -14,9 +14,9 @@ from service.storage.postgres.faults import ERRORS, unavailable
 
 THREADS = 4
 """How many reads run at once."""
-EACH = 8
-"""For how many reads of a batch one more thread is woken: Python's threads take turns, so that each costs more than it
-gives where there is little to do."""
+LONG = 0.05
+"""Seconds from which on a read is long, so that another thread goes on with those behind it. Where reads are short, one
+thread does them all: Python runs one thread at a time, and with four of them a read costs twice the processor time."""
 _NOTHING = "Nothing was read."
 
 
@@ -27,19 +27,30 @@ class Batch:
     that it has each write that was acknowledged before.
     """
 
-    __slots__ = ("_left", "_timer", "all", "jobs", "loop", "until")
+    __slots__ = ("_left", "_seconds", "_timer", "_wake", "all", "jobs", "loop", "until")
 
-    def __init__(self, jobs: Sequence[Job], loop: asyncio.AbstractEventLoop, seconds: float) -> None:
-        """Have the reads, which get an error on the event loop after so many seconds, whatever the threads wait for."""
+    def __init__(
+        self, jobs: Sequence[Job], loop: asyncio.AbstractEventLoop, seconds: float, wake: Callable[[], None]
+    ) -> None:
+        """Have the reads, which get an error on the event loop after so many seconds, whatever the threads wait for.
+
+        While reads are left, `wake` is called now and then, so that another thread begins where that is of use.
+        """
         self.all, self.jobs, self.loop = jobs, deque(jobs), loop
         self.until = time.monotonic() + seconds
         self._left = len(jobs)
-        self._timer = loop.call_later(seconds, self._expire, seconds)
+        self._seconds, self._wake = seconds, wake
+        self._timer = loop.call_later(LONG, self._look)
 
-    def _expire(self, seconds: float) -> None:
+    def _look(self) -> None:
+        if (left := self.until - time.monotonic()) > 0:
+            if self.jobs:
+                self._wake()
+            self._timer = self.loop.call_later(min(LONG, left), self._look)
+            return
         self.jobs.clear()
         for job in self.all:
-            job.error = StorageUnavailable(f"The database did not answer within {seconds:g} s. {_NOTHING}")
+            job.error = StorageUnavailable(f"The database did not answer within {self._seconds:g} s. {_NOTHING}")
         settle(self.all)
 
     def take(self) -> Job | None:
@@ -69,19 +80,32 @@ class Readers:
         self._batches: deque[Batch] = deque()
         self._changed = threading.Condition()
         self._threads: set[threading.Thread] = set()
-        self._idle = 0
+        self._at_work: dict[threading.Thread, float] = {}
+        """The threads that have something to do, each with the moment when it began its last read."""
         self._closing = False
 
-    def submit(self, batch: Batch) -> None:
-        """Let threads run the reads of a batch. Raises RuntimeError where no thread can be started."""
-        wanted = -(-len(batch.jobs) // EACH)
+    def submit(self, jobs: Sequence[Job], loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        """Let threads run reads, which were asked for on an event loop and have so many seconds.
+
+        Raises RuntimeError where no thread can be started.
+        """
+        batch = Batch(jobs, loop, seconds, self._wake)
         with self._changed:
             self._batches.append(batch)
-            if self._idle < wanted and len(self._threads) < THREADS:
+        self._wake()
+
+    def _wake(self) -> None:
+        """Let one more thread begin, unless one is at work that will soon come to what waits."""
+        now = time.monotonic()
+        with self._changed:
+            if any(now - began < LONG for began in self._at_work.values()):
+                return
+            if len(self._at_work) == len(self._threads) < THREADS:
                 thread = threading.Thread(target=self._serve, name="enrollment-reader", daemon=True)
-                self._threads.add(thread)
                 thread.start()
-            self._changed.notify(wanted)
+                self._threads.add(thread)
+                self._at_work[thread] = now
+            self._changed.notify()
 
     def close(self) -> None:
         """Finish the reads that wait, then end the threads and close their connections; the next read starts them."""
@@ -114,15 +138,16 @@ class Readers:
                 while self._batches and not self._batches[0].jobs:
                     self._batches.popleft()
                 if self._batches:
+                    self._at_work[threading.current_thread()] = time.monotonic()
                     return self._batches[0]
                 if not wait:
                     return None
                 if self._closing:
                     self._threads.discard(threading.current_thread())
+                    self._at_work.pop(threading.current_thread(), None)
                     return None
-                self._idle += 1
+                self._at_work.pop(threading.current_thread(), None)
                 self._changed.wait()
-                self._idle -= 1
 
     def _read(self, db: Database, batch: Batch) -> None:
         """Run what is left of a batch, from a new snapshot.
@@ -156,6 +181,7 @@ class Readers:
         """Run what is left of a batch, and note each read before it is begun."""
         while job := batch.take():
             done.append(job)
+            self._at_work[threading.current_thread()] = time.monotonic()
             try:
                 job.result = job.rule(db, *job.args)
             except ERRORS:

@@ -26,7 +26,7 @@ from service.storage.patience import scans
 from service.storage.postgres import schema
 from service.storage.postgres.connections import IDLE_SECONDS, IDLE_SECONDS_OF_OTHERS, Database, open_database
 from service.storage.postgres.faults import ERRORS, unavailable
-from service.storage.postgres.readers import Batch, Readers
+from service.storage.postgres.readers import Readers
 from service.storage.postgres.writer import NEARLY, Writer
 
 T = TypeVar("T")
@@ -106,7 +106,7 @@ class Store:
     def _begin_reads(self, loop: asyncio.AbstractEventLoop) -> None:
         if loop in self._reading:
             with self._gate:
-                self._readers.submit(Batch(self._reading.pop(loop), loop, self._seconds))
+                self._readers.submit(self._reading.pop(loop), loop, self._seconds)
 
     async def scan(self, rule: Callable[[pw.Database, *Ts], T], *args: *Ts) -> T:
         """Do what `Store.scan` in `service.storage` says."""

@@ -29,9 +29,9 @@ from service.errors import (
     StudentNotFound,
 )
 from service.storage import fetch, migrating
+from service.storage.patience import MOST_READS
 from service.storage.sqlite import schema
 from service.storage.sqlite.connections import open_database
-from service.storage.patience import MOST_READS
 from service.storage.sqlite.store import Store
 from service.students import StudentRecord, insert_student, list_students
 

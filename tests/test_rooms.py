@@ -143,7 +143,7 @@ class Watching:
     ],
 )
 def test_the_way_from_a_request_to_its_statement(path: Path, method: str, status: int, rooms: list[str]) -> None:
-    """Behind `http/server.py`, which reads the bytes, a schedule passes five files and an enrollment seven, each once."""
+    """Behind `http/server.py`, which reads bytes, a schedule passes five files and an enrollment seven, each once."""
     with connect(path) as db:
         for name in ("Ada", "Bo"):
             insert_student(db, name)

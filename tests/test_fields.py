@@ -32,6 +32,8 @@ from service.fields import (
 )
 from service.http.queries import Limit, Number
 
+pytestmark = pytest.mark.both
+
 BLANKS = [
     *(" ", "\t", "\r\n", "\x1f", "\x85", "\xa0", "\u1680", "\u2003", "\u2028", "\u2029", "\u202f", "\u3000", "\u2800"),
     *("\xad", "\u034f", "\u061c", "\u115f", "\u1160", "\u17b4", "\u180e", "\u3164", "\ufeff", "\uffa0", "\ufff0"),

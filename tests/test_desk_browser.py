@@ -443,8 +443,8 @@ def test_enter_takes_what_was_typed(desk: Page) -> None:
     expect(desk.get_by_role("heading", name="Courses")).to_be_visible()
     held[0].continue_()
     expect(desk.get_by_role("heading", name="Sets")).to_be_focused()
-    desk.go_back()
     desk.unroute_all()
+    desk.go_back()
     search = desk.get_by_role("searchbox", name="Search courses")
     expect(search).to_be_visible()
     desk.evaluate(

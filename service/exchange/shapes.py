@@ -15,6 +15,8 @@ from service.exchange.parts import ADDED, Part
 from service.exchange.tables import Table
 
 FormatName = Literal["csv", "oneroster", "canvas"]
+MOST_LISTED = 30
+"""How many names a sentence has at most."""
 
 
 def _split(text: str) -> Sequence[str]:
@@ -169,6 +171,7 @@ def squashed(name: str) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """List names in a sentence, at most 30 of them."""
-    *most, last = [*names[:30], *[f"{len(names) - 30} more"] * (len(names) > 30)]  # noqa: PLR2004
+    """List names in a sentence, at most MOST_LISTED of them."""
+    more = len(names) - MOST_LISTED
+    *most, last = [*names[:MOST_LISTED], *[f"{more} more"] * (more > 0)]
     return f"{', '.join(most)} and {last}" if most else last

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -287,6 +288,20 @@ def test_a_command_that_does_not_end(client: TestClient, monkeypatch: pytest.Mon
     began = time.monotonic()
     assert send(client, many(1)).status_code == 200
     assert time.monotonic() - began < 30
+
+
+@pytest.mark.anyio
+@pytest.mark.both(False)
+async def test_the_end_of_what_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A command that is killed has ended before its answer has, and nobody leaves it behind."""
+    monkeypatch.setattr(imports, "PATIENCE", 0.1)
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(600)"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", deaf, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout
+    await process.stdout.readline()
+    left = asyncio.get_running_loop().create_future()
+    await imports.Command(process, tmp_path / "errors", left).end()  # type: ignore[arg-type]
+    assert process.returncode == -signal.SIGKILL
 
 
 @pytest.mark.both(False)

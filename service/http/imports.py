@@ -218,3 +218,4 @@ class Command:
                 await self._process.wait()
         except TimeoutError:
             self._process.kill()
+            await self._process.wait()

@@ -50,16 +50,16 @@ LIST_SCHEDULE = {
         "waitlisted": "enrollments.waiting IS NOT NULL",
     }.items()
 }
-NUMBERS = "students.external_id, students.given_name, students.family_name"
+WHO = "students.id, students.name, students.external_id, students.given_name, students.family_name"
 LIST_ROSTER = f"""
-    SELECT students.id, students.name, enrollments.enrolled_at, 'enrolled', NULL, {NUMBERS}
+    SELECT {WHO}, enrollments.enrolled_at
     FROM enrollments
     JOIN students ON students.id = enrollments.student_id
     WHERE enrollments.course_id = ? AND enrollments.waiting IS NULL AND enrollments.student_id > ?
     ORDER BY enrollments.student_id
     LIMIT ?"""
 LIST_WAITLIST = f"""
-    SELECT enrollments.waiting, students.id, students.name, {NUMBERS}
+    SELECT enrollments.waiting, {WHO}
     FROM enrollments
     JOIN students ON students.id = enrollments.student_id
     WHERE enrollments.course_id = ? AND enrollments.waiting > ?
@@ -84,12 +84,12 @@ class RosterRow(msgspec.Struct, frozen=True):
 
     id: int
     name: str
+    external_id: str | None
+    given_name: str | None
+    family_name: str | None
     enrolled_at: str | None
     status: Status = "enrolled"
     position: int | None = None
-    external_id: str | None = None
-    given_name: str | None = None
-    family_name: str | None = None
 
 
 def enroll(  # noqa: PLR0913 - who, where, when, how and why.
@@ -186,14 +186,11 @@ def list_roster_by_name(
     Who has no family name is sorted by the name. A key is (family name or name, given name or "", id), and the page
     begins behind the key `after`. Raises CourseNotFound.
     """
-    columns = f"students.id, students.name, enrollments.enrolled_at, {NUMBERS}"
-    rows = backend_of(db).list_roster_by_name(db, columns, find_id(db, "courses", course_id), after, limit)
+    columns, found = f"{WHO}, enrollments.enrolled_at", find_id(db, "courses", course_id)
+    rows = backend_of(db).list_roster_by_name(db, columns, found, after, limit)
     if not rows:
         find_course(db, course_id)
-    return [
-        ((family, given, row_id), RosterRow(row_id, name, at, "enrolled", None, *who))
-        for family, given, row_id, name, at, *who in rows
-    ]
+    return [((family, given, row[0]), RosterRow(*row)) for family, given, *row in rows]
 
 
 def list_waitlist(db: pw.Database, course_id: Key, after: int = 0, limit: int = 100) -> list[tuple[int, RosterRow]]:
@@ -207,6 +204,6 @@ def list_waitlist(db: pw.Database, course_id: Key, after: int = 0, limit: int = 
         find_course(db, course_id)
     ((ahead,),) = fetch(db, COUNT_AHEAD, found, after)
     return [
-        (place, RosterRow(row_id, name, None, "waitlisted", position, *who))
-        for position, (place, row_id, name, *who) in enumerate(rows, ahead + 1)
+        (place, RosterRow(row_id, name, number, given, family, None, "waitlisted", position))
+        for position, (place, row_id, name, number, given, family) in enumerate(rows, ahead + 1)
     ]

@@ -62,7 +62,7 @@ RECORDS: Mapping[Any, Any] = {
         *(_ADA, _SEAT, _SCHEDULED, _EVENT, Dropped(3), Swapped(True, _SEAT), Health("live")),
         CourseRecord(1, "Logic", "advanced", 30, 10, 12, 0, 18, "open", "LOG-1", 1, OPENS, CLOSES),
         TermRecord(1, "2026A", "Autumn", "2026-09-01", "2026-12-18"),
-        RosterRow(1, "Ada Lovelace", AT, "enrolled", None, "20001", "Ada", "Lovelace"),
+        RosterRow(1, "Ada Lovelace", "20001", "Ada", "Lovelace", AT),
         StudentExport(_ADA, [_SCHEDULED], [_EVENT], []),
         BulkResults([BulkResult(201, _SEAT), BulkResult(409, problem=_REFUSED)], Totals(1, 0, 1)),
         Explanation.of("already_enrolled"),

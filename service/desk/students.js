@@ -15,8 +15,7 @@ export const FIELDS = [
 	{ name: "email", key: "student.email", pair: true },
 ];
 
-export async function show(desk, { id, query: asked, signal }) {
-	if (id) return (await import("./student.js")).show(desk, { id, signal });
+export async function show(desk, { query: asked, signal }) {
 	const rows = list({
 		...{ key: "students", signal },
 		columns: [

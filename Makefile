@@ -7,7 +7,7 @@ MADE := .venv/made-$(VERSION)
 RUN_READY := $(MADE)-run$(if $(filter postgres:% postgresql:%,$(DATABASE_URL)),-postgresql)
 TEST_READY := $(MADE)-test
 
-.PHONY: help run test migrate migration rollback schema openapi pictures lint typecheck coverage check fuzz contract lock bench compare clean
+.PHONY: help run test migrate migration rollback schema openapi pictures lint typecheck coverage check fuzz hammer contract lock bench compare clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -52,6 +52,9 @@ check: lint typecheck coverage ## All that CI checks
 
 fuzz: $(RUN_READY) ## Send what no client should to a live server for five minutes: make fuzz SECONDS=60
 	@PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(or $(SECONDS),300) $(FUZZ)
+
+hammer: $(TEST_READY) ## Hammer two nodes on one PostgreSQL for a minute: make hammer SECONDS=600
+	@PYTHONPATH=tests $(BIN)/python -m hammer --seconds $(or $(SECONDS),60)
 
 contract: $(RUN_READY) .venv-contract/made-$(VERSION) ## Hold a live server to openapi.json for a minute: make contract SECONDS=600
 	@PYTHONPATH=tests $(BIN)/python -m contract --seconds $(or $(SECONDS),60) $(CONTRACT) $(CURDIR)/.venv-contract/bin

@@ -39,6 +39,7 @@ FUNCTIONS = (
     "enrollment_changing()",
     "enrollment_adding()",
     "enrollment_tell(text, text, bigint, bigint)",
+    "enrollment_count(bigint, bigint, bigint, bigint, bigint)",
     "enrollment_check_note()",
     "enrollment_check_event()",
     "enrollment_check_counts()",

@@ -8,10 +8,10 @@ from typing import Any
 
 import peewee as pw
 import psycopg
-from psycopg import errors
 from psycopg.adapt import AdaptersMap
 from psycopg.types.numeric import Int8Dumper
 
+from service.storage.postgres.faults import cause_of, is_refusal
 from service.storage.postgres.pipeline import TURN, Connection
 from service.storage.postgres.urls import parameters
 
@@ -22,6 +22,9 @@ IDLE_SECONDS = 3
 turn of a process that was stopped is free again then."""
 IDLE_SECONDS_OF_OTHERS = 60
 """The same for a connection that is no store's: an import, or a program that has the rules in its own transactions."""
+NAME = "enrollment"
+NAME_SCHOOL = f"SELECT set_config('application_name', concat_ws(' ', '{NAME}', current_schema()), FALSE)"
+"""Names a connection after its school too, unless the URL names it: so `rollback` finds who has the school open."""
 KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
 """Where the other machine is gone, a connection that waits for an answer ends after 11 seconds."""
 
@@ -57,6 +60,9 @@ class Database(pw.PostgresqlDatabase):
         if (version := connection.pgconn.server_version) < OLDEST * 10_000:
             connection.close()
             raise psycopg.NotSupportedError(f"it is PostgreSQL {version // 10_000}; at least {OLDEST} is needed")
+        connection.until, connection.patience = self._until, self._patience
+        if given["application_name"] == NAME:
+            connection.execute(NAME_SCHOOL, prepare=False)
         connection.slow = self._slow
         return connection
 
@@ -66,7 +72,6 @@ class Database(pw.PostgresqlDatabase):
         if state.closed or (state.conn.closed and not self.in_transaction()):
             state.reset()
             self.connect()
-            state.conn.until, state.conn.patience = self._until, self._patience
         connection: Connection = state.conn
         return connection
 
@@ -87,13 +92,13 @@ class Database(pw.PostgresqlDatabase):
             connection.until, connection.patience = until, patience
 
     def execute_sql(self, sql: str, params: Any = None) -> psycopg.Cursor[Any]:
-        """Run a statement. What a trigger of another program raises without a code of its own is an IntegrityError."""
+        """Run a statement. Whatever a rule of another program refuses is an IntegrityError."""
         try:
             with _WRAPPED:
                 return self.connection().run(sql, params)
         except pw.DatabaseError as error:
-            cause = vars(error)["orig"]
-            if isinstance(cause, errors.RaiseException):
+            cause = cause_of(error)
+            if is_refusal(cause):
                 raise pw.IntegrityError(cause, *error.args) from cause
             raise
 
@@ -152,7 +157,7 @@ def open_database(  # noqa: PLR0913 - a connection has so many settings.
     }
     options = " ".join(f"-c {name}={value}" for name, value in settings.items())
     defaults = {
-        "application_name": "enrollment",
+        "application_name": NAME,
         "connect_timeout": max(2, int(busy_timeout / hosts)),
         "target_session_attrs": "read-write",
         "tcp_user_timeout": max(1, round(busy_timeout * 1000)),

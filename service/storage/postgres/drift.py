@@ -1,7 +1,8 @@
 """Find how a schema of PostgreSQL differs from the one that the migrations make, which is in `catalog.sql`.
 
 The SQL of both is as PostgreSQL writes it down from its catalog, so how it was once typed does not count. What another
-program added is no difference: its tables, columns, constraints, indexes, triggers and functions.
+program added is no difference: its tables, columns, constraints, indexes, triggers and functions. But a trigger that
+has the last word on a row is one: it could leave a row out that is counted already, or change it.
 """
 
 import re
@@ -73,6 +74,13 @@ HEAD = """\
 -- Do not edit it: after a new migration write it anew with `make schema`; a test holds it to the migrations.
 """
 
+LAST = "zz_"
+"""How the triggers of the service begin that come last before a row is stored: PostgreSQL runs triggers by name."""
+LATER = re.compile(
+    r'CREATE TRIGGER (\w+|"([^"]|"")+") BEFORE (INSERT|(DELETE OR )?UPDATE)\b.* FOR EACH ROW\b(?!.* DISABLED$)'
+)
+"""The SQL of a trigger that can change a row before it is stored, or leave it out."""
+
 Key = tuple[str, str, str]
 
 
@@ -126,11 +134,25 @@ def existing(db: pw.Database) -> Mapping[Key, Object]:
 def compare(db: pw.Database) -> list[Difference]:
     """Give all differences of a database's schema from the migrations' schema; of a missing table, that alone."""
     found = existing(db)
-    return [
+    differing = [
         _difference(ours, found.get(ours.key))
         for ours in expected().values()
         if not _same(ours, found.get(ours.key)) and (ours.kind in {"table", "function"} or ours.of_table in found)
     ]
+    return differing + [_later(each) for key, each in found.items() if key not in expected() and _is_later(each)]
+
+
+def _is_later(found: Object) -> bool:
+    return found.kind == "trigger" and found.name.encode() > LAST.encode() and LATER.match(found.sql) is not None
+
+
+def _later(found: Object) -> Difference:
+    rename = f'ALTER TRIGGER "{found.name}" ON {found.table} RENAME TO its_other_name'
+    return Difference(
+        found,
+        f"{found} of another program comes after the service's own on {found.table}",
+        f"Give it a name that sorts before {LAST}: {rename}.",
+    )
 
 
 def _same(ours: Object, found: Object | None) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 import peewee as pw
 import psycopg
+from psycopg import errors
 
 from service.errors import Busy, ServiceError, StorageUnavailable
 from service.log import OneASecond
@@ -22,6 +23,11 @@ _LOCKED = {
     "40P01",  # deadlock_detected
 }
 """The SQLSTATEs of errors that pass if a transaction is tried again."""
+_RAISED = {
+    "44",  # with_check_option_violation
+    "P0",  # plpgsql_error, which has RAISE without a code, ASSERT, and SELECT INTO STRICT.
+}
+"""The first two letters of the SQLSTATEs that the rules of other programs raise."""
 
 
 def cause_of(error: BaseException) -> Any:
@@ -34,6 +40,25 @@ def cause_of(error: BaseException) -> Any:
 def is_locked(error: BaseException) -> bool:
     """Tell whether an error means that others were in the way for too long."""
     return getattr(cause_of(error), "sqlstate", None) in _LOCKED
+
+
+def is_refusal(error: Any) -> bool:
+    """Tell whether an error of the driver means that a row is refused although it is not called an integrity error.
+
+    A value was such that a trigger, a check or an index of another program could not go on, or such a trigger raised
+    something: an SQLSTATE that PostgreSQL does not have is its own.
+    """
+    state = error.sqlstate
+    return isinstance(error, psycopg.DataError) or (
+        state is not None and (state[:2] in _RAISED or not _is_known(state))
+    )
+
+
+def _is_known(state: str) -> bool:
+    try:
+        return bool(errors.lookup(state))
+    except KeyError:
+        return False
 
 
 def is_failure(error: BaseException) -> bool:

@@ -38,6 +38,7 @@ WISHED = """
         SELECT (parse_ident(split_part(current_setting('search_path'), ',', 1)))[1] AS name) AS first
     WHERE current_schema() IS NULL AND name NOT LIKE '$%'"""
 LOCK_PATH = "SELECT pg_advisory_xact_lock(1701711, hashtext(current_setting('search_path')))"
+# A connection has the name of its school, unless the URL names it: see connections.py.
 OTHERS = """
     SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND application_name = current_setting('application_name')
@@ -150,7 +151,7 @@ def rollback(url: str, *, alone: bool = False, tick: Tick = silent) -> str:
     """Undo the newest migration, together with the rows that it brought, and give its name.
 
     `tick` is called as by `migrate`. Raises SetupError if there is none or, with `alone`, if the service has another
-    connection to the database, and MigrationFailed if the migration refuses to be undone.
+    connection to the school, and MigrationFailed if the migration refuses to be undone.
     """
     with _undoing(url, alone=alone) as (db, _):
         return migrating.undo(_router(db, tick), without_password(url))

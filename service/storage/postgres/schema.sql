@@ -316,11 +316,27 @@ BEGIN
     INSERT INTO enrollment_events (id, type, at, student_id, course_id)
     SELECT coalesce(max(id), 0) + 1, what, moment, student, course FROM enrollment_events
     ON CONFLICT (id) DO NOTHING
-    RETURNING id INTO event;
+    RETURNING CASE WHEN (type, at, student_id, course_id) = (what, moment, student, course) THEN id END INTO event;
     IF event IS NULL THEN
-        RAISE restrict_violation USING MESSAGE = 'a trigger on enrollment_events left an event out';
+        RAISE restrict_violation USING MESSAGE = 'a trigger on enrollment_events left an event out, or changed it';
     END IF;
     RETURN event;
+END $$;
+
+-- Moves the counts of a course along with an event, and its capacity where a seat is made. A trigger of another program
+-- that leaves the row as it was would leave the counts wrong, so that is refused.
+CREATE FUNCTION enrollment_count(course bigint, event bigint, seats bigint, places bigint, made bigint = 0) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    counted bigint;
+BEGIN
+    UPDATE courses
+    SET capacity = capacity + made, enrolled = enrolled + seats, waitlisted = waitlisted + places, event_id = event
+    WHERE id = course
+    RETURNING event_id INTO counted;
+    IF counted IS DISTINCT FROM event THEN
+        RAISE restrict_violation USING MESSAGE = 'a trigger on courses left the counts of a course as they were';
+    END IF;
 END $$;
 
 -- BEFORE each row, not AFTER: PostgreSQL runs the AFTER triggers of all rows when the last row is in, so the second row
@@ -364,13 +380,14 @@ BEGIN
         CASE WHEN seat THEN 'enrolled' ELSE 'waitlisted' END, NEW.enrolled_at, NEW.student_id, NEW.course_id);
     IF past_the_rules THEN
         INSERT INTO event_notes (event_id, override) VALUES (event, TRUE);
-        UPDATE courses
-        SET capacity = capacity + (enrolled >= capacity)::int, enrolled = enrolled + 1, event_id = event
-        WHERE id = NEW.course_id;
+        IF NOT FOUND THEN
+            RAISE restrict_violation USING MESSAGE = 'a trigger on event_notes left a note out';
+        END IF;
+        PERFORM enrollment_count(NEW.course_id, event, 1, 0, (course.enrolled >= course.capacity)::int);
     ELSIF seat THEN
-        UPDATE courses SET enrolled = enrolled + 1, event_id = event WHERE id = NEW.course_id;
+        PERFORM enrollment_count(NEW.course_id, event, 1, 0);
     ELSE
-        UPDATE courses SET waitlisted = waitlisted + 1, event_id = event WHERE id = NEW.course_id;
+        PERFORM enrollment_count(NEW.course_id, event, 0, 1);
         NEW.waiting := event;
         NEW.enrolled_at := NULL;
     END IF;
@@ -399,10 +416,8 @@ DECLARE
 BEGIN
     FOR old IN SELECT * FROM gone ORDER BY waiting IS NULL, waiting, course_id, student_id LOOP
         event := enrollment_tell('dropped', moment, old.student_id, old.course_id);
-        UPDATE courses
-        SET enrolled = enrolled - (old.waiting IS NULL)::int, waitlisted = waitlisted - (old.waiting IS NOT NULL)::int,
-            event_id = event
-        WHERE id = old.course_id;
+        PERFORM enrollment_count(
+            old.course_id, event, -(old.waiting IS NULL)::int, -(old.waiting IS NOT NULL)::int);
     END LOOP;
     RETURN NULL;
 END $$;
@@ -421,11 +436,13 @@ BEGIN
         event := enrollment_tell('promoted', moment, head.student_id, NEW.id);
         UPDATE enrollments SET enrolled_at = moment, waiting = NULL
         WHERE student_id = head.student_id AND course_id = NEW.id;
+        IF NOT FOUND THEN
+            RAISE restrict_violation USING MESSAGE = 'a trigger on enrollments left a student in line who has a seat';
+        END IF;
         promoted := promoted + 1;
     END LOOP;
     IF promoted > 0 THEN
-        UPDATE courses SET enrolled = enrolled + promoted, waitlisted = waitlisted - promoted, event_id = event
-        WHERE id = NEW.id;
+        PERFORM enrollment_count(NEW.id, event, promoted, -promoted);
     END IF;
     RETURN NULL;
 END $$;
@@ -541,7 +558,7 @@ BEGIN
                     BEGIN
                         INSERT INTO enrollments (student_id, course_id, enrolled_at) VALUES (student, course, moment)
                         RETURNING 'enrolled', enrolled_at, waiting INTO outcome, at, line;
-                    EXCEPTION WHEN integrity_constraint_violation OR raise_exception THEN
+                    EXCEPTION WHEN integrity_constraint_violation OR data_exception OR plpgsql_error THEN
                         GET STACKED DIAGNOSTICS at = MESSAGE_TEXT, rule = CONSTRAINT_NAME;
                         outcome := enrollment_refusal(student, course);
                         IF starts_with(at, outcome || ': ') THEN
@@ -571,7 +588,7 @@ BEGIN
                 RETURN NEXT;
             END LOOP;
             RETURN;
-        EXCEPTION WHEN integrity_constraint_violation OR raise_exception THEN
+        EXCEPTION WHEN integrity_constraint_violation OR data_exception OR plpgsql_error THEN
             outcome := 'again';
             RETURN NEXT;
         END;

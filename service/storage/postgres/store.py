@@ -12,6 +12,8 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
 from typing import Any, TypeVar, TypeVarTuple
 
 import peewee as pw
@@ -92,7 +94,7 @@ class Store:
 
     async def read(self, rule: Callable[[pw.Database, *Ts], T], *args: *Ts) -> T:
         """Do what `Store.read` in `service.storage` says."""
-        job = Job(rule, args)
+        job = Job(_told(rule) if self._slow else rule, args)
         job.loop = loop = running_loop()
         job.future = loop.create_future()
         if loop in self._reading:
@@ -111,7 +113,8 @@ class Store:
     async def scan(self, rule: Callable[[pw.Database, *Ts], T], *args: *Ts) -> T:
         """Do what `Store.scan` in `service.storage` says."""
         running_loop()
-        return await self._scans.run(lambda _: self._scan(rule, *args))
+        told = _told(rule) if self._slow else rule
+        return await self._scans.run(lambda _: self._scan(told, *args))
 
     def _scan(self, rule: Callable[..., T], *args: Any) -> T:
         db = open_database(
@@ -137,7 +140,7 @@ class Store:
         The rule must be atomic in itself: when it raises an error, that error goes to its caller alone, and the other
         rules of its group are committed. A rule may be run a second time, after all that its first run did was undone.
         """
-        result: T = await self._submit(Job(rule, args, alone=alone))
+        result: T = await self._submit(Job(_told(rule) if self._slow else rule, args, alone=alone))
         return result
 
     async def write_row(self, rule: Callable[[pw.Database, Sequence[Row]], Sequence[T | ServiceError]], row: Row) -> T:
@@ -223,6 +226,11 @@ class Store:
             self._scans.forget()
         self._writer.resume()
         self._gate.release()
+
+
+def _told(rule: Callable[..., T]) -> Callable[..., T]:
+    """Let the log tell, in whatever thread a rule runs, of which request its slow statements are."""
+    return partial(copy_context().run, rule)
 
 
 def _opener(url: str, seconds: float, lock_seconds: float, slow: float) -> Callable[[], Database]:

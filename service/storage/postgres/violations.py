@@ -62,7 +62,7 @@ def told_by(error: Any, deleted: tuple[str, int] | None = None) -> str:
         return f"rows of the table {about.table_name} refer to it"
     if error.sqlstate in _FOREIGN_KEY and (found := _MISSING.search(about.message_detail or "")):
         return f"a row of {about.table_name} would refer to a row of {found[1]} that is not there"
-    return WORDS.get(constraint, str(about.message_primary))
+    return WORDS.get(constraint, about.message_primary or str(error))
 
 
 def explain(db: pw.Database, error: Exception) -> ServiceError:

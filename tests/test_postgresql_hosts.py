@@ -1,5 +1,7 @@
 """Other programs in the database of a school: whatever their triggers do, what is counted and told is what is there."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
@@ -7,8 +9,10 @@ from typing import Any
 import peewee as pw
 import psycopg
 import pytest
+from conftest import ROOT
 from invariants import check
 from starlette.testclient import TestClient
+from test_docs import EMBEDDING, blocks
 from test_postgresql_rules import host, trigger
 
 from service import Settings, connect, courses, create_app, enrollments, students
@@ -256,3 +260,25 @@ def test_a_rollback_minds_its_own_school(path: str) -> None:
         with closing(connect(north)), pytest.raises(SetupError, match="such as a server"):
             schema.rollback(north, alone=True)
         assert schema.rollback(north, alone=True)
+
+
+def test_the_page_on_embedding(school: str) -> None:
+    """The program that is shown prints what is shown, and Peewee's own models work on its database."""
+    section = EMBEDDING.section("On PostgreSQL")
+    (block,), (shown,) = blocks("python", section), blocks("text", section)
+    program = block.replace("postgresql://enrollment@db.example.org/school", school)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == (shown, "")
+
+    class Fees(pw.Model):
+        student_id, cents = pw.BigIntegerField(primary_key=True), pw.BigIntegerField()
+
+    with closing(connect(school)) as db, db.bind_ctx([Fees]), db.atomic():
+        ada = students.insert_student(db, "100% Ada?")
+        Fees.create(student_id=ada.id, cents=7)
+        assert Fees.get(Fees.student_id == ada.id).cents == 7
+        with pytest.raises(pw.IntegrityError):
+            Fees.create(student_id=ada.id, cents=-1)
+        assert Fees.select().count() == 2

@@ -1,7 +1,8 @@
 """Fixtures: real databases, the app in this process, and the server as a process of its own.
 
 A file with `pytestmark = pytest.mark.both` runs each test that asks for a database twice: with a file of SQLite, and
-with a database of PostgreSQL, whose URL `path` is then. All other files run on SQLite.
+with a database of PostgreSQL, whose URL `path` is then. All other files run on SQLite, and so does a test of such a
+file that says why: `@pytest.mark.both(False, because="it damages a file")`.
 """
 
 import os
@@ -47,7 +48,9 @@ class Server:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test on each kind of database if it, or its file, is marked with `both`; `both(False)` takes it out."""
     marker = metafunc.definition.get_closest_marker("both")
-    if "kind" in metafunc.fixturenames and marker and marker.args != (False,):
+    if marker and marker.args == (False,):
+        assert marker.kwargs["because"], metafunc.definition.nodeid
+    elif "kind" in metafunc.fixturenames and marker:
         metafunc.parametrize("kind", ["sqlite", "postgresql"])
 
 

@@ -4,7 +4,6 @@ import asyncio
 import gc
 import json
 import re
-import shutil
 import sqlite3
 import sys
 import time
@@ -23,6 +22,7 @@ from answers import faults
 from conftest import Server
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from programs import another_school, host_rule, writing
 from starlette.testclient import TestClient
 from test_seats import add_course, audit, post, refusal, run_script, standing
 
@@ -357,15 +357,14 @@ def test_as_much_as_fits(client: TestClient, path: Path) -> None:
 
 
 @pytest.fixture
-def twins(path: Path) -> Iterator[dict[Path, TestClient]]:
-    """Give two copies of the file, each with a client of an app of its own."""
-    run_script(path, "PRAGMA wal_checkpoint (TRUNCATE)")
-    paths = [Path(shutil.copy(path, path.with_name(f"{name}.db"))) for name in ("bulk", "single")]
+def twins(path: Path | str, request: pytest.FixtureRequest) -> Iterator[dict[Path | str, TestClient]]:
+    """Give two databases that are alike, each with a client of an app of its own."""
     with (
-        TestClient(create_app(Settings(database_url=str(paths[0])))) as first,
-        TestClient(create_app(Settings(database_url=str(paths[1])))) as second,
+        another_school(path, request) as other,
+        TestClient(create_app(Settings(database_url=str(path)))) as first,
+        TestClient(create_app(Settings(database_url=str(other)))) as second,
     ):
-        yield dict(zip(paths, (first, second), strict=True))
+        yield {path: first, other: second}
 
 
 def comparable(result: dict[str, Any]) -> dict[str, Any]:
@@ -381,10 +380,9 @@ some_rows: list[Any] = [(student, course) for student in (1, 2, 3, 4, 5) for cou
 some_rows += [(STUDENTS + 1, 0), (1, 2), *(no_row for no_row, _ in NO_ROWS[::4])]
 
 
-@pytest.mark.both(False)
 @settings(
     deadline=None,
-    max_examples=50,
+    max_examples=15,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
@@ -394,13 +392,13 @@ some_rows += [(STUDENTS + 1, 0), (1, 2), *(no_row for no_row, _ in NO_ROWS[::4])
     flags=st.fixed_dictionaries({"atomic": st.booleans(), "dry_run": st.booleans()}),
 )
 def test_a_bulk_is_its_single_calls(
-    twins: dict[Path, TestClient],
+    twins: dict[Path | str, TestClient],
     seats: list[tuple[int | None, int | None]],
     rows: list[Any],
     media_type: str,
     flags: dict[str, bool],
 ) -> None:
-    """Each row gets what the single call gives on a second copy of the file, and leaves what that call leaves."""
+    """Each row gets what the single call gives on a second database, and leaves what that call leaves."""
     (path, client), (single_path, single_client) = twins.items()
     before, single_before = len(audit(path)), len(audit(single_path))
     for some in twins.values():
@@ -457,10 +455,9 @@ def test_the_rules_without_http(db: pw.SqliteDatabase, path: Path) -> None:
     assert audit(path) == [("enrolled", 5, 1)]
 
 
-@pytest.mark.both(False)
 @pytest.mark.parametrize("work", [enroll_many, enroll_all])
 def test_a_host_waits_its_turn(
-    db: pw.SqliteDatabase, path: Path, work: Callable[[pw.Database, list[Row]], list[Result]]
+    db: pw.Database, path: Path | str, work: Callable[[pw.Database, list[Row]], list[Result]]
 ) -> None:
     """With no transaction of the host's own, a bulk waits for another program's to end, as single calls do."""
     insert_course(db, "Logic", "A1")
@@ -469,13 +466,12 @@ def test_a_host_waits_its_turn(
         with db.connection_context():
             return work(db, [(1, 1)])
 
-    with closing(sqlite3.connect(path, isolation_level=None)) as other, ThreadPoolExecutor(1) as pool:
-        other.execute("BEGIN IMMEDIATE")
-        waiting = pool.submit(bulk)
-        with pytest.raises(TimeoutError):
-            waiting.result(timeout=0.2)
-        other.execute("INSERT INTO enrollments (student_id, course_id, enrolled_at) VALUES (3, 1, '2026-01-01')")
-        other.execute("COMMIT")
+    with ThreadPoolExecutor(1) as pool:
+        with writing(path) as other:
+            waiting = pool.submit(bulk)
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=0.2)
+            other.execute("INSERT INTO enrollments (student_id, course_id, enrolled_at) VALUES (3, 1, '2026-01-01')")
         assert len(waiting.result()) == 1
     assert [student for _, student, _ in audit(path)] == [3, 1]
 
@@ -483,28 +479,25 @@ def test_a_host_waits_its_turn(
 # In slices
 
 
-@pytest.mark.both(False)
 @pytest.mark.parametrize("query", ["", "atomic=true", "dry_run=true"])
-def test_a_slice_that_breaks_leaves_nothing(client: TestClient, path: Path, query: str) -> None:
+def test_a_slice_that_breaks_leaves_nothing(client: TestClient, path: Path | str, query: str) -> None:
     """When the database fails at a row, and no rule refuses it, the slice is not kept half."""
     add_course(client, None, 0)
-    run_script(
-        path,
-        """CREATE TRIGGER broken AFTER INSERT ON enrollments WHEN NEW.student_id = 3 BEGIN
-            SELECT json_extract('{', '$');
-        END""",
-    )
-    answer = post_bulk(client, [pair(student, 1) for student in (1, 2, 3, 4)], query)
+    breaks = {"sqlite": "SELECT json_extract('{', '$')", "postgresql": "PERFORM '{'::json"}
+    with host_rule(path, "AFTER INSERT ON enrollments", breaks, when="NEW.student_id = 3"):
+        answer = post_bulk(client, [pair(student, 1) for student in (1, 2, 3, 4)], query)
     assert refusal(answer) == (503, "storage_unavailable")
     assert "Nothing was kept." in answer.json()["detail"]
     assert audit(path) == []
 
 
 # A program's own trigger that makes a row slow, so that a bulk has many slices on any machine.
-SLOW = """
-    CREATE TRIGGER slow AFTER INSERT ON enrollments BEGIN
-        SELECT (WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 200) SELECT max(x) FROM n);
-    END"""
+SLOW = {
+    "sqlite": "SELECT (WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 200) SELECT max(x)"
+    " FROM n)",
+    "postgresql": "PERFORM max(x) FROM generate_series(1, 200) AS x",
+}
+"""What a trigger does that takes a while."""
 
 
 def test_bulks_at_once_do_not_oversell(client: TestClient, path: Path) -> None:
@@ -524,13 +517,13 @@ def test_bulks_at_once_do_not_oversell(client: TestClient, path: Path) -> None:
     assert min(answer.json()["totals"]["refused"] for answer in answers) < MAX_ROWS
 
 
-@pytest.mark.both(False)
+@pytest.mark.both(False, because="it takes the file away; tests/test_postgresql.py takes the server away")
 def test_a_failure_between_slices(client: TestClient, path: Path) -> None:
     """When the file goes away in the middle, rows that were answered 201 are kept, and each of the rest is a 503."""
     add_course(client, None, 0)
-    run_script(path, SLOW)
+    slow = host_rule(path, "AFTER INSERT ON enrollments", SLOW)
     rows = [pair(student, 1) for student in range(1, STUDENTS + 1)]
-    with ThreadPoolExecutor(1) as pool, closing(sqlite3.connect(path)) as connection:
+    with slow, ThreadPoolExecutor(1) as pool, closing(sqlite3.connect(path)) as connection:
         answering = pool.submit(post_bulk, client, rows)
         sizes: set[int] = set()
         while len(sizes - {0}) < 2:  # The first slice is settled once the second one is there.
@@ -538,8 +531,8 @@ def test_a_failure_between_slices(client: TestClient, path: Path) -> None:
             sizes.update(connection.execute("SELECT count(*) FROM enrollments").fetchone())
         away = path.rename(path.with_name("away.db"))
         answer = answering.result()
-    assert refusal(post_bulk(client, rows)) == (503, "storage_unavailable")
-    away.rename(path)
+        assert refusal(post_bulk(client, rows)) == (503, "storage_unavailable")
+        away.rename(path)
     statuses = [result["status"] for result in answer.json()["results"]]
     done = statuses.count(201)
     assert statuses == [201] * done + [503] * (len(rows) - done)
@@ -548,13 +541,12 @@ def test_a_failure_between_slices(client: TestClient, path: Path) -> None:
     problem = answer.json()["results"][-1]["problem"]
     assert (problem["code"], problem["status"]) == ("storage_unavailable", 503)
     assert {student for _, student, _ in audit(path)} >= set(range(1, done + 1))
-    run_script(path, "DROP TRIGGER slow")
     again = post_bulk(client, rows).json()
     assert {result["status"] for result in again["results"]} == {201, 409}
     assert len(audit(path)) == len(rows)
 
 
-@pytest.mark.both(False)
+@pytest.mark.both(False, because="it measures what SQLite does in this thread")
 @pytest.mark.parametrize(
     ("outcome", "seats"),
     [("enrolled", (None, 0)), ("waitlisted", (0, None)), ("refused", (0, 0))],
@@ -603,16 +595,15 @@ def test_no_unit_of_work_is_long(
     assert speed > 10_000
 
 
-@pytest.mark.both(False)
 def test_others_are_served_meanwhile(
-    serve: Callable[..., Server], path: Path, capsys: pytest.CaptureFixture[str]
+    serve: Callable[..., Server], path: Path | str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """While a real server enrolls 10,000 rows, reads and writes of others are answered between its slices."""
-    run_script(path, SLOW)
     url = serve().url
     waits: dict[str, list[float]] = {"GET": [], "PUT": []}
     reached: set[int] = set()
     with (
+        host_rule(path, "AFTER INSERT ON enrollments", SLOW),
         httpx2.Client(base_url=url) as client,
         httpx2.Client(base_url=url, timeout=30) as other,
         ThreadPoolExecutor(1) as pool,
@@ -646,7 +637,7 @@ HOST_RULES = {
 }
 
 
-@pytest.mark.both(False)
+@pytest.mark.both(False, because="it is about the statement that SQLite enrolls many with")
 @pytest.mark.parametrize("rule", HOST_RULES)
 def test_many_seats_at_once(
     db: pw.SqliteDatabase, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str
@@ -678,7 +669,7 @@ def test_many_seats_at_once(
     assert (len(cast("Any", told[0])[1]) > 1300) == (rule != "it breaks off")
 
 
-@pytest.mark.both(False)
+@pytest.mark.both(False, because="a trigger of PostgreSQL cannot undo the transaction")
 def test_a_statement_that_undoes_all(db: pw.SqliteDatabase, path: Path) -> None:
     """Where a trigger of another program undoes the transaction, nothing of it is kept."""
     course = insert_course(db, "Wide", "1").id
@@ -692,7 +683,7 @@ def test_a_statement_that_undoes_all(db: pw.SqliteDatabase, path: Path) -> None:
     audit(path)
 
 
-@pytest.mark.both(False)
+@pytest.mark.both(False, because="tests/test_postgresql_rules.py says how many pairs PostgreSQL enrolls in one go")
 def test_a_slice_ends(db: pw.SqliteDatabase) -> None:
     """After its time no further pair is begun, and no further statement for many."""
     full = insert_course(db, "Full", "1", capacity=300).id

@@ -124,7 +124,6 @@ def test_backup(url: str, tmp_path: Path) -> None:
         assert (tmp_path / "copy.db").exists()
 
 
-@pytest.mark.both(False)
 def test_no_password_is_shown(server: Server) -> None:
     """What a command prints has the URL without its password, also where it fails."""
     with server.database() as url:

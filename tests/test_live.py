@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 import httpx2
@@ -26,6 +26,7 @@ import pytest
 import uvicorn
 from answers import refusal
 from conftest import Server as Serving
+from programs import lost
 from starlette.testclient import TestClient
 from stores import open_store
 from test_docs import API_PAGE, OPERATING, SECURITY, SHOWN, blocks, settled
@@ -41,9 +42,11 @@ from service.http.api import API
 from service.http.guard import HostGuard
 from service.http.server import Server
 from service.storage import news
-from service.storage.sqlite.store import Store
 from service.students import insert_student
 from service.tokens import create_token, revoke_token
+
+if TYPE_CHECKING:
+    from service.storage.sqlite.store import Store
 
 pytestmark = pytest.mark.both
 STREAM = {"accept": "text/event-stream"}
@@ -110,7 +113,7 @@ class Client:
 
 @contextmanager
 def serving(
-    path: Path, options: dict[str, Any] | None = None, *, kind: str = "own", **settings: Any
+    path: Path | str, options: dict[str, Any] | None = None, *, kind: str = "own", **settings: Any
 ) -> Iterator[tuple[Any, Any]]:
     """Run the service's own server or plain uvicorn in this process; give the app and the address."""
     given = Settings(database_url=str(path), port=0, **settings)
@@ -368,7 +371,7 @@ def test_kill_and_restart(serve: Callable[..., Serving], db: pw.SqliteDatabase) 
         assert ids(seen + client.events(4)) == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
-@pytest.mark.both(False)
+@pytest.mark.both(False, because="it counts what SQLite runs")
 def test_one_query_for_a_commit(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many listen, each commit costs one query, and nothing is asked where nobody listens."""
     monkeypatch.setattr(live, "TURN", 10)
@@ -683,46 +686,43 @@ def test_half_closed(path: Path) -> None:
         until(lambda: not app.feeds.open)
 
 
-@pytest.mark.both(False)
-def test_a_file_that_is_gone(path: Path, db: pw.SqliteDatabase, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_database_that_is_gone(path: Path | str, db: pw.Database, caplog: pytest.LogCaptureFixture) -> None:
     """Where the database cannot be read any more streams end, those of clients behind too, and new ones are refused."""
     change(db, listener.PAGE)
     with serving(path) as (app, address), Client(address, "?after=0") as client, Client(address) as other:
         until(lambda: level(app) == 2)
         client.events(2 * listener.PAGE)
         other.events(2 * listener.PAGE)
-        shutil.move(path, path.with_name("moved.db"))
-        assert (client.message(), other.message()) == (None, None)
-        with Client(address) as late:
-            assert late.answer.status == 503
+        with lost(path):
+            assert (client.message(), other.message()) == (None, None)
+            with Client(address) as late:
+                assert late.answer.status == 503
     assert "The streams of events ended: " in caplog.text
 
 
 # Without a server
 
 
-class Flaky(Store):
-    """A store that fails, once or always, where it waits for news."""
-
-    errors: list[Exception]
-
-    async def changed(self, since: object = None) -> object:
-        """Raise what is left to raise, and then do what the store does."""
-        if self.errors:
-            raise self.errors.pop()
-        return await super().changed(since)
-
-
-@pytest.mark.both(False)
 @pytest.mark.parametrize(("error", "goes_on"), [(Busy("Held."), True), (RuntimeError("A defect."), False)])
-def test_a_store_that_fails(
-    path: Path, db: pw.SqliteDatabase, caplog: pytest.LogCaptureFixture, error: Exception, goes_on: bool
+def test_a_store_that_fails(  # noqa: PLR0913, PLR0917 - two fixtures more than parameters.
+    path: Path | str,
+    db: pw.Database,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    goes_on: bool,
 ) -> None:
     """Where the database is busy it is asked again; at a defect, which is logged, the streams end."""
     with serving(path) as (app, address):
-        store = Flaky(path, busy_timeout=1, max_pending_writes=10)
-        store.errors = [error]
-        app.feeds.store = store
+        store = app.parts[0]
+        changed, failures = store.changed, [error]
+
+        async def flaky(since: object = None) -> object:
+            if failures:
+                raise failures.pop()
+            return await changed(since)
+
+        monkeypatch.setattr(store, "changed", flaky)
         with Client(address) as client:
             change(db)
             if goes_on:
@@ -730,7 +730,6 @@ def test_a_store_that_fails(
             else:
                 assert "data" not in [*client.messages()][-1]
         until(lambda: not app.feeds.open)
-        store.close()
     assert ("The feed of the events failed." in caplog.text) != goes_on
 
 

@@ -92,7 +92,26 @@ class Database(pw.PostgresqlDatabase):
             connection.until, connection.patience = until, patience
 
     def execute_sql(self, sql: str, params: Any = None) -> psycopg.Cursor[Any]:
-        """Run a statement. Whatever a rule of another program refuses is an IntegrityError."""
+        """Run a statement. Whatever a rule of another program refuses is an IntegrityError.
+
+        Peewee's `query_hooks` are told of it.
+        """
+        if not self.query_hooks:
+            return self._run(sql, params)
+        began = time.perf_counter()
+        try:
+            cursor = self._run(sql, params)
+        except pw.DatabaseError as error:
+            self._tell(pw.QueryEvent(sql, params, time.perf_counter() - began, error))
+            raise
+        self._tell(pw.QueryEvent(sql, params, time.perf_counter() - began, None))
+        return cursor
+
+    def _tell(self, event: pw.QueryEvent) -> None:
+        for hook in self.query_hooks:
+            hook(event)
+
+    def _run(self, sql: str, params: Any) -> psycopg.Cursor[Any]:
         try:
             with _WRAPPED:
                 return self.connection().run(sql, params)

@@ -1,5 +1,6 @@
 """The rules on PostgreSQL: what its triggers keep, whoever writes, in whatever statement and at whatever isolation."""
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from invariants import check
+from programs import REFUSED, open_program, rows_of
 from psycopg import errors
 from test_search import PEOPLE, QUERY, TEXT, finds, in_order, pages
 from test_seats import audit
@@ -203,6 +206,73 @@ def test_the_time_is_looked_at_after_each_piece(path: str) -> None:
         pairs = iter([(6, 2)] * (PIECE + 1))
         assert len(insert_each(db, pairs, LONG_AGO, time.monotonic() + 0.001)) == PIECE
         assert len(insert_each(db, pairs, LONG_AGO, 0)) == 1
+
+
+def copy_in(other: Any, table: str, *rows: str) -> None:
+    """Send rows by COPY, which is how PostgreSQL's own tools fill a table."""
+    with other.cursor().copy(f"COPY {table} FROM STDIN (FORMAT csv)") as copy:
+        copy.write("".join(f"{row}\n" for row in rows))
+
+
+def test_copied_rows_obey_the_rules(school: str) -> None:
+    """Rows that come by COPY get seats and places in line one by one; one that is refused takes all with it."""
+    with closing(open_program(school)) as other:
+        copy_in(other, "students (id, name)", *(f"{number},Student" for number in range(11, 19)))
+        copy_in(other, "courses (id, name, level, capacity, waitlist_capacity)", "11,Logic,1,2,1", "12,Chess,1,,0")
+        copy_in(other, "enrollments (student_id, course_id)", "11,11", "12,11", "13,11", "11,12")
+        check(school)
+        before = rows_of(school)
+        for table, *rows in (
+            ("enrollments (student_id, course_id)", "14,12", "14,11"),
+            ("enrollments (student_id, course_id)", "14,12", "99,12"),
+            ("enrollments", f"14,12,{LONG_AGO},,", "14,12,,,"),
+            ("courses (name, level, enrolled)", "Go,1,3"),
+            ("courses (name, level, capacity)", "Go,1,-1"),
+            ("enrollment_events", f"1,dropped,{LONG_AGO},11,11"),
+            ("event_notes (event_id, actor)", "99,Eve"),
+        ):
+            with pytest.raises(REFUSED):
+                copy_in(other, table, *rows)
+            assert rows_of(school) == before
+    with closing(connect(school)) as db:
+        assert enrollments.list_waitlist(db, 11)[0][1].id == 13
+        assert students.insert_student(db, "Ada").id == 19
+
+
+def test_a_role_that_owns_nothing(school: str) -> None:
+    """A program that may write rows and no more enrolls by the rules, and cannot put them out of force."""
+    role = f"clerk_{os.getpid()}"
+    with closing(open_program(school)) as other:
+        other.execute(f"CREATE ROLE {role}")
+        try:
+            for what in ("INSERT, SELECT, UPDATE, DELETE, TRUNCATE ON ALL TABLES", "ALL ON ALL SEQUENCES"):
+                other.execute(f"GRANT {what} IN SCHEMA public TO {role}")
+            other.execute(f"SET ROLE {role}")
+            other.execute("INSERT INTO students (name) VALUES ('Ada'), ('Bo'), ('Cy')")
+            other.execute(
+                "INSERT INTO courses (id, name, level, capacity, waitlist_capacity) VALUES (7, 'Go', '1', 1, 1)"
+            )
+            other.execute("INSERT INTO enrollments (student_id, course_id) VALUES (1, 7), (2, 7)")
+            other.execute("DELETE FROM enrollments WHERE student_id = 1")
+            with pytest.raises(REFUSED):
+                other.execute("TRUNCATE enrollments")
+            for sql in (
+                "SET session_replication_role = replica",
+                "ALTER TABLE enrollments DISABLE TRIGGER ALL",
+                "DROP TRIGGER enrollment_dropped ON enrollments",
+                (
+                    "CREATE OR REPLACE FUNCTION enrollment_changing() RETURNS trigger LANGUAGE plpgsql"
+                    " AS 'BEGIN RETURN NEW; END'"
+                ),
+            ):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    other.execute(sql)
+        finally:
+            other.execute("RESET ROLE")
+            other.execute(f"DROP OWNED BY {role}")
+            other.execute(f"DROP ROLE {role}")
+    seats, line = check(school)[7]
+    assert ([*seats], line) == ([2], [])
 
 
 # A host's own rules

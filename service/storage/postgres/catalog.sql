@@ -71,7 +71,7 @@ CREATE OR REPLACE FUNCTION enrollment_adding()
 AS $function$
 DECLARE
     course record;
-    past_the_rules boolean := NEW.event_id IS NOT DISTINCT FROM 0 AND NEW.waiting IS NULL;
+    past_the_rules boolean := coalesce(NEW.event_id = 0 AND NEW.waiting IS NULL AND NEW.enrolled_at <> '', FALSE);
     seat boolean;
     event bigint;
     shut text;

@@ -21,10 +21,12 @@ LIST_ALL = f"""
     WHERE id > ?
     ORDER BY id
     LIMIT ?"""
+# PostgreSQL must not know which course it is: for one that has most of all events it would read those of all others,
+# in the order of their ids, until a page is full.
 LIST_OF_COURSE = f"""
     SELECT {COLUMNS}
     FROM {EVENTS}
-    WHERE course_id = ? AND id > ?
+    WHERE course_id = (SELECT ?) AND id > ?
     ORDER BY id
     LIMIT ?"""
 NEWEST = "SELECT coalesce(max(id), 0) FROM enrollment_events"

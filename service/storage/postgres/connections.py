@@ -13,6 +13,7 @@ from psycopg.types.numeric import Int8Dumper
 
 from service.storage.postgres.faults import cause_of, is_refusal
 from service.storage.postgres.pipeline import TURN, Connection
+from service.storage.postgres.poolers import MARK
 from service.storage.postgres.urls import parameters
 
 __all__ = ["IDLE_SECONDS", "IDLE_SECONDS_OF_OTHERS", "TURN", "Database", "open_database"]
@@ -173,6 +174,7 @@ def open_database(  # noqa: PLR0913 - a connection has so many settings.
         "lock_timeout": max(1, round((busy_timeout if lock_timeout is None else lock_timeout) * 1000)),
         "statement_timeout": round(statement_timeout * 1000),
         "idle_in_transaction_session_timeout": round(idle_timeout * 1000),
+        MARK: "yes",
     }
     options = " ".join(f"-c {name}={value}" for name, value in settings.items())
     defaults = {

@@ -11,7 +11,7 @@ from service.errors import SetupError
 from service.storage import fetch, migrating
 from service.storage.checks import Result, Tick, silent
 from service.storage.migrating import APPLIED, HISTORY, TABLES, Versions
-from service.storage.postgres import drift
+from service.storage.postgres import drift, poolers
 from service.storage.postgres.check import run, watched
 from service.storage.postgres.connections import TURN, Database, open_database
 from service.storage.postgres.faults import ERRORS, cause_of, is_locked
@@ -50,10 +50,11 @@ def connect(url: str, *, busy_timeout: float = 5.0) -> Database:
 
     `busy_timeout` is how many seconds a statement waits for another connection's lock. Raises SchemaMismatch if
     migrations are missing in the school or unknown to this code, or if its schema is not as the migrations made it, and
-    SetupError if the database cannot be reached.
+    SetupError if the database cannot be reached, or a pooler is in front of it that loses what is relied on.
     """
     db = open_database(url, busy_timeout=busy_timeout)
     with _explained(db, url):
+        poolers.check(db, url, through=True)
         check(db, url)
     return db
 
@@ -198,6 +199,7 @@ def _setting_up(url: str, **options: Any) -> Iterator[Database]:
     """Open a database for a block, and close it at the end; an error of the database is raised as SetupError."""
     db = open_database(url, **options)
     with _explained(db, url):
+        poolers.check(db, url, through=False)
         yield db
     db.close()
 
@@ -214,6 +216,6 @@ def _explained(db: Database, url: str) -> Iterator[None]:
             reason = getattr(getattr(found, "diag", None), "message_primary", None) or str(found).strip()
             if is_locked(error):
                 reason = "another program has it open, such as a server; stop that first"
-            message = f"The database {without_password(url)} cannot be used: {reason}."
+            message = f"The database {without_password(url)} cannot be used: {poolers.reason_of(reason)}."
             raise SetupError(message) from error
         raise

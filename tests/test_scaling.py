@@ -73,7 +73,7 @@ def test_the_way_there_and_back(server: Server, tour: Path, tmp_path: Path) -> N
         "PGUSER": "postgres",
     }
     shown = {command: answer for command, answer in COMMANDS.findall(SCALING.text) if not command.startswith("make")}
-    assert len(shown) == 6
+    assert len(shown) == 7
     try:
         for command, answer in shown.items():
             done = subprocess.run(

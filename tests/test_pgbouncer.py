@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,11 +24,12 @@ from stores import open_store
 from service import connect, migrate
 from service.courses import insert_course
 from service.enrollments import enroll
-from service.errors import SetupError
+from service.errors import ExternalIdTaken, SetupError
 from service.storage import fetch
 from service.storage.postgres import poolers, schema
 from service.storage.postgres.connections import Database, open_database
 from service.students import insert_student
+from service.terms import insert_term
 
 PROGRAM = os.environ.get("TEST_PGBOUNCER") or shutil.which("pgbouncer") or shutil.which("/usr/sbin/pgbouncer")
 TIMEOUTS = ("lock_timeout = '5s'", "statement_timeout = '60s'", "idle_in_transaction_session_timeout = '3s'")
@@ -122,13 +124,13 @@ def await_socket(path: Path, process: "subprocess.Popen[bytes]") -> None:
 
 @pytest.mark.skipif(not PROGRAM, reason="There is no PgBouncer: apt-get install pgbouncer")
 def test_through_pgbouncer(server: Server, role: str, direct: str) -> None:
-    """PgBouncer is refused as it comes; from 1.21 on, a store works through it, on whatever connection it gets."""
+    """PgBouncer is refused as it comes; from 1.22 on, a store works through it, on whatever connection it gets."""
     version = subprocess.run([str(PROGRAM), "--version"], capture_output=True, text=True, check=True).stdout
     with pgbouncer(direct) as url, pytest.raises(SetupError, match="ignore_startup_parameters = options"):
         connect(url)
     for setting in TIMEOUTS:
         server.execute(f"ALTER ROLE {role} SET {setting}")
-    keeps = [int(number) for number in re.findall(r"\d+", version)[:2]] >= [1, 21]
+    keeps = [int(number) for number in re.findall(r"\d+", version)[:2]] >= [1, 22]
     settings: dict[str, str | int] = {"max_prepared_statements": 20} if keeps else {}
     with pgbouncer(direct, ignore_startup_parameters="options", **settings) as url:
         if not keeps:
@@ -146,6 +148,9 @@ async def work(url: str) -> None:
     """Enroll through two nodes at once, while others read."""
     one, other = open_store(url), open_store(url)
     await one.write(insert_course, "Logic", "1", 5, 100)
+    await one.write(partial(insert_term, name="Autumn", external_id="T1"))
+    with pytest.raises(ExternalIdTaken):  # psycopg forgets all that it has prepared, by DEALLOCATE ALL.
+        await one.write(partial(insert_term, name="Spring", external_id="T1"))
     added = (store.write(insert_student, f"Ada {n}") for n in range(10) for store in (one, other))
     students = [student.id for student in await asyncio.gather(*added)]
     done = (store.write(enroll, each, 1) for each, store in zip(students, [one, other] * 10, strict=True))

@@ -14,7 +14,7 @@ from service.storage.postgres.urls import parameters, without_password
 
 MARK = "enrollment.connected"
 """The setting that each connection asks for, and that nobody reads but `check`: where it is lost, so are the others."""
-PREPARED = "the pooler loses prepared statements: PgBouncer keeps them from 1.21 on, with max_prepared_statements = 200"
+PREPARED = "the pooler loses prepared statements: PgBouncer keeps them from 1.22 on, with max_prepared_statements = 200"
 REASONS = {
     "unsupported startup parameter": (
         "the pooler refuses the settings of the connection: let PgBouncer have ignore_startup_parameters = options, "

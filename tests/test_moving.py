@@ -164,6 +164,16 @@ def test_a_rule_of_another_program_in_the_target(file: Path, school: str) -> Non
     assert not any(contents(school).values())
 
 
+def test_a_table_of_another_program_in_the_target(file: Path, school: str) -> None:
+    """A table in the target may refer to those of the service."""
+    with closing(connect(school)) as db:
+        db.execute_sql("CREATE TABLE seen (event_id bigint REFERENCES enrollment_events)")
+    move(file, school)
+    assert contents(school) == contents(file)
+    with closing(connect(school)) as db, pytest.raises(pw.IntegrityError):
+        db.execute_sql("INSERT INTO seen VALUES (-1)")
+
+
 def test_an_empty_school(path: Path, school: str) -> None:
     """A school without a row moves too, and gives its first ids."""
     assert not any(move(path, school).values())

@@ -20,6 +20,7 @@ import peewee as pw
 import postgresql
 import pytest
 from answers import DeclaringClient
+from schools import Schools
 from starlette.testclient import TestClient
 from stores import open_store
 
@@ -71,10 +72,17 @@ def empty_school(server: postgresql.Server) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def schools(server: postgresql.Server, empty_school: str) -> Iterator[Schools]:
+    """Give what lends migrated databases of PostgreSQL."""
+    with closing(Schools(server, empty_school)) as schools:
+        yield schools
+
+
 @pytest.fixture
-def url_of_school(server: postgresql.Server, empty_school: str) -> Iterator[str]:
+def url_of_school(schools: Schools) -> Iterator[str]:
     """Give the URL of a migrated database of PostgreSQL, the test's own."""
-    with server.database(empty_school) as url:
+    with schools.lent() as url:
         yield url
 
 

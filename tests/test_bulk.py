@@ -23,6 +23,7 @@ from conftest import Server
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from programs import another_school, host_rule, writing
+from schools import Schools
 from starlette.testclient import TestClient
 from test_seats import add_course, audit, post, refusal, run_script, standing
 
@@ -67,6 +68,13 @@ def empty_school(server: postgresql.Server, empty_school: str) -> Iterator[str]:
         with closing(connect(url)) as db:
             db.execute_sql(FILL)
         yield url
+
+
+@pytest.fixture(scope="module")
+def schools(server: postgresql.Server, empty_school: str) -> Iterator[Schools]:
+    """Give what lends these copies."""
+    with closing(Schools(server, empty_school)) as schools:
+        yield schools
 
 
 def pair(student_id: object, course_id: object) -> dict[str, object]:

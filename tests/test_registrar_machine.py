@@ -179,7 +179,7 @@ def test_the_office_is_answered_as_the_model_is(kind: str, request: pytest.Fixtu
     @contextmanager
     def place() -> Iterator[Path | str]:
         if kind == "postgresql":
-            with request.getfixturevalue("server").database(request.getfixturevalue("empty_school")) as url:
+            with request.getfixturevalue("schools").lent() as url:
                 yield url
         else:
             with TemporaryDirectory() as directory:

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -28,6 +29,12 @@ from service import Settings, connect, create_app, migrate
 from service.storage.sqlite.store import Store
 
 ROOT = Path(__file__).parent.parent
+MEMORY = Path("/dev/shm")  # noqa: S108 - pytest and TemporaryDirectory make folders there that only their owner enters.
+
+if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 2**31:
+    # The databases are files like any others there, but a commit does not wait for a disk, which no test pulls the plug
+    # of. The servers inherit the variable, and so do the other processes of these tests.
+    os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Whoever runs the tests in the background of a shell may have Ctrl+C ignored, which the servers would inherit.

@@ -35,6 +35,7 @@ SETTINGS = {
     "autovacuum": "off",  # A test must not find that a table was analyzed meanwhile.
     "listen_addresses": "",  # Only by a socket, in a folder that nobody else may enter, so there is no password.
     "max_connections": "300",
+    "max_wal_size": "64MB",
     # Unlike all that the service writes, so that a test fails where the service relies on a setting of the server.
     "timezone": "Pacific/Auckland",
     "datestyle": "SQL, DMY",

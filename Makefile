@@ -6,6 +6,8 @@ MADE := .venv/made-$(VERSION)
 # On PostgreSQL its driver is needed too.
 RUN_READY := $(MADE)-run$(if $(filter postgres:% postgresql:%,$(DATABASE_URL)),-postgresql)
 TEST_READY := $(MADE)-test
+# The servers that the tests start would compile all modules each time if Python were told to keep none of them.
+TESTS := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist worksteal
 
 .PHONY: help run test migrate migration rollback schema openapi pictures lint typecheck coverage check fuzz hammer contract lock bench compare clean
 
@@ -16,7 +18,7 @@ run: $(RUN_READY) ## Migrate, then serve at HOST:PORT (127.0.0.1:8000) from DATA
 	@$(BIN)/python -m service serve --migrate
 
 test: $(TEST_READY) ## Run all the tests
-	$(BIN)/python -m pytest -n auto
+	$(TESTS)
 
 migrate: $(RUN_READY) ## Apply the pending migrations to DATABASE_URL
 	@$(BIN)/python -m service migrate
@@ -46,7 +48,7 @@ typecheck: $(TEST_READY) ## Check types
 	$(BIN)/mypy
 
 coverage: $(TEST_READY) ## Run all the tests; every line and branch of service must be covered
-	$(BIN)/python -m pytest -n auto --cov
+	$(TESTS) --cov
 
 check: lint typecheck coverage ## All that CI checks
 

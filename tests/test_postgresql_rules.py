@@ -1,5 +1,6 @@
 """The rules on PostgreSQL: what its triggers keep, whoever writes, in whatever statement and at whatever isolation."""
 
+import math
 import os
 import re
 import time
@@ -26,6 +27,7 @@ from service.storage.postgres.enrolling import PIECE, insert_each
 
 Connect = Callable[[], psycopg.Connection[Any]]
 LONG_AGO = "2026-01-01T00:00:00.000Z"
+TOUCHED = ("enrollments", "enrollment_events", "courses")
 
 
 @pytest.fixture
@@ -176,6 +178,7 @@ def test_ids_are_never_given_twice(path: str, other: Connect) -> None:
         ("DELETE FROM enrollments WHERE student_id = 1", "VALUES (1, 1)"),
         ("DELETE FROM enrollments WHERE student_id = 1", "VALUES (1, 1) ON CONFLICT DO NOTHING"),
         ("INSERT INTO enrollments (student_id, course_id) VALUES (6, 2)", "VALUES (6, 2) ON CONFLICT DO NOTHING"),
+        ("INSERT INTO enrollments (student_id, course_id) VALUES (7, 1)", "SELECT FROM enroll_many('{6}', '{2}', '')"),
     ],
 )
 def test_an_old_snapshot(path: str, other: Connect, level: psycopg.IsolationLevel, meanwhile: str, sql: str) -> None:
@@ -186,7 +189,7 @@ def test_an_old_snapshot(path: str, other: Connect, level: psycopg.IsolationLeve
     other().execute(meanwhile)
     before = audit(path)
     with pytest.raises(errors.SerializationFailure):
-        late.execute(f"INSERT INTO enrollments (student_id, course_id) {sql}")
+        late.execute(sql if sql.startswith("SELECT") else f"INSERT INTO enrollments (student_id, course_id) {sql}")
     late.rollback()
     assert audit(path) == before
 
@@ -198,6 +201,54 @@ def test_another_search_path(path: str, other: Connect) -> None:
     stranger.execute("SET search_path = pg_catalog")
     stranger.execute("INSERT INTO public.enrollments (student_id, course_id) VALUES (6, 2)")
     assert audit(path)[-1] == ("enrolled", 6, 2)
+
+
+@given(pairs=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 5)), max_size=20))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_many_at_once_are_as_one_after_the_other(path: str, pairs: list[tuple[int, int]]) -> None:
+    """Many pairs leave the same rows, and have the same outcomes, as with a host's trigger: then each has an INSERT."""
+    found = []
+    with closing(connect(path)) as db:
+        for statements in ((), trigger("BEFORE INSERT", "RETURN NEW;")):
+            with db.atomic() as undone:
+                for statement in statements:
+                    db.execute_sql(statement)
+                told = insert_each(db, pairs, LONG_AGO, math.inf)
+                left = [fetch(db, f"SELECT * FROM {table} ORDER BY 1, 2") for table in TOUCHED]
+                found.append((told, left))
+                undone.rollback()
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        "(1, 1, '{at}', NULL, {id})",
+        "(1, 1, NULL, {id}, {id})",
+        "(6, 1, '{at}', NULL, {id})",
+        "(1, 2, '{at}', NULL, {id})",
+        "(1, 1, '2026-01-01', NULL, {id})",
+        "(3, 1, NULL, 2, 2)",
+    ],
+)
+def test_a_row_with_an_event_that_is_not_its_own(path: str, other: Connect, values: str) -> None:
+    """A row that claims to be told of already, by an event of another row or of long ago, is counted and told of."""
+    other().execute("DELETE FROM enrollments WHERE course_id = 1")
+    with closing(connect(path)) as db:
+        told = next(event for event in events.list_events(db) if (event.student_id, event.course_id) == (1, 1))
+    other().execute(f"INSERT INTO enrollments VALUES {values.format(at=told.at, id=told.id)}")
+    assert audit(path)[-1][0] == "enrolled"
+
+
+@pytest.mark.usefixtures("path")
+def test_a_row_with_an_event_that_counts_nothing(other: Connect) -> None:
+    """A row that claims an event with which no counts have moved is counted, and told of itself."""
+    with other().transaction() as begun:
+        begun.connection.execute(f"INSERT INTO enrollment_events VALUES (99, 'enrolled', '{LONG_AGO}', 6, 2)")
+        begun.connection.execute(f"INSERT INTO enrollments VALUES (6, 2, '{LONG_AGO}', NULL, 99)")
+        ((enrolled,),) = begun.connection.execute("SELECT enrolled FROM courses WHERE id = 2").fetchall()
+        assert enrolled == 1
+        raise psycopg.Rollback
 
 
 def test_the_time_is_looked_at_after_each_piece(path: str) -> None:
@@ -334,6 +385,17 @@ def test_a_host_that_drops_what_was_enrolled(path: str) -> None:
     host(path, *trigger("AFTER INSERT", drop))
     assert outcomes(path, (6, 2), (7, 1), (5, 2)) == [("enrolled", None), ("waitlisted", 3), ("enrolled", None)]
     assert audit(path)[-2:] == [("dropped", 7, 1), ("enrolled", 5, 2)]
+
+
+@pytest.mark.parametrize(
+    "body", ["NEW.course_id := 2; RETURN NEW;", "RETURN CASE WHEN NEW.course_id = 2 THEN NEW END;"]
+)
+def test_a_host_whose_trigger_is_named_as_those_of_the_service(path: str, body: str) -> None:
+    """Whatever a host's trigger is named, what it does to a row leaves no count and no event of what is not there."""
+    create, on = trigger("BEFORE INSERT", body)
+    host(path, create.replace("host", "enrollment_host"), on.replace("host()", "enrollment_host()"))
+    assert outcomes(path, (6, 1), (7, 2))[1] == ("enrolled", None)
+    assert audit(path)[-1] == ("enrolled", 7, 2)
 
 
 def test_a_host_that_enrolls_another(path: str) -> None:

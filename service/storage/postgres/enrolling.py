@@ -1,6 +1,6 @@
 """Enroll many pairs of a student and a course in few round trips, and give the outcome of each pair.
 
-The function `enroll_many` in `schema.sql` enrolls the pairs one after the other, and raises nothing for a refusal.
+The function `enroll_many` in `schema.sql` enrolls pairs as one after the other, and raises nothing for a refusal.
 """
 
 import math
@@ -15,7 +15,7 @@ from service.storage import LEFT_OUT, Outcome, Pair, fetch
 from service.storage.postgres.violations import WORDS
 
 ENROLL = "SELECT outcome, at, place, rule FROM enroll_many(?, ?, ?)"
-PIECE, MOST = 100, 1_000
+PIECE, MOST = 250, 1_000
 """How many pairs are handed over at once: where there is a time to keep, and where there is none."""
 
 
@@ -32,7 +32,7 @@ def insert_each(db: pw.Database, pairs: Iterable[Pair], moment: str, until: floa
 
 def _enroll(db: pw.Database, pairs: Sequence[Pair], moment: str) -> list[Outcome]:
     found = fetch(db, ENROLL, [pair[0] for pair in pairs], [pair[1] for pair in pairs], moment)
-    return [_outcome(*row) for row in found[-len(pairs) :]]  # Before these stands what was undone.
+    return [_outcome(*row) for row in found]
 
 
 def _outcome(outcome: str | None, at: str | None, place: int | None, rule: str | None) -> Outcome:

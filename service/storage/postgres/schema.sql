@@ -144,7 +144,8 @@ CREATE INDEX course_term_id_id ON courses (term_id, id) WHERE term_id IS NOT NUL
 CREATE INDEX course_term_id_name_id ON courses (term_id, lower(name), id) WHERE term_id IS NOT NULL;
 CREATE INDEX course_words ON courses USING gin (words);
 
--- An INSERT with event_id 0 asks for an override; the column is null in every row that is there.
+-- An INSERT with event_id 0 asks for an override, and one with the id of the event that tells of the row is counted
+-- already; the column is null in every row that is there.
 CREATE TABLE enrollments (
     student_id bigint NOT NULL REFERENCES students (id) ON DELETE RESTRICT,
     course_id bigint NOT NULL REFERENCES courses (id) ON DELETE RESTRICT,
@@ -267,10 +268,11 @@ BEGIN
     RETURN NEW;
 END $$;
 
--- The counts move with the newest event, which must be newer than the last one that moved them.
+-- The counts move with the newest event of the course, which must be newer than the last one that moved them.
 CREATE FUNCTION enrollment_check_counts() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
-    IF NEW.event_id > coalesce(OLD.event_id, 0) AND NEW.event_id = (SELECT max(id) FROM enrollment_events) THEN
+    IF NEW.event_id > coalesce(OLD.event_id, 0)
+      AND NEW.event_id = (SELECT max(id) FROM enrollment_events WHERE course_id = NEW.id) THEN
         RETURN NEW;
     END IF;
     RAISE restrict_violation USING MESSAGE = 'the counts of a course belong to its enrollments';
@@ -341,6 +343,9 @@ END $$;
 
 -- BEFORE each row, not AFTER: PostgreSQL runs the AFTER triggers of all rows when the last row is in, so the second row
 -- of one INSERT would not see that the first row took the seat.
+--
+-- A row of enroll_many has the id of its event, with which the counts have moved. No other row can claim that: where
+-- the last event of a student and a course tells of a seat or a place, the row is there, and the key refuses another.
 CREATE FUNCTION enrollment_adding() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     course record;
@@ -349,6 +354,19 @@ DECLARE
     event bigint;
     shut text;
 BEGIN
+    IF NEW.event_id > 0 AND EXISTS (
+        SELECT FROM enrollment_events AS told
+        JOIN courses ON courses.id = told.course_id AND courses.event_id >= told.id
+        WHERE told.id = NEW.event_id AND told.student_id = NEW.student_id AND told.course_id = NEW.course_id
+          AND CASE told.type WHEN 'enrolled' THEN NEW.enrolled_at = told.at AND NEW.waiting IS NULL
+                             WHEN 'waitlisted' THEN NEW.enrolled_at IS NULL AND NEW.waiting = told.id END
+          -- + 0 lets PostgreSQL look among the events of the student, who has few, and not among those of the course.
+          AND NOT EXISTS (SELECT FROM enrollment_events AS later
+                          WHERE later.student_id = told.student_id AND later.id > told.id
+                            AND later.course_id + 0 = told.course_id)) THEN
+        NEW.event_id := NULL;
+        RETURN NEW;
+    END IF;
     NEW.event_id := NULL;
     NEW.waiting := NULL;
     IF NOT coalesce(enrollment_is_time(NEW.enrolled_at), FALSE) THEN
@@ -533,64 +551,141 @@ END $$;
 
 -- One round trip for many pairs of a student and a course: enrolls one pair after the other, as an INSERT for each
 -- would, and gives what came of each. A rule of the service that refuses is its code, and raises nothing, so the rows
--- before it stay. Where a rule of another program refuses, all rows are undone, a row `again` says so, and each row is
--- enrolled anew in a savepoint of its own, for which all the others need not pay: then `refused` comes with the
--- message, and with the constraint if it was one.
+-- before it stay.
 --
--- The place is that of the row as it is after its statement, when triggers of another program have run too. Where one
--- of those has dropped the row, its outcome is what its event told. A row that such a trigger left out has none.
+-- All pairs are judged in one statement, which counts for each pair who comes before it, and all that follows from that
+-- is written in three more. Where other programs have triggers on the tables, or a rule of theirs refuses, each row is
+-- enrolled by itself in a savepoint of its own: then `refused` comes with the message, and with the constraint if it was
+-- one. The place is that of the row as it is after its statement, when those triggers have run too. Where one of those
+-- has dropped the row, its outcome is what its event told. A row that such a trigger left out has none.
+--
+-- To plan the statements anew for the pairs of each call would take longer than to run them for a few.
 CREATE FUNCTION enroll_many(students bigint[], courses bigint[], moment text)
-RETURNS TABLE (outcome text, at text, place bigint, rule text) LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+RETURNS TABLE (outcome text, at text, place bigint, rule text)
+LANGUAGE plpgsql SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
+    outcomes text[];
+    places bigint[];
+    events bigint[];
+    newest bigint;
+    written bigint;
     student bigint;
     course bigint;
     line bigint;
     row_now record;
-    alone boolean;
 BEGIN
     PERFORM pg_advisory_xact_lock(1701711, hashtext(current_schema()));
-    FOREACH alone IN ARRAY ARRAY[FALSE, TRUE] LOOP
-        BEGIN
-            FOR student, course IN SELECT * FROM unnest(students, courses) LOOP
-                at := NULL; place := NULL; rule := NULL;
+    IF NOT coalesce(enrollment_is_time(moment), FALSE) THEN
+        moment := enrollment_time(moment);
+    END IF;
+    BEGIN
+        IF EXISTS (
+            SELECT FROM pg_trigger
+            WHERE tgrelid IN ('enrollments'::regclass, 'enrollment_events'::regclass, 'courses'::regclass)
+              AND NOT tgisinternal AND NOT starts_with(tgfoid::regproc::text, 'enrollment_')) THEN
+            RAISE restrict_violation;
+        END IF;
+        newest := (SELECT coalesce(max(id), 0) FROM enrollment_events);
+        WITH
+        asked AS (
+            SELECT n, pair.student, pair.course, s.id IS NULL AS unknown, c.waitlisted,
+                   c.capacity - c.enrolled AS seats, c.waitlist_capacity - c.waitlisted AS places,
+                   row_number() OVER (PARTITION BY pair.student, pair.course ORDER BY n) > 1 AS again,
+                   CASE WHEN e.waiting IS NOT NULL THEN 'already_waitlisted'
+                        WHEN e.student_id IS NOT NULL THEN 'already_enrolled'
+                        WHEN s.id IS NULL THEN 'student_not_found'
+                        WHEN c.id IS NULL THEN 'course_not_found'
+                        WHEN c.opens_at > enrollment_now() THEN 'enrollment_not_open'
+                        WHEN c.closes_at <= enrollment_now() THEN 'enrollment_closed' END AS refusal
+            FROM unnest(students, courses) WITH ORDINALITY AS pair (student, course, n)
+            LEFT JOIN students AS s ON s.id = pair.student
+            LEFT JOIN courses AS c ON c.id = pair.course
+            LEFT JOIN enrollments AS e ON e.student_id = pair.student AND e.course_id = pair.course),
+        ranked AS (
+            SELECT *, count(*) FILTER (WHERE NOT again AND refusal IS NULL) OVER (PARTITION BY asked.course ORDER BY n)
+                AS rank
+            FROM asked),
+        judged AS (
+            SELECT *, CASE WHEN refusal IS NOT NULL THEN refusal
+                           WHEN seats IS NULL OR rank <= seats THEN 'enrolled'
+                           WHEN ranked.places IS NULL OR rank - seats <= ranked.places THEN 'waitlisted'
+                           ELSE 'course_full' END AS verdict
+            FROM ranked),
+        told AS (
+            SELECT *, first_value(verdict) OVER (PARTITION BY judged.student, judged.course ORDER BY n) AS first,
+                   NOT again AND verdict IN ('enrolled', 'waitlisted') AS new
+            FROM judged)
+        SELECT array_agg(CASE WHEN again AND first IN ('enrolled', 'waitlisted') THEN 'already_' || first
+                              ELSE first END ORDER BY n),
+               array_agg(CASE WHEN new AND first = 'waitlisted' THEN waitlisted + rank - seats END ORDER BY n),
+               array_agg(event ORDER BY n), coalesce(max(event), newest)
+        INTO outcomes, places, events, newest
+        FROM (SELECT *, CASE WHEN new THEN newest + count(*) FILTER (WHERE new) OVER (ORDER BY n) END AS event
+              FROM told) AS numbered;
+
+        INSERT INTO enrollment_events (id, type, at, student_id, course_id)
+        SELECT event, verdict, moment, each.student, each.course
+        FROM unnest(events, outcomes, students, courses) AS each (event, verdict, student, course)
+        WHERE event IS NOT NULL
+        ON CONFLICT (id) DO NOTHING;  -- See enrollment_tell.
+
+        UPDATE courses AS c
+        SET enrolled = enrolled + more.seats, waitlisted = waitlisted + more.lines, event_id = more.newest
+        FROM (SELECT each.course, count(*) FILTER (WHERE verdict = 'enrolled') AS seats,
+                     count(*) FILTER (WHERE verdict = 'waitlisted') AS lines, max(event) AS newest
+              FROM unnest(events, outcomes, courses) AS each (event, verdict, course)
+              WHERE event IS NOT NULL GROUP BY each.course) AS more
+        WHERE c.id = more.course;
+
+        INSERT INTO enrollments (student_id, course_id, enrolled_at, waiting, event_id)
+        SELECT each.student, each.course, CASE verdict WHEN 'enrolled' THEN moment END,
+               CASE verdict WHEN 'waitlisted' THEN event END, event
+        FROM unnest(events, outcomes, students, courses) AS each (event, verdict, student, course)
+        WHERE event IS NOT NULL;
+        GET DIAGNOSTICS written = ROW_COUNT;
+
+        -- Each row that was left out is missing, and each that was not taken as it is told has another event.
+        IF (written, (SELECT max(id) FROM enrollment_events))
+            IS DISTINCT FROM (cardinality(array_remove(events, NULL)), newest) THEN
+            RAISE restrict_violation;
+        END IF;
+        RETURN QUERY
+        SELECT verdict, CASE verdict WHEN 'enrolled' THEN moment END, each.place, NULL
+        FROM unnest(outcomes, places) AS each (verdict, place);
+        RETURN;
+    EXCEPTION WHEN integrity_constraint_violation OR data_exception OR plpgsql_error THEN
+        NULL;
+    END;
+    FOR student, course IN SELECT * FROM unnest(students, courses) LOOP
+        at := NULL; place := NULL; rule := NULL;
+        outcome := enrollment_refusal(student, course);
+        IF outcome IS NULL THEN
+            BEGIN
+                INSERT INTO enrollments (student_id, course_id, enrolled_at) VALUES (student, course, moment)
+                RETURNING 'enrolled', enrolled_at, waiting INTO outcome, at, line;
+            EXCEPTION WHEN integrity_constraint_violation OR data_exception OR plpgsql_error THEN
+                GET STACKED DIAGNOSTICS at = MESSAGE_TEXT, rule = CONSTRAINT_NAME;
                 outcome := enrollment_refusal(student, course);
-                IF outcome IS NULL AND alone THEN
-                    BEGIN
-                        INSERT INTO enrollments (student_id, course_id, enrolled_at) VALUES (student, course, moment)
-                        RETURNING 'enrolled', enrolled_at, waiting INTO outcome, at, line;
-                    EXCEPTION WHEN integrity_constraint_violation OR data_exception OR plpgsql_error THEN
-                        GET STACKED DIAGNOSTICS at = MESSAGE_TEXT, rule = CONSTRAINT_NAME;
-                        outcome := enrollment_refusal(student, course);
-                        IF starts_with(at, outcome || ': ') THEN
-                            at := NULL; rule := NULL;
-                        ELSE
-                            outcome := 'refused';
-                        END IF;
-                    END;
-                ELSIF outcome IS NULL THEN
-                    INSERT INTO enrollments (student_id, course_id, enrolled_at) VALUES (student, course, moment)
-                    RETURNING 'enrolled', enrolled_at, waiting INTO outcome, at, line;
+                IF starts_with(at, outcome || ': ') THEN
+                    at := NULL; rule := NULL;
+                ELSE
+                    outcome := 'refused';
                 END IF;
-                IF outcome = 'enrolled' THEN
-                    SELECT enrolled_at, waiting INTO row_now FROM enrollments
-                    WHERE student_id = student AND course_id = course;
-                    IF FOUND THEN
-                        at := row_now.enrolled_at; line := row_now.waiting;
-                    END IF;
-                    IF line IS NOT NULL THEN
-                        outcome := 'waitlisted';
-                        SELECT c.waitlisted
-                            - (SELECT count(*) FROM enrollments WHERE course_id = course AND waiting > line)
-                            + (row_now.waiting IS NULL)::int
-                        INTO place FROM courses AS c WHERE c.id = course;
-                    END IF;
-                END IF;
-                RETURN NEXT;
-            END LOOP;
-            RETURN;
-        EXCEPTION WHEN integrity_constraint_violation OR data_exception OR plpgsql_error THEN
-            outcome := 'again';
-            RETURN NEXT;
-        END;
+            END;
+        END IF;
+        IF outcome = 'enrolled' THEN
+            SELECT enrolled_at, waiting INTO row_now FROM enrollments WHERE student_id = student AND course_id = course;
+            IF FOUND THEN
+                at := row_now.enrolled_at; line := row_now.waiting;
+            END IF;
+            IF line IS NOT NULL THEN
+                outcome := 'waitlisted';
+                SELECT c.waitlisted
+                    - (SELECT count(*) FROM enrollments WHERE course_id = course AND waiting > line)
+                    + (row_now.waiting IS NULL)::int
+                INTO place FROM courses AS c WHERE c.id = course;
+            END IF;
+        END IF;
+        RETURN NEXT;
     END LOOP;
 END $$;

@@ -11,7 +11,7 @@ from typing import Any
 import peewee as pw
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from invariants import check
 from programs import REFUSED, open_program, rows_of
@@ -203,8 +203,9 @@ def test_another_search_path(path: str, other: Connect) -> None:
     assert audit(path)[-1] == ("enrolled", 6, 2)
 
 
-@given(pairs=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 6)), max_size=20))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(pairs=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 6)), min_size=20, max_size=40))
+@example(pairs=[])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_many_at_once_are_as_one_after_the_other(path: str, pairs: list[tuple[int, int]]) -> None:
     """Many pairs leave the same rows, and have the same outcomes, as with a host's trigger: then each has an INSERT."""
     found = []

@@ -8,11 +8,13 @@ measured one after the other in each way, in another order every time. Figures a
 and a ratio is taken within each round before that.
 
 Then come bulk (rows per second, against executemany on a bare sqlite3 connection) and growth (the service
-on 32 thousand, 1 million and 10 million enrollments), and live (1,000 clients that listen to the events
-while 1,000 enrollments a second come). The table comes out here; results.json and the
+on 32 thousand, 1 million and 10 million enrollments), live (1,000 clients that listen to the events
+while 1,000 enrollments a second come), and postgresql (the service on a PostgreSQL of the benchmark's own,
+beside FastAPI + SQLAlchemy + asyncpg on the same server). The table comes out here; results.json and the
 charts go to the output folder. Parts of it:
 
     make bench BENCH="--section load --system ours --system hello --connections 32"
+    make bench BENCH="--section postgresql --system ours --rounds 1"
     make bench BENCH="--redraw"
 
 It needs wrk, taskset and setpriv, and npm to install Bun the first time. It talks to 127.0.0.1 only, and

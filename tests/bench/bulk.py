@@ -15,6 +15,8 @@ from bench.systems import ENROLLMENTS, OURS
 
 ROWS = 10_000
 """In one request, which is as many as it may have, and in one transaction of executemany."""
+WHOLE = 2_000
+"""In one request that is one transaction, which is as many as it may have."""
 PROMOTED = 2_000
 """Who waits for seats that one PATCH brings."""
 
@@ -29,6 +31,11 @@ def post(server: Server, pairs: list[Pair]) -> float:
     return _post(server, pairs, "enrolled")
 
 
+def post_whole(server: Server, pairs: list[Pair], how: str) -> float:
+    """Enroll pairs in one request that is one transaction, `atomic` or `dry_run`; give rows per second."""
+    return _post(server, pairs, "enrolled", f"?{how}=true")
+
+
 def promote(server: Server) -> float:
     """Let students wait for a course, and give all of them a seat in one request; give promotions per second."""
     course = '{"name": "Seats", "level": "1", "capacity": 0, "waitlist_capacity": null}'
@@ -38,9 +45,9 @@ def promote(server: Server) -> float:
     return _rate(PROMOTED, lambda: _ask(server, "PATCH", f"/courses/{number}", '{"capacity": null}', seats))
 
 
-def _post(server: Server, pairs: list[Pair], total: str) -> float:
+def _post(server: Server, pairs: list[Pair], total: str, query: str = "") -> float:
     body = json.dumps([{"student_id": student, "course_id": course} for student, course in pairs])
-    return _rate(len(pairs), lambda: _ask(server, "POST", "/enrollments", body, f'"{total}":{len(pairs)}'))
+    return _rate(len(pairs), lambda: _ask(server, "POST", f"/enrollments{query}", body, f'"{total}":{len(pairs)}'))
 
 
 def _ask(server: Server, method: str, path: str, body: str, sign: str) -> bytes:

@@ -1,12 +1,14 @@
 """Figures: medians of the samples, ratios within each round, and what they must reach."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from statistics import median
 from typing import Any, NamedTuple
 
-from bench.load import GET, KINDS, POST
+from bench.bulk import WHOLE
+from bench.load import BULK, GET, KINDS, POST
+from bench.postgres import ATOMIC, DRY_RUN, NODES, PEER, SERVICE, SLOW
 
 Results = Mapping[str, Any]
 Samples = Mapping[int, float]
@@ -68,7 +70,7 @@ def errors(results: Results, section: str = "", **where: Any) -> dict[str, int]:
     """Count what went wrong, by kind: `refused` by the server, `failed` on the way, `lost` though answered."""
     found = Counter[str]()
     for sample in chain.from_iterable(
-        results.get(one, ()) for one in ([section] if section else ("load", "growth", "live"))
+        results.get(one, ()) for one in ([section] if section else ("load", "growth", "live", "postgresql"))
     ):
         if all(sample.get(name) == value for name, value in where.items()):
             found.update({kind: sample.get(kind, 0) for kind in ("refused", "failed", "lost")})
@@ -133,6 +135,7 @@ def goals(results: Results) -> list[Goal]:
     found += [Goal("slowest single request, 10 million / 32 thousand, median time", worst, 1.3, "×", at_most=True)]
     late = figure(pick(results, "live", "p99"))
     found += [Goal("enrollment to the clients that listen, p99", late, 50, "ms", at_most=True)]
+    found += _on_postgresql(results, connections)
     bulk = ratio(pick(results, "bulk", "service"), pick(results, "bulk", "bare"))
     found += [Goal("bulk / bare executemany", bulk, 0.2, "×")]
     for key, what, bound, unit in (
@@ -143,3 +146,25 @@ def goals(results: Results) -> list[Goal]:
         found += [Goal(what, figure(ours), bound, unit, at_most=True)]
         found += [Goal(f"{what} / FastAPI + SQLAlchemy's", ratio(ours, start("fastapi", key)), 0.7, "×", at_most=True)]
     return found
+
+
+def _on_postgresql(results: Results, connections: int) -> Iterator[Goal]:
+    """Compare with what we claim of PostgreSQL, if that was measured."""
+    if not results.get("postgresql"):
+        return
+
+    def samples(system: str, request: str, key: str = "rate", at: int = connections) -> Samples:
+        return pick(results, "postgresql", key, system=system, request=request, connections=at)
+
+    for request, bound in ((GET, 10.0), (POST, 8.0)):
+        ours, theirs = samples(SERVICE, request), samples(PEER, request)
+        yield Goal(f"PostgreSQL: {request} / {PEER}", ratio(ours, theirs), bound, "×")
+        tails = (samples(system, request, "p99") for system in (SERVICE, PEER))
+        yield Goal(f"PostgreSQL: {request}, p99 / {PEER}'s", ratio(*tails), 0.1, "×", at_most=True)
+    for system, bound, what in ((SLOW, 0.65, "1 ms more for each flush"), (NODES, 0.95, "two nodes")):
+        slowed = ratio(samples(system, POST), samples(SERVICE, POST))
+        yield Goal(f"PostgreSQL: {POST}, {what} / without", slowed, bound, "×")
+    yield Goal("PostgreSQL: bulk", figure(samples(SERVICE, BULK, at=1)), 12_000, "rows/s")
+    for request in (ATOMIC, DRY_RUN):
+        seconds = {turn: WHOLE / rate for turn, rate in samples(SERVICE, request, at=1).items()}
+        yield Goal(f"PostgreSQL: {request}", figure(seconds), 0.25, "s", at_most=True)

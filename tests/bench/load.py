@@ -2,10 +2,8 @@
 
 import json
 import random
-import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -95,16 +93,9 @@ def measure(server: Server, requests: Requests, kind: str, connections: int, sec
 
 
 def measure_writes(server: Server, requests: Requests, kind: str, connections: int, seconds: int) -> dict[str, Any]:
-    """Do that with writes alone, and count in the file that each answer was a fact: `lost` are those that were not."""
-    path = server.folder / requests.system.database
+    """Do that with writes, and count in the database that each answer was a fact; `lost` are those that were not."""
     server.wait_until_idle()
-    before = _count(path)
+    before = requests.system.count(server.folder)
     sample = measure(server, requests, kind, connections, seconds)
     answered = sample["requests"] - sample["refused"]
-    return {**sample, "lost": max(0, answered - abs(_count(path) - before))}
-
-
-def _count(path: Path) -> int:
-    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=30)) as db:
-        ((count,),) = db.execute("SELECT count(*) FROM enrollments")
-        return int(count)
+    return {**sample, "lost": max(0, answered - abs(requests.system.count(server.folder) - before))}

@@ -22,6 +22,7 @@ from bench.figures import (
     usual_connections,
 )
 from bench.load import KINDS
+from bench.postgres import SERVICE
 
 Row = Sequence[str]
 LEFT = 3
@@ -68,6 +69,7 @@ def table(results: Results) -> str:
         ("rows at once", "", "", "rows/s", "±", "ours is"): _bulk(results),
         ("growth", "conn.", "enrollments", "req/s", "±", "time ×", *latencies): _growth(results),
         ("live", "", "listeners", "events/s", "±", "of a core", *latencies): _live(results),
+        ("PostgreSQL", "conn.", "system", "req/s", "±", "ours is", *latencies): _on_postgresql(results),
         ("claim", "", "", "measured", "±", "goal"): map(_goal, goals(results)),
     }
     rows = [row for head, body in blocks.items() if (found := list(body)) for row in (head, *found, ())]
@@ -155,6 +157,19 @@ def _live(results: Results) -> Iterator[Row]:
         share = figure(busy)
         rest = (*_latencies(results, "live", listeners=count), _errors(results, "live", listeners=count))
         yield ("events", "", f"{count:,}", *_rate(figure(rates)), f"{share.middle:.0%}" if share else "", *rest)
+
+
+def _on_postgresql(results: Results) -> Iterator[Row]:
+    cells = ((one["request"], one["connections"], one["system"]) for one in results.get("postgresql", ()))
+    for request, connections, system in sorted(dict.fromkeys(cells), key=lambda cell: cell[:2]):
+        where = {"request": request, "connections": connections}
+        ours, rates = (pick(results, "postgresql", "rate", system=one, **where) for one in (SERVICE, system))
+        compared = _times(ratio(ours, rates)) if system != SERVICE else ""
+        more = ["", "", "", ""]
+        if request in KINDS:
+            where["system"] = system
+            more = [*_latencies(results, "postgresql", **where), _errors(results, "postgresql", **where)]
+        yield (request, str(connections), system, *_rate(figure(rates)), compared, *more)
 
 
 def _goal(goal: Goal) -> Row:

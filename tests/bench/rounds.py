@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import attrs
 import click
 
-from bench import bulk, listeners, load
+from bench import bulk, listeners, load, postgres
 from bench.campus import SIZES, Campus
 from bench.processes import Server
 from bench.report import Progress
@@ -170,11 +170,69 @@ def live_section(bench: Bench) -> None:
             bench.samples["live"].append({"round": number, **sample})
 
 
+def postgresql_section(bench: Bench) -> None:
+    """Take turns on one PostgreSQL: the service, a peer, the service with slower flushes, and two nodes of it."""
+    usual = 32 if 32 in bench.plan.connections else bench.plan.connections[0]
+    with postgres.running() as server, server.database() as ours, server.database() as theirs:
+        bench.progress.say("PostgreSQL: making the databases")
+        for system in (postgres.Service(ours), postgres.Peer(theirs)):
+            system.prepare(made(bench.folder / system.key), bench.campus)
+        for number in bench.rounds():
+            with ExitStack() as stack:
+                one, slow, nodes = (stack.enter_context(server.database(ours)) for _ in range(3))
+                postgres.delay(server, slow)
+                systems: list[System] = [
+                    postgres.Service(one),
+                    postgres.Peer(stack.enter_context(server.database(theirs))),
+                    postgres.Service(slow, postgres.SLOW),
+                ]
+                started = [_start_on_server(bench, number, system, stack) for system in systems]
+                both = [_start_on_server(bench, number, postgres.Service(nodes, postgres.NODES), stack) for _ in "12"]
+                server.execute("CHECKPOINT")
+                for at, (kind, connections) in enumerate(product((load.GET, load.POST), bench.plan.connections)):
+                    whole = kind == load.POST and connections == usual
+                    for turn in rotated([*started[: 3 if whole else 2], *both[:whole]], number + at):
+                        _measure_on_server(bench, turn, both, kind, connections)
+                for name, rate in _many(bench, started[0]):
+                    about = {"round": number, "system": postgres.SERVICE, "connections": 1}
+                    bench.samples["postgresql"].append({**about, "request": name, "rate": rate})
+
+
+def _start_on_server(bench: Bench, number: int, system: System, stack: ExitStack) -> "Started":
+    folder = Path(stack.enter_context(TemporaryDirectory(dir=bench.folder)))
+    server = stack.enter_context(system.serve(folder))
+    requests = load.Requests(system, bench.campus)
+    if system.name != postgres.NODES:
+        _check(server, requests, bench.campus)
+    _warm_up(bench, server, requests)
+    return Started(system, server, requests, {"round": number})
+
+
+def _measure_on_server(bench: Bench, one: "Started", nodes: Sequence["Started"], kind: str, connections: int) -> None:
+    bench.progress.say(f"PostgreSQL: {kind}, {connections} connections: {one.system.name}")
+    if one.system.name == postgres.NODES:
+        servers = [each.server for each in nodes]
+        sample = postgres.measure_nodes(servers, one.system, bench.campus, connections, bench.plan.seconds)
+    else:
+        measure = load.measure_writes if kind in load.WRITES else load.measure
+        sample = measure(one.server, one.requests, kind, connections, bench.plan.seconds)
+    bench.samples["postgresql"].append({**one.start, "system": one.system.name, **sample})
+
+
+def _many(bench: Bench, one: "Started") -> Iterator[tuple[str, float]]:
+    for _ in range(bench.plan.bulks):
+        bench.progress.say("PostgreSQL: many rows at once")
+        yield load.BULK, bulk.post(one.server, bulk.take(one.requests.pairs))
+        for name, how in ((postgres.ATOMIC, "atomic"), (postgres.DRY_RUN, "dry_run")):
+            yield name, bulk.post_whole(one.server, bulk.take(one.requests.pairs)[: bulk.WHOLE], how)
+
+
 SECTIONS: Mapping[str, Callable[[Bench], None]] = {
     "load": load_section,
     "bulk": bulk_section,
     "growth": growth_section,
     "live": live_section,
+    "postgresql": postgresql_section,
 }
 
 

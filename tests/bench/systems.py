@@ -48,8 +48,19 @@ class System:
 
     def serve(self, folder: Path) -> AbstractContextManager[Server]:
         """Start it on the database in a folder; it has answered once when the block begins."""
-        environ = {"DATABASE": str(folder / self.database), "PYTHONPATH": str(self.tree)}
+        environ = {"DATABASE": self.place(folder), "PYTHONPATH": str(self.tree)}
         return serving(self.command(), self.schedule(1), folder, environ)
+
+    def place(self, folder: Path) -> str:
+        """Give where the database is."""
+        return str(folder / self.database)
+
+    def count(self, folder: Path) -> int:
+        """Count the enrollments in the database, past the system."""
+        path = folder / self.database
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=30)) as db:
+            ((count,),) = db.execute("SELECT count(*) FROM enrollments")
+            return int(count)
 
     def prepare(self, folder: Path, campus: Campus) -> None:
         """Put the campus into a new database in a folder, without HTTP."""
@@ -86,7 +97,7 @@ class _Limit(System):
     keeps = False
 
     def command(self) -> list[str]:
-        return _uvicorn(self.key)
+        return uvicorn(self.key)
 
     def prepare(self, folder: Path, campus: Campus) -> None:
         pass
@@ -142,7 +153,7 @@ class _FastAPI(System):
     enrolled_at = "2014-01-01 00:00:00.000000"
 
     def command(self) -> list[str]:
-        return _uvicorn("fastapi_sqlalchemy")
+        return uvicorn("fastapi_sqlalchemy")
 
 
 class _PocketBase(System):
@@ -208,7 +219,7 @@ def bun_binary() -> Path:
     return binary
 
 
-def _uvicorn(module: str) -> list[str]:
+def uvicorn(module: str) -> list[str]:
     """Serve with the options that the service has: nothing that it leaves out is paid for here."""
     options = ["--host=127.0.0.1", "--port=PORT", "--loop=uvloop", "--http=httptools", "--ws=none"]
     quiet = ["--no-access-log", "--log-level=warning", "--no-server-header", "--no-proxy-headers"]

@@ -92,6 +92,15 @@ def test_a_table_in_any_dialect(data: st.DataObject, tmp_path_factory: pytest.Te
     assert list(found.notes) == [] or encoding == "cp1252"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be"])
+def test_a_character_for_what_could_not_be_read(tmp_path: Path, encoding: str) -> None:
+    """U+FFFD in a file is a character as others are: whoever wrote the file could not read something else."""
+    path = written(
+        tmp_path / "students.csv", ENCODINGS[encoding] + "external_id,name\n1,A\ufffda 😀\n".encode(encoding)
+    )
+    assert rows_of(table_of(path)) == [(2, ["1", "A\ufffda 😀"])]
+
+
 @pytest.mark.parametrize(
     ("encoding", "delimiter", "newline"),
     [*itertools.product(ENCODINGS, ",;\t", ["\n", "\r\n", "\r"])],

@@ -145,9 +145,8 @@ def _rows(source: Source, encoding: str, delimiter: str, skipped: int = 0) -> It
             raise UnreadableFile(f"{source.file} was changed while it was read: begin again.") from error
 
 
-# What a decoder puts where it cannot read, and what UTF-8 alone makes of several bytes.
-_UNREAD = re.compile("[\udc80-\udcff]")
-_REPLACED = re.compile("\ufffd")
+# What a decoder puts where it cannot read, which no text has, and what UTF-8 alone makes of several bytes.
+_UNREAD = re.compile("[\ud800-\udfff]")
 _SEVERAL = re.compile("[^\0-\x7f\udc80-\udcff]")
 
 
@@ -165,16 +164,16 @@ def _encoding(source: Source) -> tuple[str, Sequence[str]]:
     if head.startswith(ZIP):
         raise UnreadableFile(f"{source.file} is a zip in a zip: take it out, and give it by itself.")
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        if wrong := _scan(source, "utf-16", "replace", _REPLACED).wrong:
+        if wrong := _scan(source, "utf-16", "surrogatepass").wrong:
             raise UnreadableFile(_wrong(source, wrong, "UTF-16"))
         return "utf-16", ()
-    utf_8 = _scan(source, "utf-8-sig", "surrogateescape", _UNREAD)
+    utf_8 = _scan(source, "utf-8-sig", "surrogateescape")
     if utf_8.wrong is None:
         return "utf-8-sig", ()
     # In Windows-1252 hardly any text has what would be a character of several bytes in UTF-8.
     if utf_8.several or head.startswith(codecs.BOM_UTF8):
         raise UnreadableFile(_wrong(source, utf_8.wrong, "UTF-8, as other lines are"))
-    if wrong := _scan(source, "cp1252", "replace", _REPLACED).wrong:
+    if wrong := _scan(source, "cp1252", "surrogateescape").wrong:
         raise UnreadableFile(_wrong(source, wrong, "UTF-8 or Windows-1252"))
     return "cp1252", (
         f"{source.file} is not in UTF-8 and was read as Windows-1252: see whether names with accents are right.",
@@ -185,7 +184,7 @@ def _wrong(source: Source, line: int, encoding: str) -> str:
     return f'{source.file}: line {line} is not in {encoding}. Save the file as "CSV UTF-8" where it was made.'
 
 
-def _scan(source: Source, encoding: str, errors: str, unread: re.Pattern[str]) -> _Scan:
+def _scan(source: Source, encoding: str, errors: str) -> _Scan:
     """Decode a file to its end. Raises UnreadableFile for what no encoding allows."""
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder(encoding)(errors), translate=True)
     line, length = 1, 0
@@ -193,7 +192,10 @@ def _scan(source: Source, encoding: str, errors: str, unread: re.Pattern[str]) -
     with source.open() as stream:
         while True:
             chunk = stream.read(CHUNK)
-            text = decoder.decode(chunk, final=not chunk)
+            try:
+                text = decoder.decode(chunk, final=not chunk)
+            except UnicodeDecodeError:  # The last character of a file in UTF-16 is not whole.
+                return _Scan(wrong or line, several)
             if "\0" in text:
                 where = line + text.count("\n", 0, text.index("\0"))
                 raise UnreadableFile(
@@ -209,7 +211,7 @@ def _scan(source: Source, encoding: str, errors: str, unread: re.Pattern[str]) -
                 )
             if not text.isascii():
                 several = several or _SEVERAL.search(text) is not None
-                if wrong is None and (found := unread.search(text)):
+                if wrong is None and (found := _UNREAD.search(text)):
                     wrong = line + text.count("\n", 0, found.start())
             line += text.count("\n")
             if not chunk:

@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +51,12 @@ def connect(url: str | os.PathLike[str], *, busy_timeout: float = 5.0) -> pw.Sql
     many seconds a statement waits for another connection's lock. Raises SchemaMismatch if the file is missing, if
     migrations are missing in it or unknown to this code, or if the schema is not as the migrations made it.
     """
-    with _setting_up(_existing(url), busy_timeout=busy_timeout) as db:
+    path = _existing(url)
+    db = open_database(path, busy_timeout=busy_timeout)
+    with ExitStack() as stack, _explained(path):
+        stack.callback(db.close)
         check(db, url)
-    db.connect()
+        stack.pop_all()
     return db
 
 
@@ -232,15 +235,18 @@ def _undo(db: pw.SqliteDatabase, url: str | os.PathLike[str], tick: Tick) -> str
 @contextmanager
 def _setting_up(path: Path, **options: Any) -> Iterator[pw.SqliteDatabase]:
     """Open a database for a block, and close it at the end; an error of the database is raised as SetupError."""
-    db = open_database(path, **options)
-    try:
+    with closing(open_database(path, **options)) as db, _explained(path):
         yield db
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (pw.DatabaseError, sqlite3.Error) as error:
         reason = "another program has it open, such as a server; stop that first" if is_locked(error) else error
         message = f"The database {path} cannot be used: {reason}."
         raise SetupError(message) from error
-    finally:
-        db.close()
 
 
 def _existing(url: str | os.PathLike[str]) -> Path:

@@ -54,7 +54,7 @@ def move(source_url: kinds.Url, target_url: kinds.Url, tick: Tick = silent) -> M
             if full := [table for table, count in _counts(new).items() if count]:
                 shown = kinds.without_password(target_url)
                 raise SetupError(f"Nothing was moved: the database {shown} has rows already, in {', '.join(full)}.")
-            with target.filling(new):
+            with target.filling(new, tick):
                 for table, columns in COLUMNS.items():
                     rows = source.rows(old, table, columns, KEYS.get(table, 1))
                     target.fill(new, table, columns, _watched(rows, table, tick))

@@ -223,3 +223,4 @@ def test_nobody_writes_meanwhile(file: Path, school: str) -> None:
 
     move(str(file), school, tick)
     assert [what for what in seen if what in COLUMNS] == [*COLUMNS]
+    assert "indexes" in seen

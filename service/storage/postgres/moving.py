@@ -12,10 +12,12 @@ from typing import Any
 import peewee as pw
 
 from service.storage import fetch
+from service.storage.checks import Tick
 from service.storage.migrating import TABLES
 from service.storage.postgres import drift
 from service.storage.postgres.breaches import WORDS_OF_COURSE, given_in
 from service.storage.postgres.check import run as check
+from service.storage.postgres.check import watched
 from service.storage.postgres.schema import writing
 
 __all__ = ["check", "fill", "filling", "given", "go_on_behind", "rows", "writing"]
@@ -43,7 +45,7 @@ def given(db: pw.Database, table: str) -> int:
 
 
 @contextmanager
-def filling(db: pw.Database) -> Iterator[None]:
+def filling(db: pw.Database, tick: Tick) -> Iterator[None]:
     """Let a block fill the tables; at its end all is there that keeps the rules."""
     every = drift.expected().values()
     indexes = [each for each in every if each.kind == "index"]
@@ -62,14 +64,15 @@ def filling(db: pw.Database) -> Iterator[None]:
     for table in RESTING:
         db.execute_sql(f"ALTER TABLE {table} DISABLE TRIGGER USER")
     yield
-    db.execute_sql(f"UPDATE courses SET words = {WORDS_OF_COURSE}")
-    for each in indexes:
-        db.execute_sql(each.sql)
-    for each in keys + references:
-        db.execute_sql(f"ALTER TABLE {each.table} ADD CONSTRAINT {each.name} {each.sql}")
-    for table in RESTING:
-        db.execute_sql(f"ALTER TABLE {table} ENABLE TRIGGER USER")
-    db.execute_sql(f"ANALYZE {', '.join(TABLES)}")
+    with watched("indexes", tick):
+        db.execute_sql(f"UPDATE courses SET words = {WORDS_OF_COURSE}")
+        for each in indexes:
+            db.execute_sql(each.sql)
+        for each in keys + references:
+            db.execute_sql(f"ALTER TABLE {each.table} ADD CONSTRAINT {each.name} {each.sql}")
+        for table in RESTING:
+            db.execute_sql(f"ALTER TABLE {table} ENABLE TRIGGER USER")
+        db.execute_sql(f"ANALYZE {', '.join(TABLES)}")
 
 
 def fill(db: pw.Database, table: str, columns: Sequence[str], values: Iterable[Sequence[Any]]) -> None:

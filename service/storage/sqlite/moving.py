@@ -10,8 +10,10 @@ from typing import Any
 
 import peewee as pw
 
+from service.storage.checks import Tick
 from service.storage.sqlite import drift
 from service.storage.sqlite.check import run as check
+from service.storage.sqlite.check import watched
 from service.storage.sqlite.repair import give_no_id_again, last_id
 from service.storage.sqlite.schema import writing
 from service.storage.sqlite.words import fill as fill_words
@@ -32,15 +34,16 @@ def given(db: pw.Database, table: str) -> int:
 
 
 @contextmanager
-def filling(db: pw.Database) -> Iterator[None]:
+def filling(db: pw.Database, tick: Tick) -> Iterator[None]:
     """Let a block fill the tables; at its end all is there that keeps the rules."""
     resting = [each for each in drift.expected().values() if each.type in {"index", "trigger"}]
     for each in resting:
         db.execute_sql(f"DROP {each.type.upper()} {each.name}")
     yield
-    fill_words(db)
-    for each in resting:
-        db.execute_sql(each.sql)
+    with watched(db, "indexes", tick):
+        fill_words(db)
+        for each in resting:
+            db.execute_sql(each.sql)
 
 
 def fill(db: pw.Database, table: str, columns: Sequence[str], values: Iterable[Sequence[Any]]) -> None:

@@ -267,6 +267,8 @@ def test_ci(tree: Path, tmp_path: Path) -> None:
     (folder / "pyenv").write_text(f"#!/bin/sh\necho {tmp_path / 'pyenv'}\n")
     for script in (*folder.iterdir(), spare / "python"):
         script.chmod(0o755)
-    (tree / "Makefile").write_text("check fuzz contract:\n\t@echo $@ $(SECONDS)\ntest:\n\t@echo test $(PYTHON)\n")
+    (tree / "Makefile").write_text(
+        "check fuzz hammer contract:\n\t@echo $@ $(SECONDS)\ntest:\n\t@echo test $(PYTHON)\n"
+    )
     said = run(tree / ".ci" / "run", cwd=tmp_path, env={**ENVIRON, "PATH": f"{folder}:{ENVIRON['PATH']}"})
-    assert said.splitlines() == ["check", "fuzz 60", "contract 60", "test python3.12", "test python3.13"]
+    assert said.splitlines() == ["check", "fuzz 60", "hammer 60", "contract 60", "test python3.12", "test python3.13"]

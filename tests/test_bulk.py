@@ -491,7 +491,7 @@ def test_a_host_waits_its_turn(
 def test_a_slice_that_breaks_leaves_nothing(client: TestClient, path: Path | str, query: str) -> None:
     """When the database fails at a row, and no rule refuses it, the slice is not kept half."""
     add_course(client, None, 0)
-    breaks = {"sqlite": "SELECT json_extract('{', '$')", "postgresql": "PERFORM '{'::json"}
+    breaks = {"sqlite": "SELECT json_extract('{', '$')", "postgresql": "PERFORM missing()"}
     with host_rule(path, "AFTER INSERT ON enrollments", breaks, when="NEW.student_id = 3"):
         answer = post_bulk(client, [pair(student, 1) for student in (1, 2, 3, 4)], query)
     assert refusal(answer) == (503, "storage_unavailable")

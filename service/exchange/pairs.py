@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from typing import NamedTuple
 
+import msgspec
 import peewee as pw
 
 from service.errors import InvalidPayload, ServiceError
@@ -26,7 +26,7 @@ STANDS = """
     WHERE student_id = student AND course_id = course"""
 
 
-class Paired(NamedTuple):
+class Paired(msgspec.Struct, frozen=True, gc=False):
     """A row with the student and the course that it names."""
 
     part: Part
@@ -61,8 +61,15 @@ class Keys:
 
     def find(self, row: Cells) -> int | None:
         """Give the id of what a row names, or None where that is not there."""
-        text = row.get(self._external)
-        return self._by_text.get(text) if text is not None else self._by_number.get(row.get(self._number) or "")
+        return self.find_each([row])[0]
+
+    def find_each(self, rows: Iterable[Cells]) -> list[int | None]:
+        """Give the ids of what rows name, each None where that is not there."""
+        texts, numbers, external, number = self._by_text, self._by_number, self._external, self._number
+        return [
+            texts.get(text) if (text := row.get(external)) is not None else numbers.get(row.get(number) or "")
+            for row in rows
+        ]
 
     def named(self, row: Cells) -> str | None:
         """Give the external id that a row names, in the form that is stored."""
@@ -98,11 +105,12 @@ class Pairs:
 
     def resolve(self, placed: Sequence[Placed]) -> tuple[list[Paired], list[Lost]]:
         """Give the rows with the pairs that they name, and those that name none, with the refusal of each."""
-        self.look_up([row.values for _, row in placed])
+        rows = [row.values for _, row in placed]
+        self.look_up(rows)
         found: list[Paired] = []
         lost: list[Lost] = []
-        for part, row in placed:
-            student_id, course_id = self.students.find(row.values), self.courses.find(row.values)
+        ids = zip(self.students.find_each(rows), self.courses.find_each(rows), strict=True)
+        for (part, row), (student_id, course_id) in zip(placed, ids, strict=True):
             if student_id is None or course_id is None:
                 keys = self.students if student_id is None else self.courses
                 lost.append((part, refused(part, row, keys.lost(row.values))))

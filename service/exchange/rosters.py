@@ -3,11 +3,10 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import peewee as pw
 
-from service.enrolling import Asked, Result, enroll_each
+from service.enrolling import STATUSES, Asked, enroll_each, enroll_pairs
 from service.errors import AlreadyEnrolled, AlreadyWaitlisted, EnrollmentNotFound, ServiceError
 from service.events import NOBODY
 from service.exchange.dropping import Plan, drop_each
@@ -16,6 +15,7 @@ from service.exchange.parts import Part, Row
 from service.exchange.reading import Ahead
 from service.exchange.words import refused
 from service.exchange.work import Lost, Placed, Work
+from service.fields import Status
 from service.storage import Pair, fetch
 
 WINDOW = 20_000
@@ -53,13 +53,15 @@ class Rosters:
         for placed in self._windows("drop"):
             found, lost = self._pairs.resolve(placed)
             self._work.refuse("enrollments", lost)
-            for part, row, (student_id, course_id) in found:
+            for each in found:
+                student_id, course_id = each.pair
                 if student_id in drops[course_id]:
                     self._work.count("enrollments", "unchanged")
-                drops[course_id].setdefault(student_id, (part, row.line))
+                drops[course_id].setdefault(student_id, (each.part, each.row.line))
         for placed in self._windows("enroll"):
             found, _ = self._pairs.resolve(placed)
-            for *_, (student_id, course_id) in found:
+            for each in found:
+                student_id, course_id = each.pair
                 if course_id in drops and drops[course_id].pop(student_id, False):
                     self._work.skip("enrollments", SUPERSEDED)
         self._drop(drops)
@@ -113,7 +115,7 @@ class Rosters:
             at = 0
             while at < len(left):
                 some = left[at : at + MOST_IN_SLICE]
-                results = turns.write(some, self._enroll_each)
+                results: Sequence[Status | ServiceError] = turns.write(some, self._enroll_each)
                 lost += self._settle(some, results)
                 at += len(results)
                 self._show(len(read) * at // len(left))
@@ -133,24 +135,24 @@ class Rosters:
         self._work.count("enrollments", "unchanged", len(found) - len(left))
         return left
 
-    def _enroll_each(self, rows: Sequence[Paired], until: float) -> list[Result]:
+    def _enroll_each(self, rows: Sequence[Paired], until: float) -> list[Status | ServiceError]:
         options = self._options
         if options.override or options.why is not NOBODY:
-            asked: list[Any] = [Asked(*each.pair, options.override, options.why) for each in rows]
-        else:
-            asked = [each.pair for each in rows]
-        return enroll_each(self._db, asked, until=until)
+            asked = [Asked(*each.pair, options.override, options.why) for each in rows]
+            results = enroll_each(self._db, asked, until=until)
+            return [each if isinstance(each, ServiceError) else each.status for each in results]
+        return enroll_pairs(self._db, [each.pair for each in rows], until)
 
-    def _settle(self, rows: Sequence[Paired], results: Sequence[Result]) -> list[Lost]:
+    def _settle(self, rows: Sequence[Paired], results: Sequence[Status | ServiceError]) -> list[Lost]:
         """Count what came of rows, and give those that were refused."""
-        lost, counts = list[Lost](), {"enrolled": 0, "waitlisted": 0, "unchanged": 0}
-        for (part, row, _), result in zip(rows, results, strict=False):
-            if not isinstance(result, ServiceError):
-                counts[result.status] += 1
-            elif isinstance(result, (AlreadyEnrolled, AlreadyWaitlisted)):
-                counts["unchanged"] += 1
+        for status in STATUSES.values():
+            self._work.count("enrollments", status, results.count(status))
+        lost = list[Lost]()
+        for each, result in zip(rows, results, strict=False):
+            if isinstance(result, str):
+                continue
+            if isinstance(result, (AlreadyEnrolled, AlreadyWaitlisted)):
+                self._work.count("enrollments", "unchanged")
             else:
-                lost.append((part, refused(part, row, result)))
-        for what, count in counts.items():
-            self._work.count("enrollments", what, count)
+                lost.append((each.part, refused(each.part, each.row, result)))
         return lost

@@ -103,7 +103,7 @@ def text_table(source: Source, measure: Measure, *, loose: bool) -> Table:
     header, found = rows()
     if header is None:
         raise UnreadableFile(f"{source.file} is empty: it needs a row with the names of the columns, and rows.")
-    count = sum(any(map(str.strip, cells)) for _, cells in found)
+    count = sum(1 for _ in filter(str.strip, map("".join, (cells for _, cells in found))))
 
     names, has = [name.strip() for name in header], partial(_has, source, encoding)
     return Table(source.file, source.file, size, loose, names, lambda _: rows()[1], not count, notes, count, has)

@@ -13,6 +13,8 @@ MAX_ROWS = 10_000
 """The most rows that a bulk may have."""
 MAX_WHOLE = 2_000
 """The most rows that a bulk in one transaction may have: all other writes wait until the end of that transaction."""
+MOST_IN_SLICE = 3_000
+"""The most rows of a slice: more do not fit in its time, within which the external ids of all of them are looked up."""
 SLICE_SECONDS = 0.03
 """Seconds after which one slice of a bulk begins no further row; the next slice goes on with the rows that are left."""
 
@@ -57,7 +59,7 @@ async def enroll_rows(
 def enroll_many(db: pw.Database, rows: Sequence[Row], seconds: float = SLICE_SECONDS) -> list[Result]:
     """Enroll as many of the first rows as fit in the time, but at least one; give one result for each, in order."""
     with backend_of(db).atomic(db):
-        return enroll_each(db, rows, until=time.monotonic() + seconds)
+        return enroll_each(db, rows[:MOST_IN_SLICE], until=time.monotonic() + seconds)
 
 
 def enroll_all(db: pw.Database, rows: Sequence[Row], atomic: bool = False, dry_run: bool = False) -> list[Result]:

@@ -6,7 +6,7 @@ in line, keep the counts, promote the first student on the waitlist, and write t
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any, NamedTuple, get_args
@@ -29,7 +29,7 @@ from service.errors import (
 from service.events import NOBODY, Why, newest_event, note
 from service.fields import MAX_ID, Status, timestamp
 from service.overrides import override
-from service.rows import Key, find_id, not_found
+from service.rows import Key, find_each, find_id, not_found
 from service.storage import Outcome, Pair, backend_of, fetch, fetch_one
 
 # A position is counted row by row. Where the place in line is nearer to the last place than to the first one, it takes
@@ -138,15 +138,11 @@ def enroll_pairs(db: pw.Database, pairs: Sequence[Pair], until: float) -> list[S
     ]
 
 
-def _pairs(db: pw.Database, rows: Sequence[Any], found: list[Pair]) -> Iterator[Pair]:
-    """Give the pair of each row when its turn comes, and add it to `found`.
-
-    To look up the external ids of all rows at once takes longer than one slice of a bulk has.
-    """
-    for row in rows:
-        if not isinstance(row, ServiceError):
-            found.append((find_id(db, "students", row[0]), find_id(db, "courses", row[1])))
-            yield found[-1]
+def _pairs(db: pw.Database, rows: Sequence[Any]) -> list[Pair]:
+    """Give the pair of each row that is no refusal, with 0 for an id that no row can have or has."""
+    asked = [row for row in rows if not isinstance(row, ServiceError)]
+    students = find_each(db, "students", [row[0] for row in asked])
+    return [*zip(students, find_each(db, "courses", [row[1] for row in asked]), strict=True)]
 
 
 def _has_ids(row: Any) -> bool:
@@ -157,13 +153,10 @@ def _has_ids(row: Any) -> bool:
 
 
 def _insert_each(db: pw.Database, rows: Sequence[Any], moment: str, until: float) -> list[Result]:
-    pairs: list[Pair] = []
     told = Asked in {*map(type, rows)}
     since = newest_event(db) if told else 0
-    asked: Iterable[Pair] = _pairs(db, rows, pairs)
-    if all(map(_has_ids, rows)):
-        asked = pairs = [row[:2] for row in rows]
-    outcomes = iter(zip(backend_of(db).insert_each(db, asked, moment, until), pairs, strict=False))
+    pairs: list[Pair] = [row[:2] for row in rows] if all(map(_has_ids, rows)) else _pairs(db, rows)
+    outcomes = iter(zip(backend_of(db).insert_each(db, pairs, moment, until), pairs, strict=False))
     results: list[Result] = []
     for row in rows:
         if isinstance(row, ServiceError):

@@ -1,6 +1,6 @@
 """Find, add, change and delete single rows: what the rules of students, courses and terms have in common."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from service.errors import (
     StudentNotFound,
     TermNotFound,
 )
-from service.fields import EXTERNAL_ID, MAX_ID, checked, external_id_text
+from service.fields import EXTERNAL_ID, MAX_ID, checked, external_id_text, row_id
 from service.storage import LEFT_OUT, backend_of, change, fetch, fetch_one
 
 Table = Literal["students", "courses", "terms"]
@@ -24,6 +24,8 @@ Row = tuple[Any, ...]
 Values = Mapping[str, Any]
 """The values of a row by column, in the form that is stored."""
 
+MOST_SOUGHT = 500
+"""The most ids or external ids that one statement looks up."""
 _NOT_FOUND: Mapping[Table, Any] = {"students": StudentNotFound, "courses": CourseNotFound, "terms": TermNotFound}
 
 
@@ -52,6 +54,29 @@ def find_id(db: pw.Database, table: Table, key: Key) -> int:
         return 0
     row = fetch_one(db, f"SELECT id FROM {table} WHERE external_id = ?", key.text)
     return row[0] if row else 0
+
+
+def in_groups(values: Iterable[Any]) -> Iterator[list[Any]]:
+    """Give values, each once, in groups of which each fits in one statement."""
+    once = [*dict.fromkeys(values)]
+    return (once[at : at + MOST_SOUGHT] for at in range(0, len(once), MOST_SOUGHT))
+
+
+def find_ids(db: pw.Database, table: Table, texts: Iterable[str]) -> dict[str, int]:
+    """Look up many external ids, in the form that is stored; give the ids of those that there are."""
+    return {
+        text: number
+        for some in in_groups(texts)
+        for number, text in fetch(
+            db, f"SELECT id, external_id FROM {table} WHERE external_id IN ({', '.join('?' * len(some))})", *some
+        )
+    }
+
+
+def find_each(db: pw.Database, table: Table, keys: Sequence[Key]) -> list[int]:
+    """Give for each key what `find_id` gives, with few statements for many keys."""
+    found = find_ids(db, table, (key.text for key in keys if isinstance(key, ExternalId)))
+    return [found.get(key.text, 0) if isinstance(key, ExternalId) else row_id(key) for key in keys]
 
 
 def not_found(table: Table, key: Key) -> NotFound:

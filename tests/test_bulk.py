@@ -36,6 +36,7 @@ from service.http.body import elements
 from service.http.calls import MAX_BULK_FAULTS, Call
 from service.http.edge import MalformedJson
 from service.http.reading import MAX_FAULTS
+from service.rows import ExternalId
 from service.storage.event_loop import in_pieces
 from service.storage.sqlite import inserting
 from service.storage.sqlite.store import Store
@@ -677,6 +678,24 @@ def test_many_seats_at_once(
         audit(place)
     assert told[0] == told[1]
     assert (len(cast("Any", told[0])[1]) > 1300) == (rule != "it breaks off")
+
+
+@pytest.mark.both(False, because="it counts the statements of SQLite")
+def test_external_ids_are_looked_up_together(db: pw.SqliteDatabase) -> None:
+    """A bulk looks up the external ids of many rows with one statement, and enrolls as one by ids does."""
+    insert_course(db, "Wide", "1", external_id="wide")
+    db.execute_sql("UPDATE students SET external_id = 'S' || id WHERE id < 600")
+    rows: list[Row] = [(ExternalId(f"S{student}"), ExternalId("wide")) for student in [*range(1, 600), "none"]]
+    asked: list[str] = []
+    db.connection().set_trace_callback(asked.append)
+    *enrolled, missing = enroll_all(db, rows)
+    db.connection().set_trace_callback(None)
+    assert [sum(f"FROM {table} WHERE external_id" in sql for sql in asked) for table in ("students", "courses")] == [
+        2,
+        1,
+    ]
+    assert [cast("Any", each).student_id for each in enrolled] == [*range(1, 600)]
+    assert str(missing) == "No student has the external id 'Snone'."
 
 
 @pytest.mark.both(False, because="a trigger of PostgreSQL cannot undo the transaction")

@@ -9,11 +9,11 @@ import peewee as pw
 
 from service.errors import InvalidPayload, ServiceError
 from service.exchange.parts import Part, Row
-from service.exchange.upserting import find_ids, in_groups, stored_text
+from service.exchange.upserting import stored_text
 from service.exchange.words import refused
 from service.exchange.work import Lost, Placed
 from service.fields import EXTERNAL_ID, ID, MAX_ID, pointer
-from service.rows import ExternalId, Table, not_found
+from service.rows import ExternalId, Table, find_ids, in_groups, not_found
 from service.storage import Pair, fetch
 
 Cells = Mapping[str, str | None]

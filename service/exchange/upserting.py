@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import attrs
@@ -15,7 +15,7 @@ from service.exchange.errors import Repeated
 from service.exchange.parts import LIMITS, UNLIMITED, Kind, Part, Row
 from service.exchange.work import Placed
 from service.fields import ID, Field, checked, external_id_text, pointer
-from service.rows import Key, Table, external_key, find_id, insert_many, not_found
+from service.rows import Key, external_key, find_id, in_groups, insert_many, not_found
 from service.storage import fetch
 
 Stored = dict[str | int, dict[str, Any] | None]
@@ -29,8 +29,6 @@ class Upserted(NamedTuple):
     row_id: int
 
 
-MOST_SOUGHT = 500
-"""The most ids or external ids that one statement looks up."""
 NUMBERS = frozenset(("id", "term_id", "student_id", "course_id", *LIMITS))
 """The fields that are integers. In a file they are texts as all others."""
 
@@ -69,23 +67,6 @@ def _value(name: str, text: str | None) -> int | str | None:
     if text and re.fullmatch("[0-9]{1,19}", text):
         return int(text)
     return None if name in LIMITS and text == UNLIMITED else text
-
-
-def in_groups(values: Iterable[Any]) -> Iterator[list[Any]]:
-    """Give values, each once, in groups of which each fits in one statement."""
-    once = [*dict.fromkeys(values)]
-    return (once[at : at + MOST_SOUGHT] for at in range(0, len(once), MOST_SOUGHT))
-
-
-def find_ids(db: pw.Database, table: Table, texts: Iterable[str]) -> dict[str, int]:
-    """Look up many external ids, in the form that is stored; give the ids of those that there are."""
-    return {
-        text: row_id
-        for some in in_groups(texts)
-        for row_id, text in fetch(
-            db, f"SELECT id, external_id FROM {table} WHERE external_id IN ({', '.join('?' * len(some))})", *some
-        )
-    }
 
 
 def stored_text(text: str | None) -> str | None:

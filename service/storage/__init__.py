@@ -7,7 +7,7 @@ module by the Peewee database that a rule is given. The handlers of HTTP ask a `
 an event loop.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from importlib import import_module
@@ -69,7 +69,7 @@ class Backend(Protocol):
         The method `rollback()` of the object that `with` gives undoes them.
         """
 
-    def insert_each(self, db: pw.Database, pairs: Iterable[Pair], moment: str, until: float) -> Sequence[Outcome]:
+    def insert_each(self, db: pw.Database, pairs: Sequence[Pair], moment: str, until: float) -> Sequence[Outcome]:
         """Enroll one pair after the other within the caller's transaction; `moment` is the time of all enrollments.
 
         Gives one outcome for each pair, in order: how the pair stands after its own statement. After `until`, in

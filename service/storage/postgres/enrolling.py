@@ -5,7 +5,7 @@ The function `enroll_many` in `schema.sql` enrolls pairs as one after the other,
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 
 import peewee as pw
@@ -19,7 +19,7 @@ PIECE, MOST = 250, 1_000
 """How many pairs are handed over at once: where there is a time to keep, and where there is none."""
 
 
-def insert_each(db: pw.Database, pairs: Iterable[Pair], moment: str, until: float) -> Sequence[Outcome]:
+def insert_each(db: pw.Database, pairs: Sequence[Pair], moment: str, until: float) -> Sequence[Outcome]:
     """Do what `Backend.insert_each` in `service.storage` says; the time is looked at after each PIECE of the pairs."""
     rest, outcomes = iter(pairs), list[Outcome]()
     size = MOST if until == math.inf else PIECE if time.monotonic() < until else 1

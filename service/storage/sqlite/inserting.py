@@ -4,7 +4,7 @@ The service's own triggers on the table enrollments write an event for each enro
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 import peewee as pw
@@ -58,13 +58,11 @@ Event = tuple[int, int, int, str, str]
 """(id, student_id, course_id, type, at)"""
 
 
-def insert_each(db: pw.Database, pairs: Iterable[Pair], moment: str, until: float) -> Sequence[Outcome]:
+def insert_each(db: pw.Database, pairs: Sequence[Pair], moment: str, until: float) -> Sequence[Outcome]:
     """Do what `Backend.insert_each` in `service.storage` says.
 
-    Where the pairs are a sequence, many of them get seats at once, as long as nothing else is to be said of any.
+    Many pairs get seats at once, as long as nothing else is to be said of any.
     """
-    if not isinstance(pairs, Sequence):
-        return _one_by_one(db, pairs, moment, until)
     outcomes: list[Outcome] = []
     seat: Outcome = ("enrolled", moment, None)
     last = seat
@@ -108,7 +106,7 @@ def _seat(db: pw.Database, pairs: Sequence[Pair], moment: str) -> bool:
     return done
 
 
-def _one_by_one(db: pw.Database, pairs: Iterable[Pair], moment: str, until: float) -> Sequence[Outcome]:
+def _one_by_one(db: pw.Database, pairs: Sequence[Pair], moment: str, until: float) -> Sequence[Outcome]:
     """Enroll each pair with a statement of its own.
 
     One `executemany`, which takes the pairs one by one from a generator, gives 1.3 times as many enrollments a second
@@ -136,7 +134,7 @@ class _Inserting:
     row as soon as its statement has ended, because a later statement may change the row again.
     """
 
-    def __init__(self, db: pw.Database, pairs: Iterable[Pair], moment: str, until: float) -> None:
+    def __init__(self, db: pw.Database, pairs: Sequence[Pair], moment: str, until: float) -> None:
         self._db, self._pairs, self._moment, self._until = db, pairs, moment, until
         self._connection = db.connection()
         self._outcomes: list[Outcome | None] = []

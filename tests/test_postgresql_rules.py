@@ -476,7 +476,7 @@ def test_it_finds_what_the_definition_finds(
 ) -> None:
     """Any words find exactly the students of the definition, in order, be they few or many."""
     with searched.atomic() as transaction, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("service.storage.postgres.words.FEW", few)
+        patch.setattr("service.storage.postgres.backend.NEXT", few)
         for at, (name, _, email) in enumerate(people):
             fetch(
                 searched,

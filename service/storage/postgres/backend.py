@@ -12,7 +12,7 @@ from service.storage.postgres.copying import copied
 from service.storage.postgres.enrolling import insert_each
 from service.storage.postgres.pipeline import TURN
 from service.storage.postgres.violations import explain, violation
-from service.storage.postgres.words import sought, source
+from service.storage.postgres.words import NEXT, sought
 from service.storage.texts import stored
 
 __all__ = [
@@ -135,10 +135,22 @@ def search_rows(  # noqa: PLR0913, PLR0917 - as `Backend.search_rows`.
 ) -> list[tuple[Any, ...]]:
     """Do what `Backend.search_rows` says."""
     conditions = [*_equal(equal), *_behind_and_begun(prefix or "", after)]
-    if (words := sought(db, q)) is not None:
-        conditions.append((words, ()))
-        table = source(db, table, words)
-    return _listed(db, table, columns, conditions, by_name=True, limit=limit)
+    if (words := sought(db, q)) is None:
+        return _listed(db, table, columns, conditions, by_name=True, limit=limit)
+    where, values = _all_of(conditions)
+    in_order = f"FROM {table} WHERE {where} ORDER BY lower(name), id"
+    rows = fetch(
+        db,
+        f"SELECT {columns} FROM (SELECT * {in_order} LIMIT {NEXT}) AS {table} WHERE {words}"
+        " ORDER BY lower(name), id LIMIT ?",
+        *values,
+        limit,
+    )
+    if len(rows) == limit or not fetch(db, f"SELECT 1 {in_order} LIMIT 1 OFFSET {NEXT}", *values):
+        return rows
+    # OFFSET has PostgreSQL find all that have the words first, and then sort them.
+    found = f"(SELECT * FROM {table} WHERE {words} OFFSET 0) AS {table}"
+    return _listed(db, found, columns, conditions, by_name=True, limit=limit)
 
 
 Condition = tuple[str, tuple[Any, ...]]
@@ -148,10 +160,17 @@ Condition = tuple[str, tuple[Any, ...]]
 def _listed(  # noqa: PLR0913, PLR0917 - one statement with all its parts.
     db: pw.Database, table: str, columns: str, conditions: Sequence[Condition], by_name: bool, limit: int
 ) -> list[tuple[Any, ...]]:
-    where = " AND ".join(condition for condition, _ in conditions) or "TRUE"
-    values = [value for _, given in conditions for value in given]
+    where, values = _all_of(conditions)
     order = "lower(name), id" if by_name else "id"
     return fetch(db, f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {order} LIMIT ?", *values, limit)
+
+
+def _all_of(conditions: Sequence[Condition]) -> tuple[str, list[Any]]:
+    """Give all conditions as one, and their values."""
+    return (
+        " AND ".join(condition for condition, _ in conditions) or "TRUE",
+        [value for _, values in conditions for value in values],
+    )
 
 
 def _equal(values: Mapping[str, Any]) -> Iterator[Condition]:

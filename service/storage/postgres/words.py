@@ -13,9 +13,9 @@ BEGINNING = 3
 """How many letters a word must have to be sought anywhere, if no other word has as many."""
 LONGEST = 500
 """How many letters of a word are kept, as in `schema.sql`."""
-FEW = 4_000
-"""How many rows are read and sorted for each page. Where more are found, the rows are read in the order of the page,
-among which a page is soon found."""
+NEXT = 1_000
+"""How many rows, in the order of the page, are looked at first. A word that many rows have fills a page from these; of
+a word that few have, the index gives all rows, and they are sorted."""
 
 _PUNCTUATION = re.compile(r"[^0-9a-z\x80-\U0010ffff]")
 
@@ -36,10 +36,3 @@ def sought(db: pw.Database, q: str) -> str | None:
         words[0] = f"^{words[0]}"  # The first word begins the name, and every other one any word.
     beginnings = " & ".join(f"''{word}'':*" for word in words)
     return f"words @@ '{beginnings}'::tsquery"
-
-
-def source(db: pw.Database, table: str, condition: str) -> str:
-    """Give what to select the rows from: the table, or the few rows that have the words, for which OFFSET stands."""
-    rows = f"FROM {table} WHERE {condition}"
-    ((count,),) = fetch(db, f"SELECT count(*) FROM (SELECT 1 {rows} LIMIT {FEW}) AS begun")
-    return table if count >= FEW else f"(SELECT * {rows} OFFSET 0) AS {table}"

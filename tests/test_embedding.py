@@ -20,6 +20,7 @@ import pytest
 from conftest import ROOT
 from fastapi import FastAPI
 from peewee_migrate import Router
+from programs import is_file, open_program
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
@@ -61,8 +62,11 @@ def asgi_wrapper(datasette):
 """
 
 
-def content(path: Path, *tables: str) -> dict[str, list[Any]]:
-    """Give each table's definition and all its rows, as another program would find them."""
+def content(path: Path | str, *tables: str) -> dict[str, list[Any]]:
+    """Give each table's definition, of a file, and all its rows, as another program would find them."""
+    if not is_file(path):
+        with closing(open_program(path)) as program:
+            return {table: sorted(program.execute(f"SELECT * FROM {table}").fetchall(), key=repr) for table in tables}
     definition = "SELECT sql FROM sqlite_schema WHERE tbl_name = ? ORDER BY name"
     with closing(sqlite3.connect(path)) as db:
         return {
@@ -179,19 +183,20 @@ def test_connect_takes_a_path_or_a_url(form: str, path: Path) -> None:
 
 
 @pytest.fixture
-def school(db: pw.SqliteDatabase, path: Path) -> Path:
-    """Fill the file with students, courses, of which the third is full with one in line, and a table of the host's."""
+def school(db: pw.Database, path: Path | str) -> Path | str:
+    """Have students, courses, of which the third is full with one in line, and a table of the host's."""
     for name in ("Ada", "Grace", "Edsger"):
         students.insert_student(db, name)
     for name, *limits in (("Ada",), ("Grace",), ("Edsger", 1, 1)):
         courses.insert_course(db, name, "1", *limits)
     for student_id, course_id in ((1, 1), (1, 3), (2, 3)):
         enrollments.enroll(db, student_id, course_id)
-    db.execute_sql("CREATE TABLE notes (text)")
+    db.execute_sql("CREATE TABLE notes (text TEXT)")
     return path
 
 
-def test_host_rolls_back(db: pw.SqliteDatabase, school: Path) -> None:
+@pytest.mark.both
+def test_host_rolls_back(db: pw.Database, school: Path | str) -> None:
     """What a rule did inside the host's transaction goes when the host rolls back, and stays when it commits."""
     before = content(school, "notes", *OURS)
     with db.atomic() as transaction:
@@ -213,6 +218,7 @@ def test_host_rolls_back(db: pw.SqliteDatabase, school: Path) -> None:
     assert [row.id for row in enrollments.list_roster(db, 2)] == [1]
 
 
+@pytest.mark.both
 @pytest.mark.parametrize("commits", [True, False])
 @pytest.mark.parametrize(
     ("rule", "error"),
@@ -239,8 +245,8 @@ def test_host_rolls_back(db: pw.SqliteDatabase, school: Path) -> None:
     ],
 )
 def test_refusal_in_host_transaction(
-    db: pw.SqliteDatabase,
-    school: Path,
+    db: pw.Database,
+    school: Path | str,
     rule: Callable[[pw.Database], object],
     error: type[errors.ServiceError],
     *,
@@ -260,8 +266,9 @@ def test_refusal_in_host_transaction(
     assert content(school, *before) == before | {"notes": before["notes"] + notes}
 
 
+@pytest.mark.both
 @pytest.mark.usefixtures("school")
-def test_threads_share_a_database(db: pw.SqliteDatabase) -> None:
+def test_threads_share_a_database(db: pw.Database) -> None:
     """Each thread has a transaction of its own, and of those that want one enrollment exactly one gets it."""
     start = threading.Barrier(8)
 
@@ -320,8 +327,9 @@ def test_a_host_sees_what_it_has_just_written(path: Path, write: Callable[[Path,
     assert asyncio.run(ask_twice()) == [[], ["Ada"], ["Ada", "Ben"]]
 
 
+@pytest.mark.both
 @pytest.mark.parametrize("snapshot_per_turn", [False, True])
-def test_what_was_acknowledged_is_read(path: Path, *, snapshot_per_turn: bool) -> None:
+def test_what_was_acknowledged_is_read(path: Path | str, *, snapshot_per_turn: bool) -> None:
     """A GET behind the answer to a POST has what that wrote, while other reads go on in every turn."""
     app = create_app(Settings(database_url=str(path)), snapshot_per_turn=snapshot_per_turn)
 

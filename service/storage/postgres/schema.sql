@@ -645,7 +645,7 @@ BEGIN
         GET DIAGNOSTICS written = ROW_COUNT;
 
         -- Each row that was left out is missing, and each that was not taken as it is told has another event.
-        IF (written, (SELECT max(id) FROM enrollment_events))
+        IF (written, (SELECT coalesce(max(id), 0) FROM enrollment_events))
             IS DISTINCT FROM (cardinality(array_remove(events, NULL)), newest) THEN
             RAISE restrict_violation;
         END IF;

@@ -414,6 +414,28 @@ async def test_the_turn_is_held_by_another(school: str) -> None:
         assert await store.write(add) > 1
 
 
+@pytest.mark.parametrize("fails", [False, True])
+async def test_who_comes_while_another_has_the_turn(school: str, *, fails: bool) -> None:
+    """What comes while a write waits for the turn shares the turn, and each has its own outcome."""
+    waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    with closing(open_store(school)) as store, closing(connect(school)) as other:
+        with other.atomic():
+            fetch(other, TURN)
+            first = asyncio.create_task(store.write(add, "Ada"))
+            while fetch(other, waits) == [(0,)]:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+            later = [asyncio.create_task(store.write(add, name)) for name in ("Bo", "Cy")]
+            sql = "SELECT nothing_there" if fails else "SELECT 4"
+            later.append(asyncio.create_task(store.write(lambda db: fetch(db, sql)[0][0])))
+            while store.measured().waiting < len(later):  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        *added, last = await asyncio.gather(first, *later, return_exceptions=True)
+        assert len({*added}) == await store.read(number) == 3
+        assert isinstance(last, StorageUnavailable) if fails else last == 4
+        groups = store.measured().groups
+        assert (sum(groups.counts), groups.sum) == (1, 4)
+
+
 async def test_a_node_that_stands_still_with_the_turn(school: str) -> None:
     """The turn of a process that was stopped is free again after three seconds."""
     program = """

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import attrs
@@ -71,8 +72,11 @@ class Groups(ABC):
         self._closing = False
 
     @abstractmethod
-    def _commit_at_once(self, group: Sequence[Job]) -> bool:
-        """Run a group in one transaction, and set each job's result or error; give False if one job undid it."""
+    def _commit_at_once(self, group: Sequence[Job], join: Callable[[], list[Job]]) -> bool:
+        """Run a group in one transaction, and set each job's result or error; give False if one job undid it.
+
+        `join` gives the jobs that came meanwhile, which are of the group from then on.
+        """
 
     @abstractmethod
     def _look_around(self) -> None:
@@ -144,7 +148,7 @@ class Groups(ABC):
             self._look_around()
         return group is not None
 
-    def _serve(self, group: Sequence[Job]) -> None:
+    def _serve(self, group: list[Job]) -> None:
         self._commit(group)
         self.sizes.observe(len(group))
         self._look_at = min(self._look_at, time.monotonic() + LOOK_AGAIN)
@@ -183,15 +187,21 @@ class Groups(ABC):
                 return None
         return group
 
-    def _commit(self, group: Sequence[Job]) -> None:
+    def _commit(self, group: list[Job]) -> None:
         """Commit a group in one transaction or, where a constraint or a rule undid it, job by job.
 
         Only one job is to blame for that, and the others are to be kept.
         """
-        if not self._commit_at_once(group) and len(group) > 1:
+        if not self._commit_at_once(group, partial(self._join, group)) and len(group) > 1:
             for job in group:
                 job.result = job.error = None  # These are of the first run, which was undone.
-                self._commit_at_once([job])
+                self._commit_at_once([job], list)
+
+    def _join(self, group: list[Job]) -> list[Job]:
+        with self._changed:
+            more, self._pending = self._pending, []
+        group += more
+        return more
 
 
 def take(jobs: Sequence[Job], results: Sequence[Any]) -> None:

@@ -54,16 +54,20 @@ class Writer(Groups):
     def _look_around(self) -> None:
         self._look_at = math.inf
 
-    def _commit_at_once(self, group: Sequence[Job]) -> bool:
+    def _commit_at_once(self, group: Sequence[Job], join: Callable[[], list[Job]]) -> bool:
         now = time.monotonic()
         for job in group:
             if job.until <= now:
                 job.error = Busy(f"Other writes took all of {self._seconds:g} s. {NOTHING}")
         due = [job for job in group if job.until > now]
-        return not due or self._commit_due(due)
+        return not due or self._commit_due(due, join)
 
-    def _commit_due(self, group: Sequence[Job], *, again: bool = True) -> bool:
-        """Do what `_commit_at_once` does with jobs whose time is not over; `again`, if the connection was lost."""
+    def _commit_due(self, group: list[Job], join: Callable[[], list[Job]] = list, *, again: bool = True) -> bool:
+        """Do what `_commit_at_once` does with jobs whose time is not over; `again`, if the connection was lost.
+
+        While another node had the turn, more jobs may have come. They share this turn, for which they would else wait
+        once more.
+        """
         db, alone = self._db, group[0].alone
         was_connected = db.is_connected()
         for job in group:
@@ -73,8 +77,10 @@ class Writer(Groups):
             db.wait_until(math.inf if alone else min(job.until for job in group), self._seconds)
             with nullcontext() if alone else db.atomic("IMMEDIATE", self._lock_timeout(group)):
                 self._verify_schema(db)
-                for _, jobs in groupby(group, attrgetter("rule", "is_row")):
-                    self._run([*jobs])
+                self._run(group)
+                more = [] if alone else join()
+                group += more
+                self._run(more)
             self.failed = False
         except Exception as error:  # noqa: BLE001 - if the writer thread ended, callers would wait for ever.
             if not is_failure(error) and not isinstance(error, StorageUnavailable):
@@ -90,7 +96,7 @@ class Writer(Groups):
         left = min(job.until for job in group) - time.monotonic() - NEARLY
         return max(1, round(left * 1000)) if left < self._lock_seconds - NEARLY else None
 
-    def _fail(self, group: Sequence[Job], error: Exception, *, again: bool) -> bool:
+    def _fail(self, group: list[Job], error: Exception, *, again: bool) -> bool:
         """Set the error of a group's jobs, or run those jobs once more for which there is hope."""
         connection, alone = self._db.last_connection(), group[0].alone
         is_lost = connection is None or connection.closed
@@ -124,14 +130,16 @@ class Writer(Groups):
         self.failed |= not isinstance(answer, Busy)
         return answer
 
-    def _run(self, jobs: Sequence[Job]) -> None:
-        """Run jobs that follow each other and have the same rule."""
-        if len(jobs) == 1 or not jobs[0].is_row:
-            for job in jobs:
-                self._run_one(job)
-            return
-        # An error of the one call for all rows is no single job's: it undoes the group, and each job is run by itself.
-        take(jobs, jobs[0].rule(self._db, [row for job in jobs for row in job.args]))
+    def _run(self, group: Sequence[Job]) -> None:
+        for (_, is_row), same in groupby(group, attrgetter("rule", "is_row")):
+            jobs = [*same]
+            if len(jobs) > 1 and is_row:
+                # An error of the one call for all rows is no single job's: it undoes the group, and each job is run by
+                # itself.
+                take(jobs, jobs[0].rule(self._db, [row for job in jobs for row in job.args]))
+            else:
+                for job in jobs:
+                    self._run_one(job)
 
     def _run_one(self, job: Job) -> None:
         try:

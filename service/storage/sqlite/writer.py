@@ -61,7 +61,8 @@ class Writer(Groups):
                 self._look_at = time.monotonic() + LOOK_AGAIN
                 self.commits.truncate(self._db)
 
-    def _commit_at_once(self, group: Sequence[Job]) -> bool:
+    def _commit_at_once(self, group: Sequence[Job], join: Callable[[], list[Job]]) -> bool:
+        del join  # Few come meanwhile: the next group is soon begun.
         self._db.committing, self._db.violated = False, None
         try:
             self._file.verify()

@@ -125,17 +125,18 @@ def nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def test_no_statement_scans_or_sorts(db: pw.Database, name: str, generic: str) -> None:
     """Each statement of each call finds its rows by an index, in their order, whether or not its values are known.
 
-    Where it costs less, a few rows are sorted.
+    Where it costs less, a few rows are sorted. How PostgreSQL reads its own catalog, which no school makes larger, is
+    not asked.
     """
     db.execute_sql(f"SET plan_cache_mode = {generic}")
     asked = plans(db, CALLS[name], LARGE)
     assert asked
     for each in asked:
         for step in nodes(each["Plan"]):
-            kind, table = step["Node Type"], step.get("Relation Name")
+            kind, table = step["Node Type"], step.get("Relation Name", "")
             assert kind != "Seq Scan" or table not in GROWING, each
             assert "Sort" not in kind or step["Plans"][0]["Actual Rows"] <= FEW, each
-            assert step.get("Rows Removed by Filter", 0) <= FEW, each
+            assert table.startswith("pg_") or step.get("Rows Removed by Filter", 0) <= FEW, each
 
 
 @pytest.mark.parametrize("name", CALLS)

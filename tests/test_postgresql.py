@@ -238,6 +238,28 @@ def test_the_turn(school: str) -> None:
             assert number(other) == 1
 
 
+@pytest.mark.parametrize(("query", "name"), [("", "enrollment public"), ("?application_name=bursar", "bursar")])
+def test_a_connection_has_a_name(school: str, query: str, name: str) -> None:
+    """Whoever looks at the connections of PostgreSQL sees which school one is for, or the name that the URL gives."""
+    with closing(connect(f"{school}{query}")) as db:
+        assert fetch(db, "SELECT current_setting('application_name')") == [(name,)]
+
+
+def test_hooks_are_told_of_each_statement(school: str) -> None:
+    """Peewee's hooks are told of a statement that is answered, and of one that fails with its error."""
+    told: list[pw.QueryEvent] = []
+    with closing(connect(school)) as db:
+        db.query_hooks.append(told.append)
+        assert number(db) == 0
+        with pytest.raises(pw.IntegrityError) as refused:
+            fetch(db, "INSERT INTO students (name) VALUES (?)", None)
+    assert [(event.sql.split()[0], event.params, event.exception) for event in told] == [
+        ("SELECT", (), None),
+        ("INSERT", (None,), refused.value),
+    ]
+    assert all(event.duration > 0 for event in told)
+
+
 def test_it_connects_again(own: str, own_server: postgresql.Server) -> None:
     """A connection that was lost is replaced, outside of a transaction."""
     with closing(connect(own)) as db:

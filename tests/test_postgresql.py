@@ -504,8 +504,8 @@ async def test_a_server_that_hangs(own: str, own_server: postgresql.Server) -> N
 
 
 async def test_a_server_that_is_restarted(own: str, own_server: postgresql.Server) -> None:
-    """Where the connections were lost between two calls, nobody notices it."""
-    with closing(open_store(own)) as store:
+    """Where the connections were lost between two calls, nobody notices it, however little a caller may wait."""
+    with closing(open_store(own, busy_timeout=0)) as store:
         await store.write(add)
         await store.read(number)
         own_server.execute(

@@ -23,7 +23,7 @@ from service import bulk, connect, courses, enrollments, events, registrar, stud
 from service.errors import ConstraintViolated, ExternalIdTaken, ServiceError, StudentHasEnrollments
 from service.rows import ExternalId
 from service.storage import backend_of, fetch
-from service.storage.postgres.enrolling import PIECE, insert_each
+from service.storage.postgres.enrolling import MOST, PIECE, insert_each
 
 Connect = Callable[[], psycopg.Connection[Any]]
 LONG_AGO = "2026-01-01T00:00:00.000Z"
@@ -255,10 +255,23 @@ def test_a_row_with_an_event_that_counts_nothing(other: Connect) -> None:
 
 def test_the_time_is_looked_at_after_each_piece(path: str) -> None:
     """Of many pairs, a piece is enrolled in one go; where the time is over then, the rest is left for later."""
+    host(path, *trigger("AFTER INSERT", "PERFORM pg_sleep(0.2); RETURN NULL;"))
     with closing(connect(path)) as db, db.atomic():
         pairs = [(6, 2)] * (PIECE + 1)
-        assert len(insert_each(db, pairs, LONG_AGO, time.monotonic() + 0.001)) == PIECE
+        assert len(insert_each(db, pairs, LONG_AGO, time.monotonic() + 0.2)) == PIECE
         assert len(insert_each(db, pairs[PIECE:], LONG_AGO, 0)) == 1
+
+
+def test_pieces_grow_while_there_is_time(path: str) -> None:
+    """While there is time each piece has twice as many pairs as the one before, up to the most; all at last."""
+    asked: list[pw.QueryEvent] = []
+    pairs = [(6, 2)] * 3 * MOST
+    with closing(connect(path)) as db, db.atomic():
+        db.query_hooks.append(asked.append)
+        assert len(insert_each(db, pairs, LONG_AGO, time.monotonic() + 60)) == len(pairs)
+        assert len(insert_each(db, pairs, LONG_AGO, math.inf)) == len(pairs)
+    sizes = [len(event.params[0]) for event in asked]
+    assert sizes == [50, 100, 200, 400, 800, MOST, 450, *[MOST] * 3]
 
 
 def copy_in(other: Any, table: str, *rows: str) -> None:

@@ -15,18 +15,21 @@ from service.storage import LEFT_OUT, Outcome, Pair, fetch
 from service.storage.postgres.violations import WORDS
 
 ENROLL = "SELECT outcome, at, place, rule FROM enroll_many(?, ?, ?)"
-PIECE, MOST = 250, 1_000
-"""How many pairs are handed over at once: where there is a time to keep, and where there is none."""
+PIECE, MOST = 50, 1_000
+"""How many pairs are handed over at once: at first where there is a time to keep, and where there is none. As long as
+there is time left, each piece has twice as many as the one before, and MOST at most: a trigger of another program may
+make each pair take long."""
 
 
 def insert_each(db: pw.Database, pairs: Sequence[Pair], moment: str, until: float) -> Sequence[Outcome]:
-    """Do what `Backend.insert_each` in `service.storage` says; the time is looked at after each PIECE of the pairs."""
+    """Do what `Backend.insert_each` in `service.storage` says; the time is looked at after each piece."""
     rest, outcomes = iter(pairs), list[Outcome]()
     size = MOST if until == math.inf else PIECE if time.monotonic() < until else 1
     while piece := [*islice(rest, size)]:
         outcomes += _enroll(db, piece, moment)
         if time.monotonic() > until:
             break
+        size = min(2 * size, MOST)
     return outcomes
 
 

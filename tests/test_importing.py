@@ -20,7 +20,7 @@ from service.enrollments import drop, enroll, list_roster, list_waitlist
 from service.errors import SetupError
 from service.events import list_events, why
 from service.exchange import report as reports
-from service.exchange import rosters, turns
+from service.exchange import rosters, turns, upserting
 from service.exchange.importing import Import, Options
 from service.exchange.parts import Found, Kind, Part, Refused, Row, Skipped
 from service.exchange.report import Progress, Report, RowTotals, lines
@@ -611,11 +611,10 @@ def test_who_changes_meanwhile(full: pw.Database, path: Path) -> None:
 
 def test_the_others_have_their_turn(db: pw.Database, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two slices is a pause, in which rows are read ahead."""
-    monkeypatch.setattr(turns, "SHORT", (0, 0.01))
     monkeypatch.setattr(turns, "QUIET", 0)
-    monkeypatch.setattr(turns, "LONG", (0, 0.002))
-    report = take(db, students(*(f"S{number}" for number in range(10))))
-    assert report.seconds >= 0.002 * 2
+    monkeypatch.setattr(turns, "LONG", (0, 0.1))
+    report = take(db, students(*(f"S{number}" for number in range(4 * upserting.TOGETHER))))
+    assert report.seconds >= 0.3  # Each slice is one statement, so there are four of them.
     audit(path)
 
 

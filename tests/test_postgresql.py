@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from stores import as_one_group, open_store, stalled
 from service import Settings, connect, create_app
 from service.errors import Busy, ConstraintViolated, SetupError, StorageUnavailable, StudentNotFound
 from service.storage import fetch
-from service.storage.postgres import connections
+from service.storage.postgres import connections, pipeline
 from service.storage.postgres.connections import TURN, open_database
+from service.storage.postgres.readers import TOGETHER
 from service.storage.postgres.urls import parameters, without_password
 
 pytestmark = pytest.mark.anyio
@@ -398,12 +400,43 @@ async def test_reads_of_a_turn(school: str) -> None:
         outcome = await asyncio.gather(*(store.read(rule) for rule in rules), return_exceptions=True)
         assert time.monotonic() - began < 1.5
         assert [type(each) for each in outcome] == [int, StorageUnavailable, ZeroDivisionError] * 20
+        asked = [store.read(rule) for rule in [lambda db: fetch(db, "SELECT pg_sleep(0.5)"), *[number] * TOGETHER]]
+        for first in asyncio.as_completed(asked):  # Another thread has taken what is more than one packet has.
+            assert await first == 0
+            break
         assert await slow == [(None,)] or await slow
-        with pytest.raises(StorageUnavailable, match="read-only"):
-            await store.read(add)
+        outcome = await asyncio.gather(*(store.read(rule) for rule in [number, add, number]), return_exceptions=True)
+        assert (outcome[0], outcome[2]) == (0, 0)
+        assert "read-only" in str(outcome[1])
         assert await store.scan(number) == 0
         with pytest.raises(StorageUnavailable, match="division by zero"):
             await store.scan(lambda db: fetch(db, "SELECT 1 / 0"))
+
+
+def test_what_is_asked_together_is_one_packet(school: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rules that read at the same time send what they ask in one packet, and each has its own rows."""
+    packets, send = list[object](), pipeline._Together._exit_gen  # noqa: SLF001
+
+    def counting(self: Any) -> Any:
+        packets.append(self)
+        return send(self)
+
+    monkeypatch.setattr(pipeline._Together, "_exit_gen", counting)  # noqa: SLF001
+    found: dict[int, list[Any]] = {}
+
+    def ask(count: int) -> None:
+        found[count] = [fetch(db, "SELECT ?", count)[0][0] for _ in range(count)]
+
+    with closing(open_database(school, thread_safe=False)) as db:
+        db.begin("READ")
+        db.connection().run_together([partial(ask, count) for count in range(4)])
+        assert found == {count: [count] * count for count in range(4)}
+        assert len(packets) == max(found)
+        calls: list[Callable[[], object]] = [partial(ask, 9), lambda: fetch(db, "SELECT * FROM nothing")]
+        with pytest.raises(psycopg.errors.UndefinedTable):
+            db.connection().run_together(calls)
+        db.rollback()
+        assert 9 not in found
 
 
 async def test_news(school: str) -> None:

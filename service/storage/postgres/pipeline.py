@@ -3,12 +3,13 @@
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
+from greenlet import getcurrent, greenlet
 from psycopg import errors
 from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
@@ -29,6 +30,10 @@ reads from one snapshot."""
 _PARTS = re.compile(r"""'[^']*'|"[^"]*"|--[^\n]*|%|\?""")
 _WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE)\b|\s*WITH\b.*\b(INSERT INTO|UPDATE|DELETE FROM)\b", re.DOTALL)
 _LATER = re.compile(r"SAVEPOINT|RELEASE SAVEPOINT")
+
+
+T = TypeVar("T")
+_Statement = tuple[psycopg.Cursor[Any], str, Any]
 
 
 class Unsure(psycopg.OperationalError):
@@ -98,6 +103,10 @@ class Connection(psycopg.Connection[Any]):
         super().__init__(*args, **kwargs)
         self.ahead: list[str] = []
         """The statements that are sent with the next one."""
+        self._asking: greenlet | None = None
+        """What runs the calls of `run_together`, while it does."""
+        self._asked: list[_Statement] = []
+        """The statements of those calls that are to be sent."""
         self._undone_by: psycopg.Error | None = None
         """The error for which PostgreSQL refuses whatever else comes in this transaction."""
         self._unsure = False
@@ -163,6 +172,12 @@ class Connection(psycopg.Connection[Any]):
         """
         placed, writes, later = translated(sql)
         cursor = self.cursor()
+        if self._asking is not None:
+            if writes or later:
+                raise psycopg.NotSupportedError("a rule that reads together with others only reads")
+            self._asked.append((cursor, placed if params else sql, params or None))
+            self._asking.switch()
+            return cursor
         if later:
             self.ahead.append(sql)
             return cursor
@@ -184,19 +199,50 @@ class Connection(psycopg.Connection[Any]):
         return cursor
 
     def _run_behind(self, cursor: psycopg.Cursor[Any], sql: str, params: Any, *, guarded: bool) -> None:
+        statement = cursor, sql, params
+        if guarded:
+            savepoint, release = ((self.cursor(), f"{verb}SAVEPOINT statement", None) for verb in ("", "RELEASE "))
+            self._send([savepoint, statement, release])
+        else:
+            self._send([statement])
+
+    def _send(self, statements: "Sequence[_Statement]") -> None:
+        """Send statements in one packet, behind those that are to be sent with the next one."""
         ahead, self.ahead = self.ahead, []
         self._pipeline = _Together(self)
         try:
             with self._pipeline:
                 for each in ahead:
                     self.cursor().execute(each)
-                if guarded:
-                    self.cursor().execute("SAVEPOINT statement")
-                cursor.execute(sql, params)
-                if guarded:
-                    self.cursor().execute("RELEASE SAVEPOINT statement")
+                for cursor, sql, params in statements:
+                    cursor.execute(sql, params)
         finally:
             self._pipeline = None
+
+    def run_together(self, calls: Sequence[Callable[[], T]]) -> list[T]:
+        """Run calls that read until all have ended; what they ask of PostgreSQL at the same time is one packet.
+
+        Each call runs in a greenlet until it runs a statement, then the next call does, and when all of them wait,
+        their statements are sent. A call sees nothing of that: `run` gives it the rows as ever. Gives what the calls
+        gave. Raises the error of the first statement that fails, and that of a call; what has not ended by then goes no
+        further.
+        """
+        self._asking = getcurrent()
+        given: dict[int, T] = {}
+        waiting = [(number, greenlet(call)) for number, call in enumerate(calls)]
+        try:
+            while waiting:
+                for number, each in waiting:
+                    given[number] = each.switch()
+                waiting = [(number, each) for number, each in waiting if not each.dead]
+                asked, self._asked = self._asked, []
+                if asked:
+                    self._send(asked)
+        finally:
+            self._asking, self._asked = None, []
+            for _, each in waiting:
+                each.throw()
+        return [given[number] for number in range(len(calls))]
 
     def commit(self) -> None:
         """Commit the transaction.

@@ -6,12 +6,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
+from itertools import islice
+
+from greenlet import GreenletExit
 
 from service.errors import StorageUnavailable
 from service.storage.groups import Job, settle
 from service.storage.postgres.connections import Database
 from service.storage.postgres.faults import ERRORS, unavailable
 
+TOGETHER = 50
+"""How many reads are sent at once, at most."""
 THREADS = 4
 """How many reads run at once."""
 LONG = 0.05
@@ -160,6 +166,8 @@ class Readers:
         try:
             db.wait_until(batch.until)
             db.begin("READ")
+            if len(batch.jobs) > 1 and not db.connection().slow:
+                done += self._run_together(db, batch)
             self._run(db, batch, done)
         except ERRORS as error:
             if not db.is_connected() and was_connected and done:
@@ -177,19 +185,40 @@ class Readers:
         if done:
             batch.tell(done)
 
+    def _run_together(self, db: Database, batch: Batch) -> Sequence[Job]:
+        """Run many reads of a batch at once, and give them.
+
+        Where one fails, PostgreSQL answers none. None is given then, and each is to run by itself.
+        """
+        jobs = [*islice(iter(batch.take, None), TOGETHER)]
+        try:
+            return db.connection().run_together([partial(_answer, db, job) for job in jobs])
+        except ERRORS:
+            batch.jobs.extendleft(reversed(jobs))
+            db.rollback()
+            db.begin("READ")
+            return []
+
     def _run(self, db: Database, batch: Batch, done: list[Job]) -> None:
         """Run what is left of a batch, and note each read before it is begun."""
         while job := batch.take():
             done.append(job)
             self._at_work[threading.current_thread()] = time.monotonic()
-            try:
-                job.result = job.rule(db, *job.args)
-            except ERRORS:
-                raise
-            except BaseException as error:  # noqa: BLE001 - see `Job.fail`.
-                job.fail(error)
+            _answer(db, job)
 
     def _put_back(self, batch: Batch, job: Job) -> None:
         with self._changed:
             batch.jobs.appendleft(job)
             self._batches.appendleft(batch)
+
+
+def _answer(db: Database, job: Job) -> Job:
+    """Run a read, and give it. Raises the errors of the database."""
+    job.error = None  # This may be of a run beside one that failed.
+    try:
+        job.result = job.rule(db, *job.args)
+    except (*ERRORS, GreenletExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - see `Job.fail`.
+        job.fail(error)
+    return job

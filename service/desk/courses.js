@@ -21,7 +21,8 @@ export const fields = (terms) => [
 	{ name: "closes_at", key: "course.closes", kind: "moment", pair: true },
 ];
 
-export async function show(desk, { query: asked, signal }) {
+export async function show(desk, { id, query: asked, signal }) {
+	if (id) return (await import("./course.js")).show(desk, { id, signal });
 	const terms = await all("/terms?limit=1000", signal);
 	const termOf = new Map(terms.map((term) => [term.id, term.name]));
 	const wanted = { q: "", term_id: "", level: "", ...asked };

@@ -9,8 +9,6 @@ import { loadWords, t } from "./words.js";
 
 /** The views: the beginning of the path, which is the name of the module, and the scope that the view is offered for. */
 const VIEWS = [["courses"], ["students"], ["terms"], ["activity"], ["import", "import"], ["keys", "admin"]];
-/** The module that shows one row of a list, where there is one. */
-const ONE = { courses: "course", students: "student" };
 
 const feed = new Feed();
 const desk = { feed, session: null, can: (scope) => desk.session.scopes.includes(scope) };
@@ -131,7 +129,7 @@ async function route() {
 	let view;
 	try {
 		// What happens from here on is told by the feed, so that nothing is missed between the two.
-		const [{ show }] = await Promise.all([import(`./${(id && ONE[name]) || name}.js`), feed.ready]);
+		const [{ show }] = await Promise.all([import(`./${name}.js`), feed.ready]);
 		view = await show(desk, { id, query: Object.fromEntries(new URLSearchParams(text)), signal });
 	} catch (error) {
 		if (signal.aborted || error.status === 401) return;

@@ -15,7 +15,8 @@ export const FIELDS = [
 	{ name: "email", key: "student.email", pair: true },
 ];
 
-export async function show(desk, { query: asked, signal }) {
+export async function show(desk, { id, query: asked, signal }) {
+	if (id) return (await import("./student.js")).show(desk, { id, signal });
 	const rows = list({
 		...{ key: "students", signal },
 		columns: [

@@ -159,11 +159,12 @@ def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
         }
 
 
-def test_without_psycopg(tmp_path: Path) -> None:
-    """Where the driver is missing, a URL of PostgreSQL is refused with the line that installs it, and a file works."""
+@pytest.mark.parametrize("package", ["psycopg", "greenlet"])
+def test_without_the_extra(tmp_path: Path, package: str) -> None:
+    """Without a package of the extra, a URL of PostgreSQL is refused with the line that installs it; a file works."""
     program = f"""
 import sys
-sys.modules["psycopg"] = None
+sys.modules[{package!r}] = None
 from service import connect, migrate
 migrate({str(tmp_path / "school.db")!r})
 connect({str(tmp_path / "school.db")!r}).close()
@@ -172,7 +173,7 @@ connect("postgresql://ada:secret@localhost/school")
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert ended.stderr.splitlines()[-1] == (
-        "service.errors.SetupError: To use PostgreSQL, the service needs the package psycopg. "
+        "service.errors.SetupError: To use PostgreSQL, the service needs psycopg and greenlet. "
         "Run: pip install '.[postgresql]'"
     )
     assert "secret" not in ended.stderr.splitlines()[-1]

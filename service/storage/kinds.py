@@ -29,9 +29,10 @@ def _module(url: Url, name: str) -> Any:
     if not is_postgresql(url):
         return import_module(f"service.storage.sqlite.{name}")
     try:
-        import_module("psycopg")
+        for package in ("psycopg", "greenlet"):
+            import_module(package)
     except ImportError as error:
-        message = "To use PostgreSQL, the service needs the package psycopg. Run: pip install '.[postgresql]'"
+        message = "To use PostgreSQL, the service needs psycopg and greenlet. Run: pip install '.[postgresql]'"
         raise SetupError(message) from error
     return import_module(f"service.storage.postgres.{name}")
 

@@ -34,7 +34,7 @@ BEGIN
             newest := (SELECT coalesce(max(id), 0) FROM enrollment_events);
             WITH
             asked AS (
-                SELECT n, pair.student, pair.course, s.id IS NULL AS unknown, c.waitlisted,
+                SELECT n, pair.student, pair.course, c.waitlisted,
                        c.capacity - c.enrolled AS seats, c.waitlist_capacity - c.waitlisted AS places,
                        row_number() OVER (PARTITION BY pair.student, pair.course ORDER BY n) > 1 AS again,
                        CASE WHEN e.waiting IS NOT NULL THEN 'already_waitlisted'

@@ -16,6 +16,8 @@ from psycopg.pq import TransactionStatus
 
 from service.storage.slow import log_slow
 
+T = TypeVar("T")
+
 TURN = "SELECT pg_advisory_xact_lock(1701711, hashtext(current_schema()))"
 """Takes the turn of a school, which is a schema: until its transaction ends, no other transaction changes anything of
 the school that the rules count. So PostgreSQL writes as SQLite does, one transaction after the other."""
@@ -30,10 +32,8 @@ reads from one snapshot."""
 _PARTS = re.compile(r"""'[^']*'|"[^"]*"|--[^\n]*|%|\?""")
 _WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE)\b|\s*WITH\b.*\b(INSERT INTO|UPDATE|DELETE FROM)\b", re.DOTALL)
 _LATER = re.compile(r"SAVEPOINT|RELEASE SAVEPOINT")
-
-
-T = TypeVar("T")
 _Statement = tuple[psycopg.Cursor[Any], str, Any]
+"""The cursor that runs a statement, the statement, and its values."""
 
 
 class Unsure(psycopg.OperationalError):
@@ -206,7 +206,7 @@ class Connection(psycopg.Connection[Any]):
         else:
             self._send([statement])
 
-    def _send(self, statements: "Sequence[_Statement]") -> None:
+    def _send(self, statements: Sequence[_Statement]) -> None:
         """Send statements in one packet, behind those that are to be sent with the next one."""
         ahead, self.ahead = self.ahead, []
         self._pipeline = _Together(self)

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,16 @@ from stores import as_one_group, open_store, stalled
 from service import Settings, connect, create_app
 from service.errors import Busy, ConstraintViolated, SetupError, StorageUnavailable, StudentNotFound
 from service.storage import fetch
-from service.storage.postgres import connections, pipeline
+from service.storage.postgres import connections
 from service.storage.postgres.connections import TURN, open_database
-from service.storage.postgres.readers import TOGETHER
 from service.storage.postgres.urls import parameters, without_password
 
 pytestmark = pytest.mark.anyio
 ADD = "INSERT INTO students (name) VALUES (?) RETURNING id"
 NUMBER = "SELECT count(*) FROM students"
+CONNECTIONS = """
+    SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'enrollment%'
+"""
 
 
 def add(db: pw.Database, name: str = "Ada") -> int:
@@ -127,6 +128,18 @@ async def timed(answer: Any) -> tuple[float, Any]:
     except Exception as error:  # noqa: BLE001
         result = error
     return time.monotonic() - began, result
+
+
+def are_open(url: str, expected: int) -> bool:
+    """Tell whether a database soon has so many connections of the service."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        until = time.monotonic() + 5
+        while time.monotonic() < until:
+            ((count,),) = connection.execute(CONNECTIONS)
+            if count == expected:
+                return True
+            time.sleep(0.01)
+    return False
 
 
 @pytest.mark.parametrize(
@@ -391,55 +404,6 @@ async def test_too_many_writes(school: str) -> None:
         assert await waiting == 1
 
 
-async def test_reads_of_a_turn(school: str) -> None:
-    """Many reads at once are shared among threads; one that fails costs the others nothing, nor does a long one."""
-    with closing(open_store(school)) as store:
-        slow = asyncio.create_task(store.read(lambda db: fetch(db, "SELECT pg_sleep(2)")))
-        await asyncio.sleep(0.1)
-        began = time.monotonic()
-        rules = [number, lambda db: fetch(db, "SELECT 1 / 0"), lambda _: 1 // 0] * 20
-        outcome = await asyncio.gather(*(store.read(rule) for rule in rules), return_exceptions=True)
-        assert time.monotonic() - began < 1.5
-        assert [type(each) for each in outcome] == [int, StorageUnavailable, ZeroDivisionError] * 20
-        asked = [store.read(rule) for rule in [lambda db: fetch(db, "SELECT pg_sleep(0.5)"), *[number] * TOGETHER]]
-        for first in asyncio.as_completed(asked):  # Another thread has taken what is more than one packet has.
-            assert await first == 0
-            break
-        assert await slow == [(None,)] or await slow
-        outcome = await asyncio.gather(*(store.read(rule) for rule in [number, add, number]), return_exceptions=True)
-        assert (outcome[0], outcome[2]) == (0, 0)
-        assert "read-only" in str(outcome[1])
-        assert await store.scan(number) == 0
-        with pytest.raises(StorageUnavailable, match="division by zero"):
-            await store.scan(lambda db: fetch(db, "SELECT 1 / 0"))
-
-
-def test_what_is_asked_together_is_one_packet(school: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rules that read at the same time send what they ask in one packet, and each has its own rows."""
-    packets, send = list[object](), pipeline._Together._exit_gen  # noqa: SLF001
-
-    def counting(self: Any) -> Any:
-        packets.append(self)
-        return send(self)
-
-    monkeypatch.setattr(pipeline._Together, "_exit_gen", counting)  # noqa: SLF001
-    found: dict[int, list[Any]] = {}
-
-    def ask(count: int) -> None:
-        found[count] = [fetch(db, "SELECT ?", count)[0][0] for _ in range(count)]
-
-    with closing(open_database(school, thread_safe=False)) as db:
-        db.begin("READ")
-        db.connection().run_together([partial(ask, count) for count in range(4)])
-        assert found == {count: [count] * count for count in range(4)}
-        assert len(packets) == max(found)
-        calls: list[Callable[[], object]] = [partial(ask, 9), lambda: fetch(db, "SELECT * FROM nothing")]
-        with pytest.raises(psycopg.errors.UndefinedTable):
-            db.connection().run_together(calls)
-        db.rollback()
-        assert 9 not in found
-
-
 async def test_news(school: str) -> None:
     """Who waits is told of an event of another program within the time between two looks, and of its own at once."""
     with closing(open_store(school)) as store, closing(connect(school)) as other:
@@ -635,7 +599,7 @@ def test_forks(school: str) -> None:
 
 
 def test_an_app_is_let_go(school: str) -> None:
-    """The threads and connections of an application end as soon as nothing refers to it."""
+    """The thread and the connections of an application end as soon as nothing refers to it."""
     app: Any = create_app(Settings(database_url=school), migrate=True)
     store = app.parts[0]
 
@@ -644,7 +608,9 @@ def test_an_app_is_let_go(school: str) -> None:
         await store.read(number)
 
     asyncio.run(work(store))
-    assert {thread.name for thread in threading.enumerate()} >= {"enrollment-writer", "enrollment-reader"}
+    assert "enrollment-writer" in {thread.name for thread in threading.enumerate()}
+    assert are_open(school, 2)
     del app, store
     gc.collect()
-    assert not {thread.name for thread in threading.enumerate()} & {"enrollment-writer", "enrollment-reader"}
+    assert "enrollment-writer" not in {thread.name for thread in threading.enumerate()}
+    assert are_open(school, 0)

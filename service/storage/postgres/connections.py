@@ -1,6 +1,7 @@
 """Connect to a database of PostgreSQL, with the settings that every connection of the service needs."""
 
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -86,13 +87,21 @@ class Database(pw.PostgresqlDatabase):
         connection = self.last_connection()
         return connection is not None and not connection.closed
 
+    def forget(self) -> None:
+        """Leave the connection to the parent of this process, which was forked: whatever is sent here goes nowhere."""
+        connection = self.last_connection()
+        if connection is not None and not connection.closed:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nowhere, connection.pgconn.socket)
+            os.close(nowhere)
+
     def wait_until(self, until: float = math.inf, patience: float = math.inf) -> None:
         """Wait for answers until a moment of the monotonic clock, and for each for some seconds at most."""
         self._until, self._patience = until, patience
         if connection := self.last_connection():
             connection.until, connection.patience = until, patience
 
-    def execute_sql(self, sql: str, params: Any = None) -> psycopg.Cursor[Any]:
+    def execute_sql(self, sql: str, params: Any = None) -> Any:
         """Run a statement. Whatever a rule of another program refuses is an IntegrityError.
 
         Peewee's `query_hooks` are told of it.
@@ -112,7 +121,7 @@ class Database(pw.PostgresqlDatabase):
         for hook in self.query_hooks:
             hook(event)
 
-    def _run(self, sql: str, params: Any) -> psycopg.Cursor[Any]:
+    def _run(self, sql: str, params: Any) -> Any:
         try:
             with _WRAPPED:
                 return self.connection().run(sql, params)
@@ -141,13 +150,6 @@ class Database(pw.PostgresqlDatabase):
         if connection := self.last_connection():
             with _WRAPPED:
                 connection.rollback()
-
-    def end(self) -> None:
-        """End a transaction that has only read, if one is open; `begin` does that too."""
-        connection = self.last_connection()
-        if connection is not None and not connection.closed:
-            with _WRAPPED:
-                connection.commit()
 
 
 def open_database(  # noqa: PLR0913 - a connection has so many settings.

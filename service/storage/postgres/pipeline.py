@@ -1,19 +1,20 @@
 """One connection to PostgreSQL: what is sent together, what is undone alone, and how long it waits for an answer."""
 
+import asyncio
 import math
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, TypeVar
 
 import psycopg
-from greenlet import getcurrent, greenlet
-from psycopg import errors
+from psycopg import errors, waiting
 from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 
+from service.storage.postgres.packets import Packets, Rows, numbered
 from service.storage.slow import log_slow
 
 T = TypeVar("T")
@@ -34,6 +35,12 @@ _WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE)\b|\s*WITH\b.*\b(INSERT INTO|UPD
 _LATER = re.compile(r"SAVEPOINT|RELEASE SAVEPOINT")
 _Statement = tuple[psycopg.Cursor[Any], str, Any]
 """The cursor that runs a statement, the statement, and its values."""
+
+
+INTERVAL = 1.0
+"""Seconds after which psycopg looks around while it waits."""
+LATE = "the server did not answer in time"
+"""The text of the error for an answer that did not come before the deadline."""
 
 
 class Unsure(psycopg.OperationalError):
@@ -103,10 +110,9 @@ class Connection(psycopg.Connection[Any]):
         super().__init__(*args, **kwargs)
         self.ahead: list[str] = []
         """The statements that are sent with the next one."""
-        self._asking: greenlet | None = None
-        """What runs the calls of `run_together`, while it does."""
-        self._asked: list[_Statement] = []
-        """The statements of those calls that are to be sent."""
+        self.ask: Callable[[bytes, Sequence[Any]], Rows] | None = None
+        """What runs the statements of the calls of `run_together`, while such a call runs."""
+        self._packets: Packets | None = None
         self._undone_by: psycopg.Error | None = None
         """The error for which PostgreSQL refuses whatever else comes in this transaction."""
         self._unsure = False
@@ -130,7 +136,21 @@ class Connection(psycopg.Connection[Any]):
         except psycopg.OperationalError as error:
             if error.sqlstate is None and not self.closed and time.monotonic() >= until:
                 self.close()
-                raise errors.ConnectionTimeout("the server did not answer in time") from None
+                raise errors.ConnectionTimeout(LATE) from None
+            raise
+
+    async def wait_on_loop(self, gen: PQGen[T]) -> T:
+        """Do what `wait` does, on an event loop; the connection is closed if the caller is cancelled."""
+        now = time.monotonic()
+        until = min(self.until, now + self.patience)
+        timeout = None if until == math.inf else max(0.0, until - now)
+        try:
+            return await waiting.wait_async(gen, self.pgconn.socket, interval=INTERVAL, timeout=timeout)
+        except errors._WaitTimeout:  # noqa: SLF001 - psycopg's own connections have it from there.
+            self.close()
+            raise errors.ConnectionTimeout(LATE) from None
+        except asyncio.CancelledError:
+            self.close()
             raise
 
     def begin(self, kind: str | None, lock_timeout: int | None) -> None:
@@ -153,7 +173,7 @@ class Connection(psycopg.Connection[Any]):
         """Whether PostgreSQL has undone the transaction, and refuses whatever else comes in it."""
         return self.pgconn.transaction_status in {TransactionStatus.INERROR, TransactionStatus.UNKNOWN}
 
-    def run(self, sql: str, params: Any = None) -> psycopg.Cursor[Any]:
+    def run(self, sql: str, params: Any = None) -> Any:
         """Run a statement, with what is to be sent before it, and log it where it takes `slow` seconds or more."""
         if not self.slow:
             return self._run(sql, params)
@@ -164,20 +184,16 @@ class Connection(psycopg.Connection[Any]):
             if (seconds := time.perf_counter() - began) >= self.slow:
                 log_slow(sql, seconds)
 
-    def _run(self, sql: str, params: Any) -> psycopg.Cursor[Any]:
-        """Run a statement.
+    def _run(self, sql: str, params: Any) -> Any:
+        """Run a statement, and give its cursor, or all its rows where they are at hand.
 
         Within a transaction, a statement that writes is undone alone if it fails, as SQLite does it: else PostgreSQL
         would refuse whatever comes after it, and a rule could not ask why it was refused.
         """
         placed, writes, later = translated(sql)
+        if self.ask is not None:
+            return self.ask(numbered(placed) if params else sql.encode(), params or ())
         cursor = self.cursor()
-        if self._asking is not None:
-            if writes or later:
-                raise psycopg.NotSupportedError("a rule that reads together with others only reads")
-            self._asked.append((cursor, placed if params else sql, params or None))
-            self._asking.switch()
-            return cursor
         if later:
             self.ahead.append(sql)
             return cursor
@@ -219,30 +235,24 @@ class Connection(psycopg.Connection[Any]):
         finally:
             self._pipeline = None
 
-    def run_together(self, calls: Sequence[Callable[[], T]]) -> list[T]:
-        """Run calls that read until all have ended; what they ask of PostgreSQL at the same time is one packet.
+    def run_together(self, calls: Iterable[Callable[[], object]]) -> PQGen[None]:
+        """Run calls that read, in the transaction that was begun; what they ask at the same time goes in one packet.
 
-        Each call runs in a greenlet until it runs a statement, then the next call does, and when all of them wait,
-        their statements are sent. A call sees nothing of that: `run` gives it the rows as ever. Gives what the calls
-        gave. Raises the error of the first statement that fails, and that of a call; what has not ended by then goes no
-        further.
+        A call sees nothing of that: `run` gives it the rows as ever. Gives a generator, which `wait` or psycopg's
+        `waiting` runs. Raises the error of the first statement that fails, and
+        that of a call; what has not ended by then goes no further.
         """
-        self._asking = getcurrent()
-        given: dict[int, T] = {}
-        waiting = [(number, greenlet(call)) for number, call in enumerate(calls)]
-        try:
-            while waiting:
-                for number, each in waiting:
-                    given[number] = each.switch()
-                waiting = [(number, each) for number, each in waiting if not each.dead]
-                asked, self._asked = self._asked, []
-                if asked:
-                    self._send(asked)
-        finally:
-            self._asking, self._asked = None, []
-            for _, each in waiting:
-                each.throw()
-        return [given[number] for number in range(len(calls))]
+        return self._packets_of().run(calls)
+
+    def end_snapshot(self) -> PQGen[None]:
+        """End the transaction, which has only read; a generator as that of `run_together`."""
+        self.ahead = ["COMMIT"]
+        return self._packets_of().send([])
+
+    def _packets_of(self) -> Packets:
+        if self._packets is None:
+            self._packets = Packets(self)
+        return self._packets
 
     def commit(self) -> None:
         """Commit the transaction.

@@ -1,219 +1,206 @@
-"""Run reads in a few threads, each with a connection; the reads of one turn are shared among the threads."""
+"""Run reads on the event loop: those that are asked for at the same time go to PostgreSQL in one packet."""
 
 import asyncio
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import islice
+from weakref import WeakSet
 
 from greenlet import GreenletExit
+from psycopg.errors import ConnectionTimeout
 
-from service.errors import StorageUnavailable
 from service.storage.groups import Job, settle
 from service.storage.postgres.connections import Database
 from service.storage.postgres.faults import ERRORS, unavailable
+from service.storage.postgres.pipeline import LATE
 
 TOGETHER = 50
-"""How many reads are sent at once, at most."""
-THREADS = 4
-"""How many reads run at once."""
+"""How many reads a packet has at most; what waits behind it is for the next one."""
+AT_ONCE = 2
+"""How many packets of an event loop are under way: one is made, or taken apart, while PostgreSQL answers the other."""
+MOST = 4
+"""How many there are where all of them take long."""
 LONG = 0.05
-"""Seconds from which on a read is long, so that another thread goes on with those behind it. Where reads are short, one
-thread does them all: Python runs one thread at a time, and with four of them a read costs twice the processor time."""
-_NOTHING = "Nothing was read."
-
-
-class Batch:
-    """The reads of one turn of an event loop.
-
-    Each thread takes one after the other, all from a snapshot of its own that is taken after they were asked for, so
-    that it has each write that was acknowledged before.
-    """
-
-    __slots__ = ("_left", "_seconds", "_timer", "_wake", "all", "jobs", "loop", "until")
-
-    def __init__(
-        self, jobs: Sequence[Job], loop: asyncio.AbstractEventLoop, seconds: float, wake: Callable[[], None]
-    ) -> None:
-        """Have the reads, which get an error on the event loop after so many seconds, whatever the threads wait for.
-
-        While reads are left, `wake` is called now and then, so that another thread begins where that is of use.
-        """
-        self.all, self.jobs, self.loop = jobs, deque(jobs), loop
-        self.until = time.monotonic() + seconds
-        self._left = len(jobs)
-        self._seconds, self._wake = seconds, wake
-        self._timer = loop.call_later(LONG, self._look)
-
-    def _look(self) -> None:
-        if (left := self.until - time.monotonic()) > 0:
-            if self.jobs:
-                self._wake()
-            self._timer = self.loop.call_later(min(LONG, left), self._look)
-            return
-        self.jobs.clear()
-        for job in self.all:
-            job.error = StorageUnavailable(f"The database did not answer within {self._seconds:g} s. {_NOTHING}")
-        settle(self.all)
-
-    def take(self) -> Job | None:
-        """Take a read, or give None if others have taken them all."""
-        with suppress(IndexError):
-            return self.jobs.popleft()
-        return None
-
-    def tell(self, jobs: Sequence[Job]) -> None:
-        """Give callers their results, from any thread."""
-        with suppress(RuntimeError):  # The event loop is closed, so no caller waits on it.
-            self.loop.call_soon_threadsafe(self._settle, jobs)
-
-    def _settle(self, jobs: Sequence[Job]) -> None:
-        settle(jobs)
-        self._left -= len(jobs)
-        if not self._left:
-            self._timer.cancel()
+"""Seconds from which on a packet takes long, so that what waits is sent on another connection."""
+LINGER = 0.005
+"""Seconds that a connection keeps its last snapshot while no read follows. To let go of each would cost a packet."""
 
 
 class Readers:
-    """The threads, which start when they are needed and end with `close`."""
+    """The connections for the reads of a store, whose event loops and threads share them."""
 
-    def __init__(self, open_database: Callable[[], Database]) -> None:
-        """Keep what opens a thread's connection; no thread runs yet."""
-        self._open = open_database
-        self._batches: deque[Batch] = deque()
-        self._changed = threading.Condition()
-        self._threads: set[threading.Thread] = set()
-        self._at_work: dict[threading.Thread, float] = {}
-        """The threads that have something to do, each with the moment when it began its last read."""
-        self._closing = False
+    def __init__(self, open_database: Callable[[], Database], seconds: float) -> None:
+        """Have no connection yet; `open_database` makes one. Each read gets an answer in so many seconds, or an error.
 
-    def submit(self, jobs: Sequence[Job], loop: asyncio.AbstractEventLoop, seconds: float) -> None:
-        """Let threads run reads, which were asked for on an event loop and have so many seconds.
-
-        Raises RuntimeError where no thread can be started.
+        Where slow statements are logged, a packet has one read, so that the time of a statement is its own.
         """
-        batch = Batch(jobs, loop, seconds, self._wake)
-        with self._changed:
-            self._batches.append(batch)
-        self._wake()
+        self._open, self._seconds = open_database, seconds
+        self._idle: deque[Database] = deque()
+        self._all: WeakSet[Database] = WeakSet()
+        self._loops: dict[asyncio.AbstractEventLoop, _Reads] = {}
+        self.closed = 0
+        """How often the connections were closed. One that is in use meanwhile is closed when its packet is back."""
 
-    def _wake(self) -> None:
-        """Let one more thread begin, unless one is at work that will soon come to what waits."""
-        now = time.monotonic()
-        with self._changed:
-            if any(now - began < LONG for began in self._at_work.values()):
-                return
-            if len(self._at_work) == len(self._threads) < THREADS:
-                thread = threading.Thread(target=self._serve, name="enrollment-reader", daemon=True)
-                thread.start()
-                self._threads.add(thread)
-                self._at_work[thread] = now
-            self._changed.notify()
+    def submit(self, job: Job) -> None:
+        """Run a read, which is asked for on the running event loop, behind the present turn of the loop."""
+        job.until = time.monotonic() + self._seconds
+        reads = self._loops.get(job.loop)
+        if reads is None:
+            for loop in [loop for loop in self._loops if loop.is_closed()]:
+                del self._loops[loop]
+            reads = self._loops[job.loop] = _Reads(job.loop, self)
+        reads.add(job)
+
+    def end_turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin the reads that were asked for on an event loop in its present turn."""
+        if reads := self._loops.get(loop):
+            reads.begin()
 
     def close(self) -> None:
-        """Finish the reads that wait, then end the threads and close their connections; the next read starts them."""
-        with self._changed:
-            threads = self._threads - {threading.current_thread()}
-            self._closing = True
-            self._changed.notify_all()
-        for thread in threads:
-            thread.join()
-        self._closing = False
-
-    def _serve(self) -> None:
-        db = self._open()
-        while True:
-            batch = self._next(wait=False)
-            if batch is None:
-                with suppress(*ERRORS):  # The connection may be lost, and nothing is with it.
-                    db.end()
-                batch = self._next(wait=True)
-            if batch is None:
-                break
-            self._read(db, batch)
-            del batch
-        db.close()
-
-    def _next(self, *, wait: bool) -> Batch | None:
-        """Give a batch of which reads are left, or None: if there is none or, with `wait`, if the thread is to end."""
-        with self._changed:
+        """Close every connection; the next read opens one again."""
+        self.closed += 1
+        with suppress(IndexError):
             while True:
-                while self._batches and not self._batches[0].jobs:
-                    self._batches.popleft()
-                if self._batches:
-                    self._at_work[threading.current_thread()] = time.monotonic()
-                    return self._batches[0]
-                if not wait:
-                    return None
-                if self._closing:
-                    self._threads.discard(threading.current_thread())
-                    self._at_work.pop(threading.current_thread(), None)
-                    return None
-                self._at_work.pop(threading.current_thread(), None)
-                self._changed.wait()
+                self._idle.pop().close()
 
-    def _read(self, db: Database, batch: Batch) -> None:
-        """Run what is left of a batch, from a new snapshot.
+    def forget(self) -> None:
+        """Leave all connections to the parent of this process, which was forked."""
+        for db in self._all:
+            db.forget()
+        self.closed += 1
+        self._idle.clear()
+        self._loops.clear()
 
-        The snapshot before is let go of in the same packet, or by `_serve` where no other batch waits: a round trip for
-        each would take a third of the time.
+    async def read(self, jobs: Sequence[Job], closed: int) -> Database:
+        """Run reads in a packet, give their callers what came of them, and give the connection.
+
+        `closed` is how often the connections were closed when the packet was begun.
         """
-        done: list[Job] = []
+        try:
+            db = self._idle.pop()
+        except IndexError:
+            db = self._open()
+            self._all.add(db)
+        try:
+            await self._run(db, jobs)
+        except BaseException:  # The event loop ends.
+            db.close()
+            for job in jobs:
+                job.future.cancel()
+            raise
+        settle(jobs)
+        self._give_back(db, closed)
+        return db
+
+    async def _run(self, db: Database, jobs: Sequence[Job]) -> None:
         was_connected = db.is_connected()
         try:
-            db.wait_until(batch.until)
-            db.begin("READ")
-            if len(batch.jobs) > 1 and not db.connection().slow:
-                done += self._run_together(db, batch)
-            self._run(db, batch, done)
+            await _run_together(db, jobs)
         except ERRORS as error:
-            if not db.is_connected() and was_connected and done:
-                # PostgreSQL was restarted since the last read: the read that found it out is run again.
-                self._put_back(batch, done.pop())
-            elif done:
-                done[-1].error = unavailable(error, _NOTHING)
-            else:  # There is no connection to be had.
-                answer = unavailable(error, _NOTHING)
-                while job := batch.take():
-                    done.append(job)
+            if was_connected and not db.is_connected() and not isinstance(error, ConnectionTimeout):
+                await self._run(db, jobs)  # PostgreSQL was restarted since the last packet.
+            elif db.is_connected() and len(jobs) > 1:
+                await self._run_each(db, jobs)
+            else:
+                answer = unavailable(error, "Nothing was read.")
+                for job in jobs:
                     job.error = answer
-            with suppress(*ERRORS):
-                db.rollback()
-        if done:
-            batch.tell(done)
 
-    def _run_together(self, db: Database, batch: Batch) -> Sequence[Job]:
-        """Run many reads of a batch at once, and give them.
+    async def _run_each(self, db: Database, jobs: Sequence[Job]) -> None:
+        """Run reads of which one has failed, so that PostgreSQL has answered none: each is to have its own outcome."""
+        for job in jobs:
+            await self._run(db, [job])
 
-        Where one fails, PostgreSQL answers none. None is given then, and each is to run by itself.
-        """
-        jobs = [*islice(iter(batch.take, None), TOGETHER)]
-        try:
-            return db.connection().run_together([partial(_answer, db, job) for job in jobs])
-        except ERRORS:
-            batch.jobs.extendleft(reversed(jobs))
-            db.rollback()
-            db.begin("READ")
-            return []
+    def _give_back(self, db: Database, closed: int) -> None:
+        if closed == self.closed and db.is_connected():
+            self._idle.append(db)
+        else:
+            db.close()
 
-    def _run(self, db: Database, batch: Batch, done: list[Job]) -> None:
-        """Run what is left of a batch, and note each read before it is begun."""
-        while job := batch.take():
-            done.append(job)
-            self._at_work[threading.current_thread()] = time.monotonic()
-            _answer(db, job)
-
-    def _put_back(self, batch: Batch, job: Job) -> None:
-        with self._changed:
-            batch.jobs.appendleft(job)
-            self._batches.appendleft(batch)
+    async def let_go(self, db: Database, closed: int) -> None:
+        """End the last transaction of a connection, unless the connection is soon in use again."""
+        await asyncio.sleep(LINGER)
+        with suppress(ValueError):
+            self._idle.remove(db)
+            db.wait_until(time.monotonic() + self._seconds)
+            with suppress(*ERRORS):  # The connection is lost, and nothing is with it.
+                await db.connection().wait_on_loop(db.connection().end_snapshot())
+            self._give_back(db, closed)
 
 
-def _answer(db: Database, job: Job) -> Job:
-    """Run a read, and give it. Raises the errors of the database."""
+class _Reads:
+    """The reads of one event loop: those that wait, and the packets that are under way."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, readers: Readers) -> None:
+        self._loop, self._readers = loop, readers
+        self._waiting: deque[Job] = deque()
+        self._under_way: dict[asyncio.Task[None], float] = {}
+        """The task of each packet, with the moment when the packet was begun."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, job: Job) -> None:
+        """Let a read wait for the next packet, which is begun behind the present turn of the loop if it may be."""
+        if not self._waiting:
+            self._loop.call_soon(self.begin)
+        self._waiting.append(job)
+
+    def begin(self) -> None:
+        """Begin the packets that may be under way now."""
+        while self._waiting and self._has_room():
+            jobs = [self._waiting.popleft() for _ in range(min(TOGETHER, len(self._waiting)))]
+            task = self._loop.create_task(self._serve(jobs, self._readers.closed))
+            self._under_way[task] = time.monotonic()
+            task.add_done_callback(self._forget)
+        if self._waiting and self._timer is None:
+            self._timer = self._loop.call_later(LONG, self._look)
+
+    def _has_room(self) -> bool:
+        began = self._under_way.values()
+        return len(began) < AT_ONCE or (len(began) < MOST and time.monotonic() - max(began) >= LONG)
+
+    def _look(self) -> None:
+        self._timer = None
+        self.begin()
+
+    async def _serve(self, jobs: Sequence[Job], closed: int) -> None:
+        db = await self._readers.read(jobs, closed)
+        self._forget(asyncio.current_task(self._loop))
+        await self._readers.let_go(db, closed)
+
+    def _forget(self, task: "asyncio.Task[None] | None") -> None:
+        """Count a packet as under way no more."""
+        if task in self._under_way:
+            del self._under_way[task]
+            self.begin()
+
+
+async def _run_together(db: Database, jobs: Sequence[Job]) -> None:
+    """Run reads from a new snapshot. Raises the errors of the database, for any of the reads."""
+    until = min(job.until for job in jobs)
+    db.wait_until(until)
+    if not db.is_connected():
+        await _connect(db, until)
+    db.begin("READ")
+    connection = db.connection()
+    calls = [partial(_answer, db, job) for job in jobs]
+    for some in [[call] for call in calls] if connection.slow else [calls]:
+        await connection.wait_on_loop(connection.run_together(some))
+
+
+async def _connect(db: Database, until: float) -> None:
+    """Connect in a thread, as libpq may wait for the names of hosts. Raises the errors of the database."""
+    connecting = asyncio.get_running_loop().run_in_executor(None, db.connection)
+    await asyncio.wait([connecting], timeout=max(0.0, until - time.monotonic()))
+    if not connecting.done():
+        connecting.add_done_callback(lambda done: done.exception() or db.close())
+        raise ConnectionTimeout(LATE)
+    connecting.result()
+
+
+def _answer(db: Database, job: Job) -> None:
+    """Run a read. Raises the errors of the database."""
     job.error = None  # This may be of a run beside one that failed.
     try:
         job.result = job.rule(db, *job.args)
@@ -221,4 +208,3 @@ def _answer(db: Database, job: Job) -> Job:
         raise
     except BaseException as error:  # noqa: BLE001 - see `Job.fail`.
         job.fail(error)
-    return job

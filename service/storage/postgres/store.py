@@ -1,13 +1,12 @@
-"""Run rules on a database of PostgreSQL for async callers: reads in a few threads, writes in groups on one thread.
+"""Run rules on a database of PostgreSQL for async callers: reads in packets, writes in groups.
 
-Whatever PostgreSQL is asked takes a way to another process, so no rule runs on the event loop itself. The reads of one
-turn of the event loop are shared among a few threads, and the writes of all callers go to the writer thread, which
-commits once for all that wait. Where PostgreSQL is gone, stands still, or is restarted, a caller is told so in time,
-and the next caller gets a new connection.
+Whatever PostgreSQL is asked takes a way to another process, so what callers ask at the same time is asked together. The
+reads of one turn of the event loop are run there, and go to PostgreSQL in one packet; nothing waits for the answer but
+they. The writes of all callers go to the writer thread, which commits once for all that wait. Where PostgreSQL is gone,
+stands still, or is restarted, a caller is told so in time, and the next caller gets a new connection.
 """
 
 import asyncio
-import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -72,12 +71,9 @@ class Store:
         self._seconds = max(busy_timeout, LEAST_SECONDS)
         lock_seconds = min(busy_timeout, self._seconds - NEARLY)
         self._scans = scans()
-        self._reading: dict[asyncio.AbstractEventLoop, list[Job]] = {}
         self._writing: dict[asyncio.AbstractEventLoop, list[Job]] = {}
-        """The jobs of the current turn of each event loop, until they are handed to the threads."""
-        self._gate = threading.Lock()
-        """Held while a fork is under way, so that nothing is handed to the threads."""
-        self._readers = Readers(_opener(url, self._seconds, lock_seconds, self._slow))
+        """The writes of the current turn of each event loop, until they are handed to the writer thread."""
+        self._readers = Readers(_opener(url, self._seconds, lock_seconds, self._slow), self._seconds)
         self._writer = Writer(
             _opener(url, self._seconds, lock_seconds, self._slow)(),
             self._seconds,
@@ -95,20 +91,11 @@ class Store:
     async def read(self, rule: Callable[[pw.Database, *Ts], T], *args: *Ts) -> T:
         """Do what `Store.read` in `service.storage` says."""
         job = Job(_told(rule) if self._slow else rule, args)
-        job.loop = loop = running_loop()
-        job.future = loop.create_future()
-        if loop in self._reading:
-            self._reading[loop].append(job)
-        else:
-            self._reading[loop] = [job]
-            loop.call_soon(self._begin_reads, loop)
+        job.loop = running_loop()
+        job.future = job.loop.create_future()
+        self._readers.submit(job)
         result: T = await job.future
         return result
-
-    def _begin_reads(self, loop: asyncio.AbstractEventLoop) -> None:
-        if loop in self._reading:
-            with self._gate:
-                self._readers.submit(self._reading.pop(loop), loop, self._seconds)
 
     async def scan(self, rule: Callable[[pw.Database, *Ts], T], *args: *Ts) -> T:
         """Do what `Store.scan` in `service.storage` says."""
@@ -199,33 +186,30 @@ class Store:
         """Do what `Store.end_turn` says; where no event loop runs in this thread, nothing is done."""
         with suppress(RuntimeError):
             loop = asyncio.get_running_loop()
-            self._begin_reads(loop)
+            self._readers.end_turn(loop)
             self._hand_over(loop)
 
     def close(self) -> None:
         """Do what `Store.close` says."""
         self.end_turn()
-        with self._gate:
-            _close(self._writer, self._readers)
+        _close(self._writer, self._readers)
 
     def pause(self) -> None:
-        """Finish what was asked for, close every connection, and make callers wait until `resume`."""
+        """Finish the writes that were accepted, close their connection, and make writes wait until `resume`."""
         self.end_turn()
-        self._gate.acquire()
         self._writer.pause()
-        self._readers.close()
 
     def resume(self, *, forked: bool = False) -> None:
-        """Let callers go on; their next use connects again.
+        """Let writes go on; the next one connects again.
 
-        With `forked`, in a child process, what waits is forgotten: the parent does it.
+        With `forked`, in a child process, what waits is forgotten, and so are the connections that read: they are the
+        parent's.
         """
         if forked:
-            self._reading.clear()
+            self._readers.forget()
             self._writing.clear()
             self._scans.forget()
         self._writer.resume()
-        self._gate.release()
 
 
 def _told(rule: Callable[..., T]) -> Callable[..., T]:

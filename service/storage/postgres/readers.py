@@ -6,11 +6,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Any
 from weakref import WeakSet
 
 from greenlet import GreenletExit
 from psycopg.errors import ConnectionTimeout
 
+from service.storage.event_loop import running_loop
 from service.storage.groups import Job, settle
 from service.storage.postgres.connections import Database
 from service.storage.postgres.faults import ERRORS, unavailable
@@ -43,15 +45,17 @@ class Readers:
         self.closed = 0
         """How often the connections were closed. One that is in use meanwhile is closed when its packet is back."""
 
-    def submit(self, job: Job) -> None:
-        """Run a read, which is asked for on the running event loop, behind the present turn of the loop."""
-        job.until = time.monotonic() + self._seconds
+    def ask(self, job: Job) -> "asyncio.Future[Any]":
+        """Keep a read until the end of this turn of the running event loop, and give the future of its result."""
+        job.loop = running_loop()
+        job.future = job.loop.create_future()
         reads = self._loops.get(job.loop)
         if reads is None:
             for loop in [loop for loop in self._loops if loop.is_closed()]:
                 del self._loops[loop]
             reads = self._loops[job.loop] = _Reads(job.loop, self)
         reads.add(job)
+        return job.future
 
     def end_turn(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin the reads that were asked for on an event loop in its present turn."""

@@ -21,7 +21,7 @@ from service.errors import ServiceError, SetupError, StorageUnavailable
 from service.storage import fetch
 from service.storage.event_loop import running_loop
 from service.storage.fork import pause_at_forks
-from service.storage.groups import NOTHING, Job, settle
+from service.storage.groups import NOTHING, Job, check_ready
 from service.storage.measured import SECONDS, Histogram, Measured
 from service.storage.patience import scans
 from service.storage.postgres import schema
@@ -34,8 +34,6 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 Row = TypeVar("Row")
 
-READY_TIMEOUT = 1.0
-"""Seconds within which a write transaction must open for the store to count as ready."""
 LEAST_SECONDS = 1.0
 """Seconds that PostgreSQL has for an answer at least, however short the setting `busy_timeout` is."""
 SCAN_SECONDS = 60.0
@@ -71,8 +69,6 @@ class Store:
         self._seconds = max(busy_timeout, LEAST_SECONDS)
         lock_seconds = min(busy_timeout, self._seconds - NEARLY)
         self._scans = scans()
-        self._writing: dict[asyncio.AbstractEventLoop, list[Job]] = {}
-        """The writes of the current turn of each event loop, until they are handed to the writer thread."""
         self._readers = Readers(_opener(url, self._seconds, lock_seconds, self._slow), self._seconds)
         self._writer = Writer(
             _opener(url, self._seconds, lock_seconds, self._slow)(),
@@ -90,11 +86,8 @@ class Store:
 
     async def read(self, rule: Callable[[pw.Database, *Ts], T], *args: *Ts) -> T:
         """Do what `Store.read` in `service.storage` says."""
-        job = Job(_told(rule) if self._slow else rule, args)
-        job.loop = running_loop()
-        job.future = job.loop.create_future()
-        self._readers.submit(job)
-        result: T = await job.future
+        told = _told(rule) if self._slow else rule
+        result: T = await self._readers.ask(Job(told, args, until=time.monotonic() + self._seconds))
         return result
 
     async def scan(self, rule: Callable[[pw.Database, *Ts], T], *args: *Ts) -> T:
@@ -127,7 +120,8 @@ class Store:
         The rule must be atomic in itself: when it raises an error, that error goes to its caller alone, and the other
         rules of its group are committed. A rule may be run a second time, after all that its first run did was undone.
         """
-        result: T = await self._submit(Job(_told(rule) if self._slow else rule, args, alone=alone))
+        told = _told(rule) if self._slow else rule
+        result: T = await self._writer.ask(Job(told, args, alone=alone, until=time.monotonic() + self._seconds))
         return result
 
     async def write_row(self, rule: Callable[[pw.Database, Sequence[Row]], Sequence[T | ServiceError]], row: Row) -> T:
@@ -135,24 +129,8 @@ class Store:
 
         Where rows for the same rule follow each other in a group, the writer thread calls the rule once for all.
         """
-        result: T = await self._submit(Job(rule, (row,), is_row=True))
+        result: T = await self._writer.ask(Job(rule, (row,), is_row=True, until=time.monotonic() + self._seconds))
         return result
-
-    def _submit(self, job: Job) -> "asyncio.Future[Any]":
-        """Keep a job until the end of this turn of the event loop, and give the future of its result."""
-        job.loop = loop = running_loop()
-        job.future = loop.create_future()
-        job.until = time.monotonic() + self._seconds
-        if loop in self._writing:
-            self._writing[loop].append(job)
-        else:
-            self._writing[loop] = [job]
-            loop.call_soon(self._hand_over, loop)
-        return job.future
-
-    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
-        if loop in self._writing:
-            settle(self._writer.submit(self._writing.pop(loop)))
 
     async def changed(self, since: object = None) -> object:
         """Do what `Store.changed` in `service.storage` says; each commit that matters to who waits has an event."""
@@ -163,11 +141,7 @@ class Store:
     async def check_ready(self) -> None:
         """Do what `Store.check_ready` in `service.storage` says."""
         running_loop()
-        try:
-            async with asyncio.timeout(READY_TIMEOUT):
-                await self.write(self._probe)
-        except TimeoutError as error:
-            raise StorageUnavailable(f"No write transaction opened within {READY_TIMEOUT:g} s.") from error
+        await check_ready(self.write, self._probe)
 
     def _probe(self, db: pw.Database) -> None:
         ((read_only,),) = fetch(db, "SELECT current_setting('transaction_read_only')")
@@ -187,7 +161,7 @@ class Store:
         with suppress(RuntimeError):
             loop = asyncio.get_running_loop()
             self._readers.end_turn(loop)
-            self._hand_over(loop)
+            self._writer.end_turn(loop)
 
     def close(self) -> None:
         """Do what `Store.close` says."""
@@ -207,7 +181,7 @@ class Store:
         """
         if forked:
             self._readers.forget()
-            self._writing.clear()
+            self._writer.forget()
             self._scans.forget()
         self._writer.resume()
 

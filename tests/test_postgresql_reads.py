@@ -22,7 +22,7 @@ from service.storage.postgres import packets, readers
 from service.storage.postgres.connections import open_database
 from service.storage.postgres.packets import Packets
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("in_time")]
 
 
 def sleep(seconds: float) -> Callable[[pw.Database], Any]:
@@ -171,6 +171,43 @@ async def test_a_connection_that_is_lost_while_it_is_idle(
             await asyncio.sleep(pause)
             found = await asyncio.gather(*(store.read(process) for _ in range(3)))
             assert before not in found
+
+
+async def test_a_connection_that_is_lost_under_way(school: str) -> None:
+    """Reads whose connection is lost while PostgreSQL runs them are run once more, but not for ever."""
+    find = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+    with closing(open_store(school)) as store, psycopg.connect(school, autocommit=True) as other:
+
+        def end(process_number: int) -> None:
+            assert other.execute("SELECT pg_terminate_backend(%s, 5000)", [process_number]).fetchall() == [(True,)]
+
+        async def asleep() -> int:
+            while not (found := other.execute(find).fetchall()):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            return int(found[0][0])
+
+        await store.read(number)
+        for last in (False, True):
+            reading = [asyncio.ensure_future(store.read(rule)) for rule in (sleep(1), number)]
+            first = await asleep()
+            await asyncio.to_thread(end, first)
+            if last:
+                while (again := await asleep()) == first:
+                    pass
+                await asyncio.to_thread(end, again)
+                for seconds, refusal in await asyncio.gather(*map(timed, reading)):
+                    assert isinstance(refusal, StorageUnavailable)
+                    assert seconds < 1
+            else:
+                assert (await asyncio.gather(*reading))[1] == 0
+        assert await store.read(number) == 0
+
+
+async def test_no_thread_can_be_started(school: str) -> None:
+    """A read that gets no connection for that is told so, and does not wait."""
+    await asyncio.get_running_loop().shutdown_default_executor()
+    with closing(open_store(school)) as store, pytest.raises(RuntimeError, match="shutdown"):
+        await store.read(number)
 
 
 async def test_reads_under_way_when_the_store_is_closed(school: str) -> None:

@@ -11,12 +11,13 @@ from functools import lru_cache
 from itertools import count
 from typing import Any, Protocol
 
+import psycopg
 from greenlet import getcurrent, greenlet
 from psycopg import errors, generators, waiting
 from psycopg.abc import PQGen, Transformer
 from psycopg.adapt import PyFormat
 from psycopg.adapt import Transformer as NewTransformer
-from psycopg.pq import ExecStatus
+from psycopg.pq import ConnStatus, ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 
 MOST_PREPARED = 200
@@ -167,9 +168,15 @@ class Packets:
         while True:
             while not self._pgconn.is_busy():
                 result = self._pgconn.get_result()
-                if result is not None:  # That is between the answers.
-                    if result.status == ExecStatus.PIPELINE_SYNC:
-                        return results
+                if result is None:  # That is between two answers, and behind the last one of a lost connection.
+                    self._check()
+                elif result.status == ExecStatus.PIPELINE_SYNC:
+                    return results
+                else:
                     results.append(result)
             yield waiting.Wait.R
             self._pgconn.consume_input()
+
+    def _check(self) -> None:
+        if self._pgconn.status == ConnStatus.BAD:
+            raise psycopg.OperationalError("the connection was lost")

@@ -89,11 +89,15 @@ class Readers:
             self._all.add(db)
         try:
             await self._run(db, jobs)
-        except BaseException:  # The event loop ends.
+        except asyncio.CancelledError:  # The event loop ends.
             db.close()
             for job in jobs:
                 job.future.cancel()
             raise
+        except Exception as error:  # noqa: BLE001 - a thread that cannot be started, or a fault here: nobody may wait on.
+            db.close()
+            for job in jobs:
+                job.fail(error)
         settle(jobs)
         self._give_back(db, closed)
         return db

@@ -173,8 +173,9 @@ async def test_a_connection_that_is_lost_while_it_is_idle(
             assert before not in found
 
 
-async def test_a_connection_that_is_lost_under_way(school: str) -> None:
+async def test_a_connection_that_is_lost_under_way(school: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reads whose connection is lost while PostgreSQL runs them are run once more, but not for ever."""
+    monkeypatch.setattr(readers, "LINGER", 60)
     find = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
     with closing(open_store(school)) as store, psycopg.connect(school, autocommit=True) as other:
 

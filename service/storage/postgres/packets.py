@@ -11,17 +11,18 @@ from functools import lru_cache
 from itertools import count
 from typing import Any, Protocol
 
-import psycopg
 from greenlet import getcurrent, greenlet
 from psycopg import errors, generators, waiting
 from psycopg.abc import PQGen, Transformer
 from psycopg.adapt import PyFormat
 from psycopg.adapt import Transformer as NewTransformer
-from psycopg.pq import ConnStatus, ExecStatus
+from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 
 MOST_PREPARED = 200
 """How many statements a connection keeps prepared; a search has one for each number of words, so there are few."""
+LOST = 2
+"""How many ends of answers follow each other where the connection is lost; between two answers is one."""
 
 _Key = tuple[bytes, tuple[int, ...]]
 """What is prepared: a statement's text, and the types of its values."""
@@ -166,17 +167,15 @@ class Packets:
         results: list[PGresult] = []
         yield from generators.send(self._pgconn)
         while True:
-            while not self._pgconn.is_busy():
+            ends = 0
+            while ends < LOST and not self._pgconn.is_busy():
                 result = self._pgconn.get_result()
-                if result is None:  # That is between two answers, and behind the last one of a lost connection.
-                    self._check()
+                if result is None:
+                    ends += 1
                 elif result.status == ExecStatus.PIPELINE_SYNC:
                     return results
                 else:
                     results.append(result)
+                    ends = 0
             yield waiting.Wait.R
             self._pgconn.consume_input()
-
-    def _check(self) -> None:
-        if self._pgconn.status == ConnStatus.BAD:
-            raise psycopg.OperationalError("the connection was lost")

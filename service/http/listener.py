@@ -169,3 +169,31 @@ class Listener:
         while (await receive())["type"] != "http.disconnect":
             pass
         self.end()
+
+
+class Group:
+    """Clients that are level with the feed, and are sent the same at the same time."""
+
+    def __init__(self) -> None:
+        """Have no clients yet."""
+        self.listeners: set[Listener] = set()
+        self.events: list[EventRecord] = []
+        """What they were not sent yet."""
+        self._parts: list[bytes] = []
+
+    def discard(self, listener: Listener) -> None:
+        """Do without a client, if it is one of them."""
+        self.listeners.discard(listener)
+        if not self.listeners:
+            self.take()
+
+    def keep(self, page: Batch) -> None:
+        """Keep events for the clients, if there are any."""
+        if self.listeners:
+            self.events += page.events
+            self._parts += page.parts
+
+    def take(self) -> Batch:
+        """Give what was kept, and keep nothing."""
+        batch, self.events, self._parts = Batch(self.events, self._parts), [], []
+        return batch

@@ -1,9 +1,10 @@
 """Send the events to clients as they are committed: server-sent events (WHATWG HTML, section 9.2).
 
 One task for each event loop reads the new events, once for all clients that are level with it, and encodes each event
-once. A client that is behind reads pages of its own, as one of the list does, until it is level. A client that takes
-its events too slowly falls behind, and what waits for it is forgotten. So no client makes the service hold more than
-MOST_WAITING bytes for it, and none misses an event or gets one twice.
+once. The clients are in a few groups that have their turns one after the other, so that an event does not wait until
+the one before it was sent to everybody. A client that is behind reads pages of its own, as one of the list does, until
+it is level. A client that takes its events too slowly falls behind, and what waits for it is forgotten. So no client
+makes the service hold more than MOST_WAITING bytes for it, and none misses an event or gets one twice.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import re
 import resource
 import signal
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
@@ -22,7 +24,7 @@ from service.fields import MAX_ID, integer
 from service.http.answers import ALWAYS, Stream
 from service.http.calls import Call
 from service.http.guard import Guard
-from service.http.listener import PAGE, Batch, Listener
+from service.http.listener import PAGE, Batch, Group, Listener
 from service.http.queries import EventQuery
 from service.settings import Settings
 from service.storage import Store
@@ -31,13 +33,17 @@ from service.storage.event_loop import running_loop
 HEARTBEAT = 15.0
 """Seconds without an event after which a client is sent a comment, so that no proxy takes the connection for dead."""
 GATHER_SECONDS = 0.02
-"""Seconds from one look at the events to the next one while events come: they are sent in one piece."""
+"""Seconds from one turn of a group of clients to its next one while events come: they are sent in one piece."""
+GROUPS = 4
+"""How many groups have their turns one after the other. With one, a thousand clients take so long that what came when a
+round had begun would wait for most of that round and then for most of the next one."""
 TICK = 0.5
 """Seconds between two looks at the clock, at the rights of the clients, and at whether the server stops."""
 AGAIN = 1.0
 """Seconds after which the events are read again, where another program held the database."""
 TURN = 50
-"""How many clients are woken in one turn of the event loop: other requests wait no longer than to send to so many."""
+"""How many clients are sent to in one turn of the event loop: other requests wait no longer than that. So many are one
+group, too: only more of them are divided."""
 RIGHT = "read"
 """The right that a client must have for as long as it listens."""
 HEADERS = ((b"content-type", b"text/event-stream"), (b"x-accel-buffering", b"no"))
@@ -87,9 +93,12 @@ class Feed:
         self.listeners: set[Listener] = set()
         self.turn = asyncio.Lock()
         """Held by the one client behind that reads a page: others than the clients have their turn between two."""
-        self._level: set[Listener] = set()
+        self._groups = [Group() for _ in range(GROUPS)]
         """Those that have all events up to `_newest`, or wait for them."""
         self._newest = 0
+        self._watch: asyncio.Task[object] | None = None
+        """What waits for the next commit, and then has the state to wait with again."""
+        self._state: object = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def add(self, listener: "Listener") -> None:
@@ -116,21 +125,22 @@ class Feed:
         """
         if found:
             listener.seen = found[-1].id
-        if len(found) == PAGE or (self._level and newest < self._newest):
+        is_first = "read" not in self._tasks
+        if len(found) == PAGE or (newest < self._newest and not is_first):
             return
-        if not self._level:
+        if is_first:
             self._newest = newest
             self._tasks["read"] = self.loop.create_task(self._read())
-        self._level.add(listener)
+        min(self._groups, key=lambda group: max(len(group.listeners), TURN)).listeners.add(listener)
         listener.seen, listener.is_level = max(listener.seen, newest), True
 
     def fall_behind(self, listener: "Listener") -> None:
         """Let a client read pages of its own again."""
         listener.is_level = False
-        if listener in self._level:
-            self._level.discard(listener)
-            if not self._level:
-                self._tasks.pop("read").cancel()
+        for group in self._groups:
+            group.discard(listener)
+        if "read" in self._tasks and not any(group.listeners for group in self._groups):
+            self._tasks.pop("read").cancel()
 
     def end(self) -> None:
         """End all streams."""
@@ -143,39 +153,55 @@ class Feed:
 
         Where the database cannot be read, all streams end: when the clients come back, they are told why.
         """
-        state: object = None
         try:
-            while True:
-                state = await self._read_new(state)
+            for group in cycle(self._groups):
+                is_idle = not any(each.events for each in self._groups)
+                if is_idle or group.listeners:
+                    await self._look(PAGE - len(group.events), wait=is_idle)
+                if group.events:
+                    await self._send(group)
         except ServiceError as refusal:
             logger.warning("The streams of events ended: %s", refusal.detail)
         except Exception:
             logger.exception("The feed of the events failed.")
+        finally:
+            if self._watch is not None:
+                self._watch.cancel()
+            self._watch = self._state = None
         self.end()
 
-    async def _read_new(self, state: object) -> object:
+    async def _look(self, most: int, *, wait: bool) -> None:
+        """Read at most so many events for all groups if something was committed, or `wait` for that."""
+        self._watch = self._watch or self.loop.create_task(self.store.changed(self._state))
+        if wait:
+            await asyncio.wait([self._watch])
+        if not most or not self._watch.done():
+            return
         try:
-            state = await self.store.changed(state)
-            began = self.loop.time()
-            is_full = True
-            while is_full:
-                is_full = await self._read_page() == PAGE
-                await asyncio.sleep(0)
+            state = self._watch.result()
+            found = await self.store.read(list_events, self._newest, None, None, most)
         except Busy:
+            self._watch = self._state = None
             await asyncio.sleep(AGAIN)
-            return None
-        await asyncio.sleep(began + GATHER_SECONDS - self.loop.time())
-        return state
-
-    async def _read_page(self) -> int:
-        found = await self.store.read(list_events, self._newest, None, None, PAGE)
+            return
+        if len(found) < most:
+            self._watch, self._state = None, state
         if found:
-            batch, self._newest, now = Batch(found), found[-1].id, self.loop.time()
-            for at, listener in enumerate([*self._level], 1):
-                listener.offer(batch, now)
-                if not at % TURN:
-                    await asyncio.sleep(0)
-        return len(found)
+            self._newest, page = found[-1].id, Batch(found)
+            for group in self._groups:
+                group.keep(page)
+
+    async def _send(self, group: Group) -> None:
+        """Offer the clients of a group what is kept for them, and wait for the next group's turn."""
+        began, batch = self.loop.time(), group.take()
+        for at, listener in enumerate([*group.listeners], 1):
+            listener.offer(batch, began)
+            if not at % TURN:
+                await asyncio.sleep(0)
+        if len(batch.events) < PAGE:
+            share = sum(bool(each.listeners) for each in self._groups) or 1
+            began += GATHER_SECONDS / share
+        await asyncio.sleep(began - self.loop.time())
 
     async def _tend(self) -> None:
         """See to what comes with time: comments, clients that do not read, rights that are gone, the server's end."""

@@ -27,12 +27,13 @@ logger = logging.getLogger(__name__)
 class Batch:
     """Events in the order of their ids, each with its bytes, which all batches that have the event share."""
 
-    __slots__ = ("chunk", "data", "events", "parts")
+    __slots__ = ("chunk", "data", "events", "first", "last", "parts")
 
     def __init__(self, events: Sequence[EventRecord], parts: Sequence[bytes] = ()) -> None:
         """Encode the events, unless that is done already."""
         self.events = events
         self.parts = parts or [b"id: %d\ndata: %b\n\n" % (event.id, ok(event).body) for event in events]
+        self.first, self.last = (events[0].id, events[-1].id) if events else (0, 0)
         self.data = b"".join(self.parts)
         self.chunk = b"%x\r\n%b\r\n" % (len(self.data), self.data)
 
@@ -61,8 +62,6 @@ class Listener:
 
     feed: Feed
     scope: Scope
-    _send_part: Callable[[bytes, bytes], bool] | None
-    """What the service's own server sends a part with that is the same for many; other servers have no such thing."""
     _task: "asyncio.Task[Any] | None"
 
     def __init__(self, after: int, student_id: int | None, course_id: int | None) -> None:
@@ -76,6 +75,8 @@ class Listener:
         self._bytes = 0
         self._sent_at = 0.0
         self._waiter: asyncio.Future[None] | None = None
+        self._transport: Any = None
+        """What chunks are written to while the client waits for events; the service's own server alone gives it."""
 
     def _wants(self, event: EventRecord) -> bool:
         return (
@@ -88,12 +89,14 @@ class Listener:
         """Let events wait for the client; where too much waits, forget it all, and let the client read pages."""
         if not self.is_level:
             return
-        if self._is_picky or batch.events[0].id <= self.seen:
+        if self._is_picky or batch.first <= self.seen:
             batch = batch.only(self._wants)
             if not batch.events:
                 return
-        if self._is_idle() and self._send_part is not None and self._send_part(batch.chunk, batch.data):
-            self.seen, self._sent_at = batch.events[-1].id, now
+        transport = self._transport
+        if transport is not None and not (transport.is_closing() or transport.get_write_buffer_size()):
+            transport.write(batch.chunk)
+            self.seen, self._sent_at = batch.last, now
             return
         self._waiting.append(batch)
         self._bytes += len(batch.data)
@@ -117,17 +120,15 @@ class Listener:
         self._ended = True
         self._wake()
 
-    def _is_idle(self) -> bool:
-        return self._waiter is not None and not self._waiter.done()
-
     def _wake(self) -> None:
+        self._transport = None
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     async def run(self, scope: Scope, receive: Receive, send: Send, first: bytes) -> None:
         """Send events until the client is gone, or the stream is to end."""
         self.scope, self._task = scope, asyncio.current_task()
-        self._send_part = getattr(getattr(send, "__self__", None), "send_part", None)
+        chunk_transport = getattr(getattr(send, "__self__", None), "chunk_transport", lambda: None)
         loop = asyncio.get_running_loop()
         gone = loop.create_task(self._until_gone(receive))
         data = BEGINNING + first
@@ -145,6 +146,7 @@ class Listener:
                     self._is_late, data = False, COMMENT
                 else:
                     self._waiter = loop.create_future()
+                    self._transport = chunk_transport()
                     await self._waiter
         except ServiceError as refusal:
             logger.info("A stream of events ended: %s", refusal.detail)
@@ -154,7 +156,7 @@ class Listener:
     def _take(self) -> bytes:
         batch = self._waiting.popleft()
         self._bytes -= len(batch.data)
-        self.seen = batch.events[-1].id
+        self.seen = batch.last
         return batch.data
 
     async def _read_page(self) -> bytes:

@@ -85,7 +85,10 @@ class Feeds:
 
 
 class Feed:
-    """The clients that listen on one event loop, and the two tasks that run while there are any."""
+    """The clients that listen on one event loop, and the tasks that run while there are any."""
+
+    _watch: asyncio.Task[object]
+    """What waits for a commit behind those whose events were read."""
 
     def __init__(self, feeds: Feeds, loop: asyncio.AbstractEventLoop) -> None:
         """Have no clients yet."""
@@ -96,9 +99,6 @@ class Feed:
         self._groups = [Group() for _ in range(GROUPS)]
         """Those that have all events up to `_newest`, or wait for them."""
         self._newest = 0
-        self._watch: asyncio.Task[object] | None = None
-        """What waits for the next commit, and then has the state to wait with again."""
-        self._state: object = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def add(self, listener: "Listener") -> None:
@@ -153,8 +153,10 @@ class Feed:
 
         Where the database cannot be read, all streams end: when the clients come back, they are told why.
         """
+        self._watch, turns = self._watching(None), cycle(self._groups)
         try:
-            for group in cycle(self._groups):
+            while True:
+                group = next(turns)
                 is_idle = not any(each.events for each in self._groups)
                 if is_idle or group.listeners:
                     await self._look(PAGE - len(group.events), wait=is_idle)
@@ -165,14 +167,14 @@ class Feed:
         except Exception:
             logger.exception("The feed of the events failed.")
         finally:
-            if self._watch is not None:
-                self._watch.cancel()
-            self._watch = self._state = None
+            self._watch.cancel()
         self.end()
+
+    def _watching(self, state: object) -> asyncio.Task[object]:
+        return self.loop.create_task(self.store.changed(state))
 
     async def _look(self, most: int, *, wait: bool) -> None:
         """Read at most so many events for all groups if something was committed, or `wait` for that."""
-        self._watch = self._watch or self.loop.create_task(self.store.changed(self._state))
         if wait:
             await asyncio.wait([self._watch])
         if not most or not self._watch.done():
@@ -181,11 +183,11 @@ class Feed:
             state = self._watch.result()
             found = await self.store.read(list_events, self._newest, None, None, most)
         except Busy:
-            self._watch = self._state = None
             await asyncio.sleep(AGAIN)
+            self._watch = self._watching(None)
             return
         if len(found) < most:
-            self._watch, self._state = None, state
+            self._watch = self._watching(state)
         if found:
             self._newest, page = found[-1].id, Batch(found)
             for group in self._groups:
@@ -199,8 +201,7 @@ class Feed:
             if not at % TURN:
                 await asyncio.sleep(0)
         if len(batch.events) < PAGE:
-            share = sum(bool(each.listeners) for each in self._groups) or 1
-            began += GATHER_SECONDS / share
+            began += GATHER_SECONDS / max(1, sum(bool(each.listeners) for each in self._groups))
         await asyncio.sleep(began - self.loop.time())
 
     async def _tend(self) -> None:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -397,6 +398,72 @@ def test_one_query_for_a_commit(path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         statements.clear()
         time.sleep(0.25)
         assert statements == []
+
+
+def test_many_are_dealt_into_groups(path: Path, db: pw.SqliteDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few clients are one group; more of them are groups of the same size, and each of them gets each event once."""
+    monkeypatch.setattr(live, "TURN", 3)
+    with ExitStack() as stack:
+        app, address = stack.enter_context(serving(path))
+
+        def sizes() -> list[int]:
+            (feed,) = app.feeds.open.values()
+            return [len(group.listeners) for group in feed._groups]  # noqa: SLF001
+
+        clients: list[Client] = []
+        for more, groups in ((3, [3, 0, 0, 0]), (10, [4, 3, 3, 3]), (3, [4, 4, 4, 4])):
+            clients += [stack.enter_context(Client(address)) for _ in range(more)]
+            until(lambda: level(app) == len(clients))  # noqa: B023 - it is called at once.
+            assert sizes() == groups
+        change(db, 50)
+        assert [ids(client.events(100)) for client in clients] == [[*range(1, 101)]] * 16
+        for client in clients[2:]:
+            client.close()
+        until(lambda: len(listening(app)) == 2)
+        change(db)
+        assert [ids(client.events(2)) for client in clients[:2]] == [[101, 102]] * 2
+
+
+def test_groups_have_their_turns_one_after_the_other(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is committed after the turn of one group is sent to the next one at once, with what came before."""
+    monkeypatch.setattr(live, "TURN", 1)
+    monkeypatch.setattr(live, "GATHER_SECONDS", 2)
+    with serving(path) as (app, address), Client(address) as first, Client(address) as second:
+        assert first.message() == second.message() == {"retry": "1000"}
+        until(lambda: level(app) == 2)
+        (feed,) = app.feeds.open.values()
+
+        def commit() -> None:
+            asyncio.run_coroutine_threadsafe(app.parts[0].write(change), feed.loop).result(5)
+
+        commit()
+        (early,) = select.select([first.connection.sock, second.connection.sock], [], [], 5)[0]
+        one, other = (first, second) if early is first.connection.sock else (second, first)
+        assert ids(one.events(2)) == [1, 2]
+        commit()
+        assert ids(other.events(4)) == [1, 2, 3, 4]
+        assert not select.select([one.connection.sock], [], [], 0)[0]
+        assert ids(one.events(2)) == [3, 4]
+
+
+def test_no_more_is_read_than_is_sent(path: Path, db: pw.SqliteDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where many events come at once, a page of them is sent to all groups before more is read."""
+    monkeypatch.setattr(live, "TURN", 1)
+    sizes, take = [], listener.Group.take
+
+    def counted(group: listener.Group) -> listener.Batch:
+        sizes.append(len(group.events))
+        return take(group)
+
+    monkeypatch.setattr(listener.Group, "take", counted)
+    with ExitStack() as stack:
+        app, address = stack.enter_context(serving(path))
+        clients = [stack.enter_context(Client(address)) for _ in range(live.GROUPS)]
+        until(lambda: level(app) == live.GROUPS)
+        change_much(db)
+        for client in clients:
+            assert ids(client.events(10_000)) == [*range(1, 10_001)]
+        assert max(sizes) == listener.PAGE
 
 
 def test_own_commits_need_no_look(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

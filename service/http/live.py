@@ -131,7 +131,7 @@ class Feed:
         if is_first:
             self._newest = newest
             self._tasks["read"] = self.loop.create_task(self._read())
-        min(self._groups, key=lambda group: max(len(group.listeners), TURN)).listeners.add(listener)
+        min(self._groups, key=lambda group: max(TURN, len(group.listeners) + 1)).listeners.add(listener)
         listener.seen, listener.is_level = max(listener.seen, newest), True
 
     def fall_behind(self, listener: "Listener") -> None:

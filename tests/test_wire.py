@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import pytest
@@ -403,7 +403,10 @@ def test_a_client_that_has_no_more_to_send_is_answered(connect: Callable[[], soc
 
 
 def test_an_answer_in_parts(settings: Settings) -> None:
-    """An application may send a body in parts, with or without its length, and a client of HTTP/1.0 may get it."""
+    """An application may send a body in parts, with or without its length, and a client of HTTP/1.0 may get it.
+
+    What is written straight to the transport, where there are chunks, comes where it was written.
+    """
 
     async def parts(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -413,12 +416,15 @@ def test_an_answer_in_parts(settings: Settings) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": sized})
         for part in (b"abc", b"", b"def"):
             await send({"type": "http.response.body", "body": part, "more_body": part != b"def"})
+            transport = cast("Any", send).__self__.chunk_transport()
+            if transport is not None and not part:
+                transport.write(b"1\r\n-\r\n")
         with pytest.raises(RuntimeError):
             await send({"type": "http.response.body", "body": b"more"})
 
     with talking(settings, parts) as (_, connect):
         for version, path, end in (
-            (b"1.1", b"/", b"transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n"),
+            (b"1.1", b"/", b"transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n1\r\n-\r\n3\r\ndef\r\n0\r\n\r\n"),
             (b"1.1", b"/sized", b"content-length: 6\r\n\r\nabcdef"),
             (b"1.0", b"/", b"connection: close\r\n\r\nabcdef"),
         ):

@@ -26,6 +26,8 @@ from service.storage import backend_of, fetch
 from service.storage.postgres.enrolling import MOST, PIECE, insert_each
 
 Connect = Callable[[], psycopg.Connection[Any]]
+JUDGED = "SELECT set_config('enrollment.judged', pg_current_xact_id()::text, TRUE)"
+"""Says of a transaction what enroll_many says of its own rows."""
 LONG_AGO = "2026-01-01T00:00:00.000Z"
 TOUCHED = ("enrollments", "enrollment_events", "courses")
 
@@ -253,6 +255,20 @@ def test_a_row_with_an_event_that_counts_nothing(other: Connect) -> None:
         raise psycopg.Rollback
 
 
+def test_what_is_judged_ends_with_the_function(path: str, other: Connect) -> None:
+    """Rows that come after those of enroll_many, in its transaction too, obey the rules; so they do whatever is set."""
+    with other().transaction() as begun:
+        for _ in range(2):
+            told = begun.connection.execute("SELECT outcome FROM enroll_many('{6,7}', '{2,2}', '')").fetchall()
+            begun.connection.execute("INSERT INTO enrollments (student_id, course_id) VALUES (8, 2)")
+            begun.connection.execute("DELETE FROM enrollments WHERE course_id = 2 AND student_id >= 6")
+        assert told == [("enrolled",), ("enrolled",)]
+    connection = other()
+    connection.execute("SET enrollment.judged = 'on'")
+    connection.execute("INSERT INTO enrollments (student_id, course_id) VALUES (6, 2), (7, 2)")
+    assert audit(path)[-2:] == [("enrolled", 6, 2), ("enrolled", 7, 2)]
+
+
 def test_the_time_is_looked_at_after_each_piece(path: str) -> None:
     """Of many pairs, a piece is enrolled in one go; where the time is over then, the rest is left for later."""
     host(path, *trigger("AFTER INSERT", "PERFORM pg_sleep(0.2); RETURN NULL;"))
@@ -270,7 +286,7 @@ def test_pieces_grow_while_there_is_time(path: str) -> None:
         db.query_hooks.append(asked.append)
         assert len(insert_each(db, pairs, LONG_AGO, time.monotonic() + 60)) == len(pairs)
         assert len(insert_each(db, pairs, LONG_AGO, math.inf)) == len(pairs)
-    sizes = [len(event.params[0]) for event in asked]
+    sizes = [event.params[0].count(",") + 1 for event in asked]
     assert sizes == [50, 100, 200, 400, 800, MOST, 450, *[MOST] * 3]
 
 
@@ -320,6 +336,15 @@ def test_a_role_that_owns_nothing(school: str) -> None:
             )
             other.execute("INSERT INTO enrollments (student_id, course_id) VALUES (1, 7), (2, 7)")
             other.execute("DELETE FROM enrollments WHERE student_id = 1")
+            assert other.execute("SELECT outcome, place FROM enroll_many('{1,3,1}', '{7,7,7}', '')").fetchall() == [
+                ("waitlisted", 1),
+                ("course_full", None),
+                ("already_waitlisted", None),
+            ]
+            with other.transaction():
+                other.execute(JUDGED)
+                other.execute("DELETE FROM enrollments WHERE student_id = 1")
+                other.execute("INSERT INTO enrollments (student_id, course_id) VALUES (1, 7)")
             with pytest.raises(REFUSED):
                 other.execute("TRUNCATE enrollments")
             for sql in (
@@ -338,7 +363,7 @@ def test_a_role_that_owns_nothing(school: str) -> None:
             other.execute(f"DROP OWNED BY {role}")
             other.execute(f"DROP ROLE {role}")
     seats, line = check(school)[7]
-    assert ([*seats], line) == ([2], [])
+    assert ([*seats], line) == ([2], [1])
 
 
 # A host's own rules

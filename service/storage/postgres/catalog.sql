@@ -8,14 +8,17 @@ CREATE OR REPLACE FUNCTION enroll_many(students bigint[], courses bigint[], mome
  RETURNS TABLE(outcome text, at text, place bigint, rule text)
  LANGUAGE plpgsql
  SET search_path FROM CURRENT
+ SET "enrollment.judged" TO ''
  SET plan_cache_mode TO 'force_generic_plan'
+ SET enable_seqscan TO 'off'
+ SET enable_hashjoin TO 'off'
+ SET enable_mergejoin TO 'off'
 AS $function$
 DECLARE
     outcomes text[];
     places bigint[];
-    events bigint[];
     newest bigint;
-    written bigint;
+    written boolean;
     student bigint;
     course bigint;
     line bigint;
@@ -26,12 +29,20 @@ BEGIN
         moment := enrollment_time(moment);
     END IF;
     -- One pair takes less time by itself.
-    IF cardinality(students) > 1 AND NOT EXISTS (
+    IF cardinality(students) > 1
+      AND has_table_privilege('courses'::regclass, 'TRIGGER')
+      AND has_table_privilege('enrollments'::regclass, 'TRIGGER')
+      AND has_table_privilege('enrollment_events'::regclass, 'TRIGGER')
+      AND NOT EXISTS (
         SELECT FROM pg_trigger
         WHERE tgrelid IN ('enrollments'::regclass, 'enrollment_events'::regclass, 'courses'::regclass)
-          AND NOT tgisinternal AND NOT starts_with(tgfoid::regproc::text, 'enrollment_')) THEN
+          AND NOT tgisinternal
+          AND tgfoid <> ALL ('{enrollment_take_turn, enrollment_refuse, enrollment_check_course,
+              enrollment_check_counts, enrollment_promote, enrollment_adding, enrollment_changing, enrollment_dropped,
+              enrollment_check_event}'::regproc[])) THEN
         BEGIN
             newest := (SELECT coalesce(max(id), 0) FROM enrollment_events);
+            PERFORM set_config('enrollment.judged', pg_current_xact_id()::text, TRUE);
             WITH
             asked AS (
                 SELECT n, pair.student, pair.course, c.waitlisted,
@@ -60,39 +71,39 @@ BEGIN
             told AS (
                 SELECT *, first_value(verdict) OVER (PARTITION BY judged.student, judged.course ORDER BY n) AS first,
                        NOT again AND verdict IN ('enrolled', 'waitlisted') AS new
-                FROM judged)
+                FROM judged),
+            numbered AS (
+                SELECT *, CASE WHEN new THEN newest + count(*) FILTER (WHERE new) OVER (ORDER BY n) END AS event
+                FROM told),
+            events AS (
+                INSERT INTO enrollment_events (id, type, at, student_id, course_id)
+                SELECT numbered.event, numbered.verdict, moment, numbered.student, numbered.course
+                FROM numbered WHERE new
+                ON CONFLICT (id) DO NOTHING  -- See enrollment_tell.
+                RETURNING id),
+            counted AS (
+                UPDATE courses AS c
+                SET enrolled = enrolled + more.seats, waitlisted = c.waitlisted + more.lines, event_id = more.newest
+                FROM (SELECT numbered.course, count(*) FILTER (WHERE verdict = 'enrolled') AS seats,
+                             count(*) FILTER (WHERE verdict = 'waitlisted') AS lines, max(numbered.event) AS newest
+                      FROM numbered WHERE new GROUP BY numbered.course) AS more
+                WHERE c.id = more.course
+                RETURNING more.seats + more.lines AS number),
+            added AS (
+                INSERT INTO enrollments (student_id, course_id, enrolled_at, waiting)
+                SELECT numbered.student, numbered.course, CASE verdict WHEN 'enrolled' THEN moment END,
+                       CASE verdict WHEN 'waitlisted' THEN numbered.event END
+                FROM numbered WHERE new
+                RETURNING 1)
             SELECT array_agg(CASE WHEN again AND first IN ('enrolled', 'waitlisted') THEN 'already_' || first
                                   ELSE first END ORDER BY n),
                    array_agg(CASE WHEN new AND first = 'waitlisted' THEN waitlisted + rank - seats END ORDER BY n),
-                   array_agg(event ORDER BY n), coalesce(max(event), newest)
-            INTO outcomes, places, events, newest
-            FROM (SELECT *, CASE WHEN new THEN newest + count(*) FILTER (WHERE new) OVER (ORDER BY n) END AS event
-                  FROM told) AS numbered;
-
-            INSERT INTO enrollment_events (id, type, at, student_id, course_id)
-            SELECT event, verdict, moment, each.student, each.course
-            FROM unnest(events, outcomes, students, courses) AS each (event, verdict, student, course)
-            WHERE event IS NOT NULL
-            ON CONFLICT (id) DO NOTHING;  -- See enrollment_tell.
-
-            UPDATE courses AS c
-            SET enrolled = enrolled + more.seats, waitlisted = waitlisted + more.lines, event_id = more.newest
-            FROM (SELECT each.course, count(*) FILTER (WHERE verdict = 'enrolled') AS seats,
-                         count(*) FILTER (WHERE verdict = 'waitlisted') AS lines, max(event) AS newest
-                  FROM unnest(events, outcomes, courses) AS each (event, verdict, course)
-                  WHERE event IS NOT NULL GROUP BY each.course) AS more
-            WHERE c.id = more.course;
-
-            INSERT INTO enrollments (student_id, course_id, enrolled_at, waiting, event_id)
-            SELECT each.student, each.course, CASE verdict WHEN 'enrolled' THEN moment END,
-                   CASE verdict WHEN 'waitlisted' THEN event END, event
-            FROM unnest(events, outcomes, students, courses) AS each (event, verdict, student, course)
-            WHERE event IS NOT NULL;
-            GET DIAGNOSTICS written = ROW_COUNT;
-
-            -- Each row that was left out is missing, and each that was not taken as it is told has another event.
-            IF (written, (SELECT coalesce(max(id), 0) FROM enrollment_events))
-                IS DISTINCT FROM (cardinality(array_remove(events, NULL)), newest) THEN
+                   -- Each row that was left out is missing.
+                   count(*) FILTER (WHERE new) = ALL (VALUES ((SELECT count(*) FROM events)),
+                       ((SELECT coalesce(sum(number), 0) FROM counted)), ((SELECT count(*) FROM added)))
+            INTO outcomes, places, written
+            FROM numbered;
+            IF NOT written THEN
                 RAISE restrict_violation;
             END IF;
             RETURN QUERY
@@ -150,19 +161,6 @@ DECLARE
     event bigint;
     shut text;
 BEGIN
-    IF NEW.event_id > 0 AND EXISTS (
-        SELECT FROM enrollment_events AS told
-        JOIN courses ON courses.id = told.course_id AND courses.event_id >= told.id
-        WHERE told.id = NEW.event_id AND told.student_id = NEW.student_id AND told.course_id = NEW.course_id
-          AND CASE told.type WHEN 'enrolled' THEN NEW.enrolled_at = told.at AND NEW.waiting IS NULL
-                             WHEN 'waitlisted' THEN NEW.enrolled_at IS NULL AND NEW.waiting = told.id END
-          -- + 0 lets PostgreSQL look among the events of the student, who has few, and not among those of the course.
-          AND NOT EXISTS (SELECT FROM enrollment_events AS later
-                          WHERE later.student_id = told.student_id AND later.id > told.id
-                            AND later.course_id + 0 = told.course_id)) THEN
-        NEW.event_id := NULL;
-        RETURN NEW;
-    END IF;
     NEW.event_id := NULL;
     NEW.waiting := NULL;
     IF NOT coalesce(enrollment_is_time(NEW.enrolled_at), FALSE) THEN
@@ -885,7 +883,7 @@ CREATE TRIGGER zz_course_added BEFORE INSERT ON courses FOR EACH ROW EXECUTE FUN
 CREATE TRIGGER zz_course_changed BEFORE UPDATE ON courses FOR EACH ROW WHEN (((((((((((new.id IS DISTINCT FROM old.id) OR ((new.name)::text IS DISTINCT FROM (old.name)::text)) OR ((new.level)::text IS DISTINCT FROM (old.level)::text)) OR (new.capacity IS DISTINCT FROM old.capacity)) OR (new.waitlist_capacity IS DISTINCT FROM old.waitlist_capacity)) OR ((new.external_id)::text IS DISTINCT FROM (old.external_id)::text)) OR (new.term_id IS DISTINCT FROM old.term_id)) OR ((new.opens_at)::text IS DISTINCT FROM (old.opens_at)::text)) OR ((new.closes_at)::text IS DISTINCT FROM (old.closes_at)::text)) OR (new.words IS DISTINCT FROM old.words))) EXECUTE FUNCTION enrollment_check_course()
 
 -- trigger courses.zz_course_counted
-CREATE TRIGGER zz_course_counted BEFORE UPDATE ON courses FOR EACH ROW WHEN ((((new.enrolled IS DISTINCT FROM old.enrolled) OR (new.waitlisted IS DISTINCT FROM old.waitlisted)) OR (new.event_id IS DISTINCT FROM old.event_id))) EXECUTE FUNCTION enrollment_check_counts()
+CREATE TRIGGER zz_course_counted BEFORE UPDATE ON courses FOR EACH ROW WHEN (((((new.enrolled IS DISTINCT FROM old.enrolled) OR (new.waitlisted IS DISTINCT FROM old.waitlisted)) OR (new.event_id IS DISTINCT FROM old.event_id)) AND (((current_setting('enrollment.judged'::text, true) = (pg_current_xact_id_if_assigned())::text) AND has_table_privilege(('courses'::regclass)::oid, 'TRIGGER'::text)) IS NOT TRUE))) EXECUTE FUNCTION enrollment_check_counts()
 
 -- trigger enrollment_events.event_changed
 CREATE TRIGGER event_changed BEFORE UPDATE ON enrollment_events FOR EACH ROW EXECUTE FUNCTION enrollment_refuse('events are never changed')
@@ -900,7 +898,7 @@ CREATE TRIGGER event_kept BEFORE TRUNCATE ON enrollment_events FOR EACH STATEMEN
 CREATE TRIGGER event_turn BEFORE INSERT ON enrollment_events FOR EACH STATEMENT EXECUTE FUNCTION enrollment_take_turn()
 
 -- trigger enrollment_events.zz_event_added
-CREATE TRIGGER zz_event_added BEFORE INSERT ON enrollment_events FOR EACH ROW WHEN (((new.id IS NULL) OR (NOT enrollment_is_time((new.at)::text)))) EXECUTE FUNCTION enrollment_check_event()
+CREATE TRIGGER zz_event_added BEFORE INSERT ON enrollment_events FOR EACH ROW WHEN ((((current_setting('enrollment.judged'::text, true) = (pg_current_xact_id_if_assigned())::text) AND has_table_privilege(('enrollment_events'::regclass)::oid, 'TRIGGER'::text)) IS NOT TRUE)) EXECUTE FUNCTION enrollment_check_event()
 
 -- trigger enrollments.enrollment_dropped
 CREATE TRIGGER enrollment_dropped AFTER DELETE ON enrollments REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION enrollment_dropped()
@@ -912,7 +910,7 @@ CREATE TRIGGER enrollment_kept BEFORE TRUNCATE ON enrollments FOR EACH STATEMENT
 CREATE TRIGGER enrollment_turn BEFORE INSERT OR DELETE OR UPDATE ON enrollments FOR EACH STATEMENT EXECUTE FUNCTION enrollment_take_turn()
 
 -- trigger enrollments.zz_enrollment_adding
-CREATE TRIGGER zz_enrollment_adding BEFORE INSERT ON enrollments FOR EACH ROW EXECUTE FUNCTION enrollment_adding()
+CREATE TRIGGER zz_enrollment_adding BEFORE INSERT ON enrollments FOR EACH ROW WHEN ((((current_setting('enrollment.judged'::text, true) = (pg_current_xact_id_if_assigned())::text) AND has_table_privilege(('enrollments'::regclass)::oid, 'TRIGGER'::text)) IS NOT TRUE)) EXECUTE FUNCTION enrollment_adding()
 
 -- trigger enrollments.zz_enrollment_changing
 CREATE TRIGGER zz_enrollment_changing BEFORE UPDATE ON enrollments FOR EACH ROW EXECUTE FUNCTION enrollment_changing()

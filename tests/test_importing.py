@@ -622,7 +622,7 @@ def test_the_others_have_their_turn(db: pw.Database, path: Path, monkeypatch: py
 def test_slices_are_short_where_others_write(db: pw.Database, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While nobody else writes, slices are long; the first write of another connection makes them short again."""
     monkeypatch.setattr(turns, "QUIET", 0)
-    taking = turns.Turns(db, lambda: False, alone=False)
+    taking = turns.Turns(db, alone=False)
 
     def seconds() -> float:
         began = time.monotonic()

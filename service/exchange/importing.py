@@ -5,16 +5,18 @@ committed stays, and the same import again goes on where the last one broke off,
 """
 
 import time
-from contextlib import nullcontext
+from collections.abc import Sequence
+from contextlib import closing, nullcontext
 
 import peewee as pw
 
 from service.errors import SetupError
 from service.exchange.dropping import Absent, Plan
 from service.exchange.parts import Found, Kind, Skipped
-from service.exchange.reading import Ahead
+from service.exchange.reading import Read, ahead
 from service.exchange.report import KINDS, MOST_LISTED, BrokenOff, Missing, Report
 from service.exchange.rosters import WINDOW, Rosters
+from service.exchange.turns import Turns
 from service.exchange.upserting import Upserted, Upserting
 from service.exchange.words import refused
 from service.exchange.work import Options, Tick, Work
@@ -69,10 +71,11 @@ class Import:
         self._work.show("copying", 0, None, 100 * done / max(1, of))
 
     def _run(self, db: pw.Database) -> None:
+        turns = Turns(db, alone=self._work.options.dry_run)
         plan = self._survey(db)
         for kind in ("terms", "courses", "students"):
-            self._upsert(db, kind)
-        rosters = Rosters(self._work, db)
+            self._upsert(db, turns, kind)
+        rosters = Rosters(self._work, db, turns)
         if self._has_drops:
             rosters.drop_marked()
         rosters.drop_missing(plan)
@@ -94,17 +97,20 @@ class Import:
                     work.show("reading", rows, None, 100 * size / max(1, whole))
                     size += part.size
                     continue
-                ahead = Ahead([part], WINDOW)
-                while read := ahead.take():
-                    rows += len(read)
-                    work.counts[kind] += len(read)
-                    work.show("reading", rows, None, 100 * size / max(1, whole))
-                    cells = [item.values for _, item in read if not isinstance(item, Skipped)]
-                    self._has_drops |= kind == "enrollments" and any(row.get("action") == "drop" for row in cells)
-                    if absent:
-                        absent.see(kind, cells)
+                with closing(ahead([part], WINDOW)) as windows:
+                    for read in windows:
+                        rows += len(read)
+                        work.counts[kind] += len(read)
+                        work.show("reading", rows, None, 100 * size / max(1, whole))
+                        self._see(kind, read, absent)
                 size += part.size
         return self._judged(db, absent.plan()) if absent else Plan({}, 0, 0)
+
+    def _see(self, kind: Kind, read: Sequence[Read], absent: Absent | None) -> None:
+        cells = [item.values for _, item in read if not isinstance(item, Skipped)]
+        self._has_drops |= kind == "enrollments" and any(row.get("action") == "drop" for row in cells)
+        if absent:
+            absent.see(kind, cells)
 
     def _judged(self, db: pw.Database, plan: Plan) -> Plan:
         """List who is missing. Raises TooManyDrops."""
@@ -121,20 +127,24 @@ class Import:
         plan.check(self._work.options.max_drops)
         return plan
 
-    def _upsert(self, db: pw.Database, kind: Kind) -> None:
-        work, ahead, done = self._work, Ahead(self._work.parts[kind], FEW), 0
-        upserting, turns = Upserting(db, kind, self.report.format), self._work.turns(db, ahead.more)
-        while read := ahead.take():
-            placed, lost = work.sift(kind, read)
-            done += len(read)
-            while placed:
-                results = turns.write(placed, upserting.upsert_each)
-                for (part, row), result in zip(placed, results, strict=False):
-                    if isinstance(result, Upserted):
-                        upserting.remember(part, row, result)
-                        work.count(kind, result.word)
-                    else:
-                        lost.append((part, refused(part, upserting.completed(row), result)))
-                placed = placed[len(results) :]
-                work.show_rows(kind, done - len(placed), work.counts[kind])
-            work.refuse(kind, lost)
+    def _upsert(self, db: pw.Database, turns: Turns, kind: Kind) -> None:
+        upserting, done = Upserting(db, kind, self.report.format), 0
+        with closing(ahead(self._work.parts[kind], FEW)) as some:
+            for read in some:
+                done += len(read)
+                self._upsert_some(turns, upserting, kind, read, done)
+
+    def _upsert_some(self, turns: Turns, upserting: Upserting, kind: Kind, read: Sequence[Read], done: int) -> None:
+        work = self._work
+        placed, lost = work.sift(kind, read)
+        while placed:
+            results = turns.write(placed, upserting.upsert_each)
+            for (part, row), result in zip(placed, results, strict=False):
+                if isinstance(result, Upserted):
+                    upserting.remember(part, row, result)
+                    work.count(kind, result.word)
+                else:
+                    lost.append((part, refused(part, upserting.completed(row), result)))
+            placed = placed[len(results) :]
+            work.show_rows(kind, done - len(placed), work.counts[kind])
+        work.refuse(kind, lost)

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from functools import partial
 
 import peewee as pw
@@ -12,7 +13,8 @@ from service.events import NOBODY
 from service.exchange.dropping import Plan, drop_each
 from service.exchange.pairs import Paired, Pairs
 from service.exchange.parts import Part, Row
-from service.exchange.reading import Ahead
+from service.exchange.reading import Read, ahead
+from service.exchange.turns import Turns
 from service.exchange.words import refused
 from service.exchange.work import Lost, Placed, Work
 from service.fields import Status
@@ -40,9 +42,9 @@ NOWHERE: Place = None, 0
 class Rosters:
     """Takes the rows of enrollments of one import."""
 
-    def __init__(self, work: Work, db: pw.Database) -> None:
+    def __init__(self, work: Work, db: pw.Database, turns: Turns) -> None:
         """Have taken no row yet."""
-        self._work, self._db, self._options = work, db, work.options
+        self._work, self._db, self._turns, self._options = work, db, turns, work.options
         self._parts = work.parts["enrollments"]
         self._pairs = Pairs(db)
         self._done = 0
@@ -72,20 +74,20 @@ class Rosters:
 
     def _windows(self, action: str) -> Iterator[list[Placed]]:
         """Read the rows with an action again."""
-        ahead = Ahead(self._parts, WINDOW)
-        while read := ahead.take():
-            self._work.show("dropping", 0, None, 0)
-            yield [(part, row) for part, row in read if isinstance(row, Row) and row.values.get("action") == action]
+        with closing(ahead(self._parts, WINDOW)) as windows:
+            for read in windows:
+                self._work.show("dropping", 0, None, 0)
+                yield [(part, row) for part, row in read if isinstance(row, Row) and row.values.get("action") == action]
 
     def _drop(self, drops: dict[int, dict[int, Place]]) -> None:
-        turns, done, of = self._work.turns(self._db, lambda: False), 0, sum(map(len, drops.values()))
+        done, of = 0, sum(map(len, drops.values()))
         for course_id, leaving in drops.items():
             standing = self._pairs.standing((student_id, course_id) for student_id in leaving)
             self._work.count("enrollments", "unchanged", len(leaving) - len(standing))
             # Who waits comes first, so that nobody is promoted into a seat who is then dropped.
             pairs = sorted(standing, key=lambda pair: (standing[pair] is None, pair))
             while pairs:
-                results = turns.write(pairs[:MOST_DROPPED], partial(drop_each, self._db, self._options.why))
+                results = self._turns.write(pairs[:MOST_DROPPED], partial(drop_each, self._db, self._options.why))
                 for pair, result in zip(pairs, results, strict=False):
                     self._settle_drop(pair, leaving[pair[0]], result)
                 pairs = pairs[len(results) :]
@@ -105,23 +107,25 @@ class Rosters:
 
     def enroll(self) -> None:
         """Enroll whoever has a row that says so, within each course in the order of the rows."""
-        ahead = Ahead(self._parts, WINDOW)
-        turns = self._work.turns(self._db, ahead.more)
-        while read := ahead.take():
-            placed, lost = self._work.sift("enrollments", read)
-            found, more = self._pairs.resolve([each for each in placed if each[1].values.get("action") != "drop"])
-            lost += more
-            left = self._new(found)
-            at = 0
-            while at < len(left):
-                some = left[at : at + MOST_IN_SLICE]
-                results: Sequence[Status | ServiceError] = turns.write(some, self._enroll_each)
-                lost += self._settle(some, results)
-                at += len(results)
-                self._show(len(read) * at // len(left))
-            self._work.refuse("enrollments", lost)
-            self._done += len(read)
-            self._show(0)
+        with closing(ahead(self._parts, WINDOW)) as windows:
+            for read in windows:
+                self._enroll(read)
+                self._done += len(read)
+                self._show(0)
+
+    def _enroll(self, read: Sequence[Read]) -> None:
+        placed, lost = self._work.sift("enrollments", read)
+        found, more = self._pairs.resolve([each for each in placed if each[1].values.get("action") != "drop"])
+        lost += more
+        left = self._new(found)
+        at = 0
+        while at < len(left):
+            some = left[at : at + MOST_IN_SLICE]
+            results: Sequence[Status | ServiceError] = self._turns.write(some, self._enroll_each)
+            lost += self._settle(some, results)
+            at += len(results)
+            self._show(len(read) * at // len(left))
+        self._work.refuse("enrollments", lost)
 
     def _show(self, more: int) -> None:
         self._work.show_rows("enrollments", self._done + more, self._work.counts["enrollments"])

@@ -24,19 +24,14 @@ between two of these looks: then whoever began to wait during a slice has its tu
 """
 QUIET = 2.0
 """Seconds without a write of others after which slices are longer."""
-STEP = 0.001
-"""Seconds that are slept at a time where there is nothing to do until the next slice."""
 
 
 class Turns:
     """The slices of one import."""
 
-    def __init__(self, db: pw.Database, ahead: Callable[[], bool], *, alone: bool) -> None:
-        """Begin; `ahead` does a little of what comes next, and gives False where nothing is to be done.
-
-        With `alone`, nobody else uses the database.
-        """
-        self._db, self._ahead, self._alone = db, ahead, alone
+    def __init__(self, db: pw.Database, *, alone: bool) -> None:
+        """Begin; with `alone`, nobody else uses the database."""
+        self._db, self._alone = db, alone
         self._others = backend_of(db).others_wrote(db)
         self._quiet_at = time.monotonic() + QUIET
         self._held = self._ended = 0.0
@@ -83,9 +78,7 @@ class Turns:
             self._others, self._quiet_at = number, time.monotonic() + QUIET
         seconds, pause = SHORT if time.monotonic() < self._quiet_at else LONG
         if self._held >= seconds:
-            while (left := self._ended + pause - time.monotonic()) > 0:
-                if not self._ahead():
-                    time.sleep(min(left, STEP))
+            time.sleep(max(0.0, self._ended + pause - time.monotonic()))
         if time.monotonic() >= self._ended + pause:
             self._held = 0
         return seconds - self._held

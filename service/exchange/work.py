@@ -5,14 +5,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import attrs
-import peewee as pw
 
 from service.events import NOBODY, Why
 from service.exchange.parts import Found, Kind, Part, Refused, Row, Skipped
 from service.exchange.reading import Read
 from service.exchange.refusals import Refusals
 from service.exchange.report import KINDS, Progress, Report
-from service.exchange.turns import Turns
 
 Tick = Callable[[Progress], object]
 """Is told how far an import is, several times a second. An error that it raises ends the import between two slices."""
@@ -93,7 +91,3 @@ class Work:
             else:
                 placed.append((part, item))
         return placed, lost
-
-    def turns(self, db: pw.Database, ahead: Callable[[], bool]) -> Turns:
-        """Begin to write; `ahead` reads a little ahead."""
-        return Turns(db, ahead, alone=self.options.dry_run)

@@ -1,7 +1,9 @@
 """Imports: what becomes of each row, that a second import changes nothing, and that a typo drops nobody."""
 
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,10 @@ from service.errors import SetupError
 from service.events import list_events, why
 from service.exchange import report as reports
 from service.exchange import rosters, turns, upserting
+from service.exchange.errors import UnreadableFile
 from service.exchange.importing import Import, Options
 from service.exchange.parts import Found, Kind, Part, Refused, Row, Skipped
+from service.exchange.reading import ahead
 from service.exchange.report import Progress, Report, RowTotals, lines
 from service.exchange.work import Tick
 from service.rows import ExternalId
@@ -244,7 +248,7 @@ def test_the_same_external_id_twice(db: pw.Database) -> None:
 
 def test_repeated_in_another_slice(db: pw.Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """What an earlier slice has taken is remembered."""
-    monkeypatch.setattr(turns, "SHORT", (0, 0))
+    monkeypatch.setattr(turns, "SHORT", (0, 0, 0))
     insert_student(db, "Ada", external_id="S1")
     rows = [{"external_id": "S1", "name": name} for name in ("Bo", "Cy")]
     assert codes(take(db, part("students", *rows))) == [(3, "EXTERNAL_ID", "repeated")]
@@ -324,7 +328,7 @@ def test_drops_come_first(db: pw.Database, path: Path) -> None:
 
 def test_a_rule_that_drops_more(full: pw.Database, path: Path | str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whom a trigger of the host has dropped already, or another program, is as the row wants it."""
-    monkeypatch.setattr(turns, "SHORT", (0, 0))
+    monkeypatch.setattr(turns, "SHORT", (0, 0, 0))
     also = "DELETE FROM enrollments WHERE student_id = 2 AND course_id = 2"
     with host_rule(path, "AFTER DELETE ON enrollments", also, when="OLD.student_id = 1 AND OLD.course_id = 2"):
         report = take(full, enrollments("S1 C2 drop", "S2 C2 drop", "S3 C2 drop"))
@@ -476,7 +480,7 @@ def test_a_stop_between_slices(db: pw.Database, path: Path) -> None:
 
 def test_progress(db: pw.Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each stage ends with all of its rows done."""
-    monkeypatch.setattr(turns, "SHORT", (0, 0))
+    monkeypatch.setattr(turns, "SHORT", (0, 0, 0))
     shown: list[Progress] = []
     take(db, *SCHOOL, tick=shown.append)
     last = {progress.stage: progress for progress in shown}
@@ -610,9 +614,9 @@ def test_who_changes_meanwhile(full: pw.Database, path: Path) -> None:
 
 
 def test_the_others_have_their_turn(db: pw.Database, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between two slices is a pause, in which rows are read ahead."""
+    """Between two slices is a pause."""
     monkeypatch.setattr(turns, "QUIET", 0)
-    monkeypatch.setattr(turns, "LONG", (0, 0.1))
+    monkeypatch.setattr(turns, "LONG", (0, 0, 0.1))
     report = take(db, students(*(f"S{number}" for number in range(4 * upserting.TOGETHER))))
     assert report.seconds >= 0.3  # Each slice is one statement, so there are four of them.
     audit(path)
@@ -636,10 +640,92 @@ def test_slices_are_short_where_others_write(db: pw.Database, path: Path, monkey
     assert seconds() < turns.LONG[0]
 
 
+def test_who_waits_has_its_turn(db: pw.Database, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program that waits for the file gets it, although slice follows slice without a break in between."""
+    monkeypatch.setattr(turns, "QUIET", 0)
+    taking, held = turns.Turns(db, alone=False), 0.0
+
+    def hold(rows: Sequence[int], until: float) -> Sequence[int]:
+        nonlocal held
+        began = time.monotonic()
+        time.sleep(max(0, until - began))
+        held += time.monotonic() - began
+        return rows
+
+    taking.write([0], hold)
+    with ThreadPoolExecutor(1) as other:
+        waiting = other.submit(insert_into, path)
+        while not waiting.done():
+            taking.write([0], hold)
+        waiting.result()
+    # On a machine that is busy, it may miss the first pause.
+    assert held < 3 * turns.LONG[1]
+
+
+def test_a_pause_may_begin_with_other_work(db: pw.Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where other work has kept an import from writing for a while, the rest of the pause comes at once."""
+    monkeypatch.setattr(turns, "QUIET", 0)
+    monkeypatch.setattr(turns, "LONG", (0.1, 0.1, 0.1))
+    taking, moments = turns.Turns(db, alone=False), list[float]()
+
+    def work(rows: Sequence[int], _: float) -> Sequence[int]:
+        moments.append(time.monotonic())
+        time.sleep(0.06)
+        return rows
+
+    taking.write([0], work)
+    time.sleep(0.06)
+    taking.write([0], work)
+    assert moments[1] - moments[0] >= 0.06 + 0.1
+
+
 def insert_into(path: Path) -> None:
     """Write with another connection."""
     with closing(connect(path)) as other:
         insert_student(other, "Ada")
+
+
+# Reading ahead
+
+
+def counted(count: int, read: list[int]) -> Part:
+    """Give a part whose rows note their lines as they are read; behind them is the end of a broken file."""
+
+    def rows() -> Iterator[Row]:
+        for line in range(count):
+            read.append(line)
+            yield Row(line, {})
+        raise UnreadableFile("It breaks off.")
+
+    return Part("students", "students.csv", {}, rows, 100)
+
+
+def test_rows_are_read_ahead() -> None:
+    """While some rows are at work the next ones are read, in another thread, but no more of them."""
+    read = list[int]()
+    with closing(ahead([counted(10, read)], 2)) as some:
+        assert [row.line for _, row in next(some)] == [0, 1]
+        eventually(lambda: len(read) == 4)
+        assert [row.line for _, row in next(some)] == [2, 3]
+        eventually(lambda: len(read) == 6)
+        assert len(read) == 6
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("enrollment-reader")]
+
+
+def test_a_fault_that_is_read_ahead() -> None:
+    """A fault is raised once the rows before are taken."""
+    with closing(ahead([counted(2, [])], 2)) as some:
+        assert len(next(some)) == 2
+        with pytest.raises(UnreadableFile, match="breaks off"):
+            next(some)
+
+
+def eventually(reached: Callable[[], bool]) -> None:
+    """Wait for another thread."""
+    until = time.monotonic() + 10
+    while not reached():
+        assert time.monotonic() < until
+        time.sleep(0.001)
 
 
 # The refused rows

@@ -23,7 +23,7 @@ from service.storage import Pair, fetch
 WINDOW = 20_000
 """How many rows are taken at a time, and enrolled course by course: the rows of one course lie side by side in the
 database, which makes an import of many twice as fast."""
-MOST_IN_SLICE = 3_000
+MOST_IN_SLICE = 10_000
 """The most enrollments of a slice: more do not fit in its time."""
 MOST_DROPPED = 2_000
 """The most enrollments of one course that one transaction drops: all other writes wait until its end."""

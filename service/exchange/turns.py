@@ -14,16 +14,17 @@ Result = TypeVar("Result")
 
 ALONE = 50
 """How many rows are written one by one after the transaction of a slice was undone, as one of them may be to blame."""
-SHORT, LONG = (0.03, 0.02), (0.1, 0.025)
-"""Seconds after which a slice begins no further row, and seconds of the pause after it: where others write, and where
-nobody has written for a while. Slices that are shorter count as one until they have as many seconds together.
+SHORT, LONG = (0.03, 0.03, 0.02), (0.1, 1.0, 0.11)
+"""Seconds after which a slice begins no further row, of all slices from one pause to the next, and of a pause: where
+others write, and where nobody has written for a while.
 
-A connection of SQLite that waits for another one to commit is not woken, but looks 0, 1, 3, 8, 18, 33, 53, 78, 103 and
-128 ms after it began to wait, and then ever more rarely. So the time between two slices must be longer than the time
-between two of these looks: then whoever began to wait during a slice has its turn after it.
+A connection of SQLite that waits for another one to commit is not woken, but looks 0, 1, 3, 8, 18, 33, 53, 78, 103,
+128, 178 and 228 ms after it began to wait, and then every 100 ms. So a pause must be longer than the time between two
+of these looks: then whoever began to wait since the last pause has its turn in this one. The first pauses that others
+need are short but many, and would take a sixth of the time where nobody waits.
 """
 QUIET = 2.0
-"""Seconds without a write of others after which slices are longer."""
+"""Seconds without a write of others after which pauses are rare."""
 
 
 class Turns:
@@ -35,7 +36,7 @@ class Turns:
         self._others = backend_of(db).others_wrote(db)
         self._quiet_at = time.monotonic() + QUIET
         self._held = self._ended = 0.0
-        """Seconds of all slices since the last pause, and when the last one ended."""
+        """Seconds of all slices since the last pause, and when the last slice ended."""
 
     def write(
         self, rows: Sequence[Row], work: Callable[[Sequence[Row], float], Sequence[Result | ServiceError]]
@@ -76,9 +77,10 @@ class Turns:
         number = backend_of(self._db).others_wrote(self._db)
         if number != self._others:
             self._others, self._quiet_at = number, time.monotonic() + QUIET
-        seconds, pause = SHORT if time.monotonic() < self._quiet_at else LONG
-        if self._held >= seconds:
-            time.sleep(max(0.0, self._ended + pause - time.monotonic()))
-        if time.monotonic() >= self._ended + pause:
+        seconds, most, pause = SHORT if time.monotonic() < self._quiet_at else LONG
+        gap = time.monotonic() - self._ended
+        # Where other work has been a part of a pause, the rest of the pause comes the earlier.
+        if self._held * pause + gap * most >= most * pause:
+            time.sleep(max(0.0, pause - gap))
             self._held = 0
-        return seconds - self._held
+        return min(seconds, most - self._held)

@@ -728,6 +728,21 @@ def eventually(reached: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
+@pytest.mark.parametrize(
+    ("last", "order"),
+    [({"external_id": "S4", "given_name": "b", "family_name": "y"}, "S2 S4 S3 S1"),
+     ({"external_id": "S1 ", "name": "z"}, "S1 S2 S3"), ({"id": "9", "name": "b"}, "S1 S2 S3")],
+)  # fmt: skip
+def test_many_students(db: pw.Database, monkeypatch: pytest.MonkeyPatch, last: Mapping[str, str], order: str) -> None:
+    """Many students are added by their names, and in the order of the file where that may count; refusals by line."""
+    monkeypatch.setattr(upserting, "MANY", 5)
+    named = [{"external_id": f"S{number}", "name": name} for number, name in enumerate(("z", "Az", "c"), 1)]
+    report = take(db, part("students", *named, {"external_id": "S0", "name": " "}, last))
+    assert [student.external_id for student in list_students(db)] == order.split()
+    assert report.refused_rows[0].line == 5
+    assert report.finished
+
+
 # The refused rows
 
 

@@ -33,6 +33,8 @@ NUMBERS = frozenset(("id", "term_id", "student_id", "course_id", *LIMITS))
 """The fields that are integers. In a file they are texts as all others."""
 
 
+MANY = 1_000
+"""How many students must be there to be taken in the order of their names: fewer keep the order of the file."""
 TOGETHER = 50
 """How many new rows are added by one statement, which takes 5 ms, and half as long as a statement for each row."""
 MADE_UP: Mapping[tuple[str, Kind], dict[str, Any]] = {
@@ -69,6 +71,10 @@ def _value(name: str, text: str | None) -> int | str | None:
     return None if name in LIMITS and text == UNLIMITED else text
 
 
+def _name(values: Mapping[str, str | None]) -> str:
+    return (values.get("name") or f"{values.get('given_name')} {values.get('family_name')}").casefold()
+
+
 def stored_text(text: str | None) -> str | None:
     """Give an external id in the form that is stored, or None for a text that is none."""
     try:
@@ -87,6 +93,17 @@ class Upserting:
         self._table: Any = kind
         self._taken: dict[int, tuple[Part, int]] = {}
         """The rows of the database that rows of the files stand for: their ids, with the part and the line."""
+
+    def ordered(self, placed: Sequence[Placed]) -> Sequence[Placed]:
+        """Give rows in the order in which they are to be taken: many students by their names.
+
+        The words of students whose names are alike lie side by side in the database, so that half as much is written.
+        Where rows may be about the same student, the order of the rows counts, and stays.
+        """
+        if self._kind != "students" or len(placed) < MANY:
+            return placed
+        keys = {stored_text(row.values.get("external_id")) for _, row in placed if "id" not in row.values}
+        return sorted(placed, key=lambda each: _name(each[1].values)) if len(keys) == len(placed) else placed
 
     def upsert_each(self, placed: Sequence[Placed], until: float) -> list[Upserted | ServiceError]:
         """Take one row after the other within the caller's transaction, and give each row's result, in order.

@@ -34,7 +34,7 @@ class Turns:
         """Begin; with `alone`, nobody else uses the database."""
         self._db, self._alone = db, alone
         self._others = backend_of(db).others_wrote(db)
-        self._quiet_at = 0.0
+        self._quiet_at = time.monotonic() + QUIET
         self._held = self._ended = 0.0
         """Seconds of all slices since the last pause, and when the last slice ended."""
 

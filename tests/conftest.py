@@ -23,9 +23,9 @@ import pytest
 from answers import DeclaringClient
 from schools import Schools
 from starlette.testclient import TestClient
-from stores import open_store
+from stores import open_db, open_store
 
-from service import Settings, connect, create_app, migrate
+from service import Settings, create_app, migrate
 from service.storage.sqlite.store import Store
 
 ROOT = Path(__file__).parent.parent
@@ -131,7 +131,7 @@ def path(kind: str, request: pytest.FixtureRequest) -> Path | str:
 @pytest.fixture
 def db(path: Path) -> Iterator[pw.Database]:
     """Give a connection to the database, for the rules without HTTP."""
-    database = connect(path)
+    database = open_db(path)
     yield database
     database.close()
 

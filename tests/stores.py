@@ -14,6 +14,7 @@ from typing import Any
 import peewee as pw
 
 from service.storage.kinds import is_postgresql
+from service.storage.sqlite.connections import open_database
 from service.storage.sqlite.store import Store
 
 HOLD = """
@@ -34,6 +35,18 @@ def open_store(path: Path | str, *, busy_timeout: float = 5, max_pending_writes:
 
         kind = store.Store
     return kind(path, busy_timeout=busy_timeout, max_pending_writes=max_pending_writes, **options)
+
+
+def open_db(path: Path | str) -> pw.Database:
+    """Connect as `connect` does, but do not compare the schema, which takes PostgreSQL longer than most tests do."""
+    if isinstance(path, str) and is_postgresql(path):
+        from service.storage.postgres import connections  # noqa: PLC0415
+
+        db: pw.Database = connections.open_database(path)
+    else:
+        db = open_database(Path(path))
+    db.connect()
+    return db
 
 
 @contextmanager

@@ -21,6 +21,7 @@ import peewee as pw
 import postgresql
 import pytest
 from answers import DeclaringClient
+from forks import Fork
 from schools import Schools
 from starlette.testclient import TestClient
 from stores import open_db, open_store
@@ -44,7 +45,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 class Server:
     """A running `python -m service serve`."""
 
-    def __init__(self, process: "subprocess.Popen[str]", line: str) -> None:
+    def __init__(self, process: "subprocess.Popen[str] | Fork", line: str) -> None:
         """Read where it listens from the line that it prints."""
         self.process = process
         self.line = line
@@ -149,10 +150,13 @@ def serving(*options: str, through: Sequence[str] = (), **environ: str) -> Itera
 
     `through` is a command that runs the command behind it.
     """
-    command = [*through, sys.executable, "-m", "service", "serve", "--port", "0", *options]
-    with subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, **environ}, text=True, stdout=subprocess.PIPE
-    ) as process:
+    arguments, env = ["serve", "--port", "0", *options], {**os.environ, **environ}
+    if not through:
+        with closing(Fork(arguments, env)) as fork:
+            yield Server(fork, fork.stdout.readline())
+        return
+    command = [*through, sys.executable, "-m", "service", *arguments]
+    with subprocess.Popen(command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout
             yield Server(process, process.stdout.readline())

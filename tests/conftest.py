@@ -14,8 +14,10 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from functools import cache
 from pathlib import Path
 
+import httpcore2
 import httpx2
 import peewee as pw
 import postgresql
@@ -36,6 +38,9 @@ if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK) and shutil.disk_usa
     # The databases are files like any others there, but a commit does not wait for a disk, which no test pulls the plug
     # of. The servers inherit the variable, and so do the other processes of these tests.
     os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
+
+# Each new client would read all certificates of this machine, for longer than most tests take, and speaks plain HTTP.
+vars(httpcore2)["default_ssl_context"] = cache(httpcore2.default_ssl_context)
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Whoever runs the tests in the background of a shell may have Ctrl+C ignored, which the servers would inherit.

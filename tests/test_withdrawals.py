@@ -130,11 +130,19 @@ def test_a_large_course_is_cancelled_beside_other_writes(
     check(path)
 
 
-def test_many_courses_of_one_student(db: pw.SqliteDatabase, client: TestClient, path: Path) -> None:
-    """A student with more courses and events than a page has is exported whole, and erased whole."""
-    count = 2 * registrar.PAGE + 1
+def insert_courses(db: pw.SqliteDatabase, count: int) -> None:
+    """Have so many courses, 1 and so on."""
     with db.atomic():
         db.execute_sql("INSERT INTO courses (name, level) VALUES " + ", ".join(["('Course', 'A1')"] * count))
+
+
+def test_many_courses_of_one_student(
+    db: pw.SqliteDatabase, client: TestClient, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A student with more courses and events than a page has is exported whole, and erased whole."""
+    monkeypatch.setattr(registrar, "PAGE", 100)
+    count = 2 * registrar.PAGE + 1
+    insert_courses(db, count)
     bulk.enroll_all(db, [(1, course) for course in range(1, count + 1)])
     exported = client.get("/students/1/export").json()
     assert [row["id"] for row in exported["courses"]] == [event["course_id"] for event in exported["events"]]
@@ -213,9 +221,9 @@ def test_the_plain_functions_work_in_a_callers_transaction(db: pw.SqliteDatabase
 def test_an_erasure_of_many_enrollments(client: TestClient, db: pw.SqliteDatabase, path: Path) -> None:
     """A student in more courses than one transaction drops is withdrawn in slices first, and then erased."""
     student = insert_student(db, "Everywhere").id
+    insert_courses(db, MOST_DROPPED + 1)
     with db.atomic():
-        courses = [insert_course(db, "Course", "A1").id for _ in range(MOST_DROPPED + 1)]
-        enroll_each(db, [(student, course) for course in courses])
+        enroll_each(db, [(student, course) for course in range(1, MOST_DROPPED + 2)])
     assert client.post(f"/students/{student}/erase").status_code == 204
     assert client.get(f"/students/{student}").status_code == 404
     drops = "SELECT count(*) FROM enrollment_events WHERE student_id = ? AND type = 'dropped'"

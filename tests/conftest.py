@@ -24,6 +24,7 @@ import postgresql
 import pytest
 from answers import DeclaringClient
 from forks import Fork
+from hypothesis import HealthCheck, settings
 from schools import Schools
 from starlette.testclient import TestClient
 from stores import open_db, open_store
@@ -41,6 +42,11 @@ if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK) and shutil.disk_usa
 
 # Each new client would read all certificates of this machine, for longer than most tests take, and speaks plain HTTP.
 vars(httpcore2)["default_ssl_context"] = cache(httpcore2.default_ssl_context)
+
+# How long an example takes is the machine's, and a fixture that all examples of a test share is meant.
+CHECKS = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+settings.register_profile("service", deadline=None, suppress_health_check=CHECKS)
+settings.load_profile("service")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Whoever runs the tests in the background of a shell may have Ctrl+C ignored, which the servers would inherit.

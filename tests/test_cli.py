@@ -556,7 +556,7 @@ def test_ctrl_c_again_quits_at_once(path: Path, first: signal.Signals) -> None:
         assert line_of(process, error=True) == WAITING.format("1 request")
         for _ in range(3):
             process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=2) == ("", "")
+        assert process.communicate(timeout=10) == ("", "")
         assert process.returncode == -signal.SIGINT
 
 
@@ -591,7 +591,7 @@ def test_a_signal_during_migration(tmp_path: Path, command: list[str], number: s
             wait_until_open(process, path)
             for _ in range(2):
                 process.send_signal(number)
-            assert process.communicate(timeout=2) == ("", "")
+            assert process.communicate(timeout=10) == ("", "")
             assert process.returncode == -number
         other.execute("ROLLBACK")
         assert other.execute("SELECT name FROM sqlite_master").fetchall() == [("rooms",)]

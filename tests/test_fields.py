@@ -178,10 +178,10 @@ def test_no_character_becomes_more_than_four() -> None:
 )
 def test_a_long_name_takes_no_time(text: str) -> None:
     """However a body of a mebibyte is made, its name is judged in a moment."""
-    started = time.perf_counter()
+    started = time.thread_time()
     for rule in (NAME, PREFIX, LEVEL):
         kept(rule, text)
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1
 
 
 # The plain functions

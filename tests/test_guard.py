@@ -53,8 +53,8 @@ def run(path: Path, *args: str) -> str:
 
 
 def within_a_second(ask: Callable[[], int], status: int) -> bool:
-    """Ask again and again until the status comes; tell whether it came within a second, or hardly longer."""
-    until = time.monotonic() + 1.2
+    """Ask again and again until the status comes; tell whether it came within a second, or not much later."""
+    until = time.monotonic() + 2
     while (found := ask()) != status and time.monotonic() < until:
         time.sleep(0.02)
     return found == status
@@ -230,8 +230,9 @@ def test_once_closed_it_is_not_asked_again(db: pw.Database, path: Path, monkeypa
 
     monkeypatch.setattr(tokens, "any_token", counted)
     with TestClient(create_app(Settings(database_url=str(path)), check_tokens=True)) as client:
+        began = time.monotonic()
         assert {client.get("/students").status_code for _ in range(20)} == {200}
-        assert len(asked) == 1
+        assert len(asked) <= 1 + (time.monotonic() - began) / guard.KEPT
         made(db, "read")
         assert within_a_second(lambda: client.get("/students").status_code, 401)
         count = len(asked)
@@ -308,13 +309,14 @@ def test_a_remembered_token_ends_in_time(app: TestClient, db: pw.Database, monke
     """What is remembered of a token is not good past the token's end, however long it is remembered."""
     monkeypatch.setattr(guard, "KEPT", 3600)
     lasting, short = made(db, "read"), made(db, "read")
-    soon = tokens.moment(timedelta(seconds=0.5))
+    soon = tokens.moment(timedelta(seconds=2))
     db.execute_sql("UPDATE api_tokens SET expires_at = ? WHERE id = ?", (soon, short[4:12]))
     for token in (lasting, short):
         assert app.get("/students", headers=bearing(token)).status_code == 200
     db.execute_sql("UPDATE api_tokens SET hash = zeroblob(32)")
     assert app.get("/students", headers=bearing(lasting)).status_code == 200
-    time.sleep(0.6)
+    while tokens.moment() <= soon:
+        time.sleep(0.05)
     assert app.get("/students", headers=bearing(short)).status_code == 401
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import peewee as pw
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from programs import LEAVE_OUT, host_rule, is_file, refuse, run_sql, writing
 from test_seats import audit, audited
@@ -844,7 +844,7 @@ def small(db: pw.Database) -> pw.Database:
     return db
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=10)
+@settings(max_examples=10)
 @given(rows=ROWS, missing=st.booleans(), data=st.data())
 def test_any_roster(small: pw.Database, rows: list[tuple[str, str, str]], missing: bool, data: Any) -> None:
     """Whatever the rows: a second import changes nothing that the first one could do, and drops are of no order."""

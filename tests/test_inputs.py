@@ -100,12 +100,12 @@ def test_every_fault_of_a_payload_is_told(client: TestClient) -> None:
 def test_unknown_fields_are_counted_and_not_looked_at() -> None:
     """To refuse a row of 300,000 unknown fields takes next to no time once it is decoded, and no fault is forgotten."""
     content = json.dumps({"course_id": 0, **{f"key {n}": n for n in range(300_000)}}).encode()
-    began = time.perf_counter()
+    began = time.thread_time()  # What else the machine does is not the service's.
     row = decode(content)
-    decoded = time.perf_counter()
+    decoded = time.thread_time()
     with pytest.raises(InvalidPayload) as refusal:
         read_payload(BulkRow, row)
-    assert time.perf_counter() - decoded < (decoded - began) / 10
+    assert time.thread_time() - decoded < (decoded - began) / 10
     missing, wrong, *unknown = refusal.value.faults
     assert (missing, wrong[0]) == (("#/student_id", "is required, or student_external_id"), "#/course_id")
     assert unknown == [(f"#/key%20{n}", UNKNOWN) for n in range(18)]

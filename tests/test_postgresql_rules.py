@@ -11,7 +11,7 @@ from typing import Any
 import peewee as pw
 import psycopg
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from invariants import check
 from programs import REFUSED, open_program, rows_of
@@ -207,7 +207,7 @@ def test_another_search_path(path: str, other: Connect) -> None:
 
 @given(pairs=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 6)), min_size=20, max_size=40))
 @example(pairs=[])
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30)
 def test_many_at_once_are_as_one_after_the_other(path: str, pairs: list[tuple[int, int]]) -> None:
     """Many pairs leave the same rows, and have the same outcomes, as with a host's trigger: then each has an INSERT."""
     found = []
@@ -507,7 +507,7 @@ def test_what_refuses_is_told_by_its_name(path: str) -> None:
 # Lists
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(people=PEOPLE, ids=TEXT.filter(bool), q=QUERY, few=st.sampled_from([1, 2, 4000]))
 def test_it_finds_what_the_definition_finds(
     searched: pw.Database, people: list[tuple[str, str | None, str | None]], ids: str, q: str, few: int

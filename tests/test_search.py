@@ -11,7 +11,7 @@ from unicodedata import category
 import peewee as pw
 import pytest
 from drifted import run_script
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from invariants import check
 from programs import LEAVE_OUT, host_rule, run_sql
@@ -91,7 +91,7 @@ PEOPLE = st.lists(st.tuples(TEXT, st.none(), TEXT.filter(bool) | st.none()), max
 QUERY = TEXT.map(lambda text: re.sub(r"[\t\u200d]", "", text)) | st.sampled_from(["eva k", "kov", "ko a", "a", "ab c"])
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100)
 @given(people=PEOPLE, ids=st.sets(TEXT.filter(bool), max_size=4), q=QUERY, few=st.sampled_from([1, 2, 4000]))
 def test_it_finds_what_the_definition_finds(
     shared: pw.Database, people: list[Person], ids: set[str], q: str, few: int
@@ -119,7 +119,7 @@ def test_words_that_begin_alike_in_one_name(db: pw.Database, monkeypatch: pytest
             assert pages(db, q, 1) == [(2, "Ann Kovacs"), (1, "Kovacs Kovacsova Kovacsek")]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100)
 @given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30))
 def test_sql_and_python_spell_alike(shared: pw.Database, text: str) -> None:
     """Of any text, the triggers make the words of the definition."""
@@ -291,7 +291,7 @@ WRITES = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100)
 @given(writes=WRITES)
 def test_any_program_may_write(place: Path, writes: list[tuple[str, dict[str, Any]]]) -> None:
     """After any statements of a program that knows nothing of the search, the words are those of the rows."""

@@ -206,7 +206,7 @@ def anyio_backend() -> str:
 def in_time() -> Iterator[None]:
     """Fail a test that hangs: a caller without an answer would wait for ever."""
     usual = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("It hangs."))
-    signal.alarm(20)
+    signal.alarm(60)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, usual)

@@ -59,7 +59,7 @@ def run_server(
     over, answers = threading.Event(), list[int]()
 
     def interrupt() -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while not over.is_set() and not answers and time.monotonic() < deadline:
             try:
                 answers.append(httpx2.get(url).status_code)

@@ -70,8 +70,8 @@ def load(url: str, work: list[list[Pair]]) -> Iterator[dict[Pair, int]]:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Poll a condition, for at most 15 s."""
-    deadline = time.monotonic() + 15
+    """Poll a condition, for at most a minute."""
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)

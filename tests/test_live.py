@@ -125,7 +125,7 @@ def serving(
         yield app, server.servers[0].sockets[0].getsockname()
 
 
-def until(done: Callable[[], object], seconds: float = 8) -> None:
+def until(done: Callable[[], object], seconds: float = 30) -> None:
     """Wait until something holds."""
     deadline = time.monotonic() + seconds
     while not done():

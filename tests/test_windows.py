@@ -204,8 +204,8 @@ def test_the_clock_opens_and_closes(db: pw.SqliteDatabase, full: bool) -> None:
 @pytest.mark.parametrize(
     ("changes", "refusal"),
     [
-        (lambda: {"opens_at": in_seconds(0.2)}, EnrollmentNotOpen),
-        (lambda: {"closes_at": in_seconds(0.2), "capacity": 0}, CourseFull),
+        (lambda: {"opens_at": in_seconds(0.5)}, EnrollmentNotOpen),
+        (lambda: {"closes_at": in_seconds(0.5), "capacity": 0}, CourseFull),
     ],
 )
 def test_a_bound_that_comes_between_a_refusal_and_its_reason(
@@ -216,7 +216,7 @@ def test_a_bound_that_comes_between_a_refusal_and_its_reason(
 
     def late(sql: str) -> None:
         if "WITH pair" in sql:
-            time.sleep(0.3)
+            time.sleep(0.6)
 
     db.connection().set_trace_callback(late)
     with pytest.raises(refusal):

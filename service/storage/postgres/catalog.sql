@@ -8,7 +8,6 @@ CREATE OR REPLACE FUNCTION enroll_many(students bigint[], courses bigint[], mome
  RETURNS TABLE(outcome text, at text, place bigint, rule text)
  LANGUAGE plpgsql
  SET search_path FROM CURRENT
- SET "enrollment.judged" TO ''
  SET plan_cache_mode TO 'force_generic_plan'
  SET enable_seqscan TO 'off'
  SET enable_hashjoin TO 'off'
@@ -103,6 +102,7 @@ BEGIN
                        ((SELECT coalesce(sum(number), 0) FROM counted)), ((SELECT count(*) FROM added)))
             INTO outcomes, places, written
             FROM numbered;
+            PERFORM set_config('enrollment.judged', '', TRUE);
             IF NOT written THEN
                 RAISE restrict_violation;
             END IF;

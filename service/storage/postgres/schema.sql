@@ -462,7 +462,7 @@ CREATE TRIGGER note_turn BEFORE INSERT OR UPDATE ON event_notes
     FOR EACH STATEMENT EXECUTE FUNCTION enrollment_take_turn();
 
 -- What enroll_many writes it has judged: what a trigger would look up for each row, it has looked up for all. It says
--- so by the setting enrollment.judged, the id of the transaction, which ends with the function. Any role may set
+-- so by the setting enrollment.judged, the id of the transaction, until all are written. Any role may set
 -- that, so it counts for those alone who may have triggers on the table, and so the last word on a row anyway.
 --
 -- PostgreSQL runs triggers by their names: those of the service come last, after any of another program, because what
@@ -558,7 +558,7 @@ END $$;
 -- reads by indexes alone: made while a table has few rows, it may still be in use when the table has many.
 CREATE FUNCTION enroll_many(students bigint[], courses bigint[], moment text)
 RETURNS TABLE (outcome text, at text, place bigint, rule text)
-LANGUAGE plpgsql SET search_path FROM CURRENT SET enrollment.judged = ''
+LANGUAGE plpgsql SET search_path FROM CURRENT
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 DECLARE
@@ -650,6 +650,7 @@ BEGIN
                        ((SELECT coalesce(sum(number), 0) FROM counted)), ((SELECT count(*) FROM added)))
             INTO outcomes, places, written
             FROM numbered;
+            PERFORM set_config('enrollment.judged', '', TRUE);
             IF NOT written THEN
                 RAISE restrict_violation;
             END IF;

@@ -62,7 +62,8 @@ class Fork:
     def send_signal(self, number: int) -> None:
         """Send it a signal, unless it has ended."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         """Tell it to end."""
@@ -100,11 +101,11 @@ def _parent() -> socket.socket:
 
 
 def fork(orders: socket.socket) -> None:
-    """Fork each time that a command line comes; come back in the fork, or once the tests have ended."""
+    """Fork each time that a command line comes, and come back in the fork; kill all forks once the tests have ended."""
     while True:
         message, descriptors, _, _ = socket.recv_fds(orders, MOST, 3)
         if not message:
-            sys.exit()
+            os.killpg(0, signal.SIGKILL)
         out, tells, errors = descriptors
         if os.fork():
             for descriptor in descriptors:

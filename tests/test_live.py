@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
@@ -37,7 +38,7 @@ from service import Settings, connect, create_app
 from service.courses import insert_course, update_course
 from service.enrollments import drop, enroll
 from service.errors import Busy
-from service.events import list_events
+from service.events import EventRecord, list_events
 from service.http import listener, live
 from service.http.api import API
 from service.http.guard import HostGuard
@@ -464,6 +465,38 @@ def test_no_more_is_read_than_is_sent(path: Path, db: pw.SqliteDatabase, monkeyp
         for client in clients:
             assert ids(client.events(10_000)) == [*range(1, 10_001)]
         assert max(sizes) == listener.PAGE
+
+
+def test_no_group_keeps_more_than_a_page(path: Path) -> None:
+    """A group that got its first client late keeps less than others, and yet no more is read than they may keep."""
+    event = EventRecord(1, "enrolled", "2026-01-01T00:00:00.000Z", 1, 1, None, None)
+    with serving(path) as (app, address), Client(address):
+        until(lambda: level(app) == 1)
+        (feed,) = app.feeds.open.values()
+        for kept in (0, 1, listener.PAGE):
+            feed._groups[1].events = [event] * kept  # noqa: SLF001
+            assert feed._room() == listener.PAGE - kept  # noqa: SLF001
+        feed._groups[1].events = []  # noqa: SLF001
+
+
+def test_commits_without_events(path: Path, db: pw.SqliteDatabase) -> None:
+    """However many of them there are, they cost a listener's server few reads."""
+    with serving(path) as (app, address), Client(address) as client:
+        until(lambda: level(app) == 1)
+        (feed,) = app.feeds.open.values()
+        reads, read = [], feed.store.read
+
+        def counted(*args: Any) -> Any:
+            reads.append(args)
+            return read(*args)
+
+        feed.store = SimpleNamespace(read=counted, changed=feed.store.changed)
+        until_at = time.monotonic() + 0.5
+        while time.monotonic() < until_at:
+            insert_student(db, "Bo")
+        assert len(reads) <= 0.6 / live.GATHER_SECONDS
+        change(db)
+        assert ids(client.events(2)) == [1, 2]
 
 
 def test_own_commits_need_no_look(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,9 +18,11 @@ from test_postgresql import add, are_open, number, timed
 
 from service.errors import StorageUnavailable
 from service.storage import fetch
+from service.storage.groups import Job
 from service.storage.postgres import packets, readers
 from service.storage.postgres.connections import open_database
 from service.storage.postgres.packets import Packets
+from service.storage.postgres.pipeline import Connection
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("in_time")]
 
@@ -133,6 +135,63 @@ def test_values_of_all_kinds(school: str, monkeypatch: pytest.MonkeyPatch, most:
     )
 
 
+async def test_a_value_that_cannot_be_sent(school: str) -> None:
+    """It is the fault of its own read, and the others of the packet have their rows."""
+    with closing(open_store(school)) as store:
+        await store.read(number)
+        for text in ("a\0b", "\ud800"):
+            rules = [number, lambda db, text=text: fetch(db, "SELECT ?", text), process]
+            outcome = await asyncio.gather(*(store.read(rule) for rule in rules), return_exceptions=True)
+            assert isinstance(outcome[1], (StorageUnavailable, UnicodeEncodeError))
+            assert outcome[0] == 0
+            assert await store.read(process) == outcome[2]
+
+
+async def test_a_column_gets_another_type(school: str) -> None:
+    """Reads that were prepared before are prepared anew."""
+    ask: Callable[[pw.Database], Any] = lambda db: fetch(db, "SELECT name FROM things")  # noqa: E731
+    with closing(open_store(school)) as store, psycopg.connect(school, autocommit=True) as other:
+        other.execute("CREATE TABLE things (name varchar(9))")
+        other.execute("INSERT INTO things VALUES ('1')")
+        try:
+            for kind, found in (("integer", "1"), ("text", 1), ("varchar(5)", "1")):
+                assert await asyncio.gather(*(store.read(ask) for _ in range(3))) == [[(found,)]] * 3
+                other.execute(f"ALTER TABLE things ALTER name TYPE {kind} USING name::{kind}")
+        finally:
+            other.execute("DROP TABLE things")
+
+
+async def test_packets_that_follow_each_other(school: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A connection ends its snapshot once, some time after its last packet."""
+    ended = 0
+    with closing(open_store(school)) as store:
+        end = Connection.end_snapshot
+
+        def counting(self: Connection) -> Any:
+            nonlocal ended
+            ended += 1
+            return end(self)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Connection, "end_snapshot", counting)
+            for _ in range(5):
+                await store.read(number)
+            await asyncio.sleep(20 * readers.LINGER)
+    assert ended == 1
+    assert not caplog.records
+
+
+async def test_who_came_later_has_the_rest_of_its_time(school: str) -> None:
+    """Where the time of one read of a packet is over, the others are run again."""
+    with closing(open_store(school, busy_timeout=1)) as store:
+        await store.read(number)
+        first = Job(sleep(0.7), (), until=time.monotonic() + 0.4)
+        second = Job(number, (), until=time.monotonic() + 3)
+        found = await asyncio.gather(*map(store._readers.ask, (first, second)), return_exceptions=True)  # noqa: SLF001
+        assert isinstance(found[0], StorageUnavailable)
+        assert found[1] == 0
+
+
 async def test_a_snapshot_for_each_read(school: str) -> None:
     """All that one read asks is of one state, whatever is committed between its statements; the next has that."""
     with closing(open_store(school)) as store:
@@ -206,9 +265,10 @@ async def test_a_connection_that_is_lost_under_way(school: str, monkeypatch: pyt
 
 async def test_no_thread_can_be_started(school: str) -> None:
     """A read that gets no connection for that is told so, and does not wait."""
-    await asyncio.get_running_loop().shutdown_default_executor()
-    with closing(open_store(school)) as store, pytest.raises(RuntimeError, match="shutdown"):
-        await store.read(number)
+    with closing(open_store(school)) as store:
+        store._readers._threads.shutdown()  # noqa: SLF001
+        with pytest.raises(RuntimeError, match="shutdown"):
+            await store.read(number)
 
 
 async def test_reads_under_way_when_the_store_is_closed(school: str) -> None:
@@ -289,6 +349,14 @@ def test_a_connection_of_the_parent(school: str) -> None:
         assert asyncio.run(work()) != parent
         assert other.execute("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", [parent]).fetchall() == [(1,)]
         os.close(socket_of_parent)
+
+
+def test_nobody_waits_for_a_connection(school: str) -> None:
+    """What has waited for a thread until its time was over does not connect."""
+    with closing(open_database(school, thread_safe=False)) as db:
+        with pytest.raises(psycopg.errors.ConnectionTimeout):
+            readers._connect_in_time(db, 0)  # noqa: SLF001
+        assert db.last_connection() is None
 
 
 async def test_no_time_is_left_for_a_connection() -> None:

@@ -26,6 +26,7 @@ from service.storage import backend_of, fetch
 from service.storage.postgres.enrolling import MOST, PIECE, insert_each
 
 Connect = Callable[[], psycopg.Connection[Any]]
+DO_ALSO = "CREATE RULE seen AS ON INSERT TO enrollments DO ALSO INSERT INTO seen VALUES (1)"
 JUDGED = "SELECT set_config('enrollment.judged', pg_current_xact_id()::text, TRUE)"
 """Says of a transaction what enroll_many says of its own rows."""
 LONG_AGO = "2026-01-01T00:00:00.000Z"
@@ -267,6 +268,42 @@ def test_what_is_judged_ends_with_the_function(path: str, other: Connect) -> Non
     connection.execute("SET enrollment.judged = 'on'")
     connection.execute("INSERT INTO enrollments (student_id, course_id) VALUES (6, 2), (7, 2)")
     assert audit(path)[-2:] == [("enrolled", 6, 2), ("enrolled", 7, 2)]
+
+
+def test_a_function_of_another_role(path: str, other: Connect) -> None:
+    """Who may only call a function of the owner's cannot make it pass over the rules."""
+    owner = other()
+    owner.execute("UPDATE courses SET capacity = 0 WHERE id = 2")
+    owner.execute("""
+        CREATE FUNCTION let_in(student bigint) RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT
+        AS 'INSERT INTO enrollments (student_id, course_id) VALUES (student, 2)'
+    """)
+    role = f"guest_{os.getpid()}"
+    owner.execute(f"CREATE ROLE {role} LOGIN")
+    try:
+        guest = psycopg.connect(path, user=role)
+        with closing(guest):
+            guest.execute(JUDGED)
+            with pytest.raises(psycopg.IntegrityError, match="course_full"):
+                guest.execute("SELECT let_in(6)")
+    finally:
+        owner.execute("DROP FUNCTION let_in")
+        owner.execute(f"DROP ROLE {role}")
+
+
+def test_a_rule_of_another_program_on_the_table(path: str, other: Connect) -> None:
+    """Where a host has made a rule of PostgreSQL for a table, many are enrolled at once nevertheless."""
+    program = other()
+    program.execute("CREATE TABLE seen (id bigint)")
+    program.execute(DO_ALSO)
+    try:
+        with closing(connect(path)) as db, db.atomic():
+            told = insert_each(db, [(6, 2), (7, 2)], LONG_AGO, math.inf)
+            assert [isinstance(outcome, tuple) and outcome[0] for outcome in told] == ["enrolled", "enrolled"]
+            assert fetch(db, "SELECT count(*) FROM seen") == [(2,)]
+    finally:
+        program.execute("DROP RULE seen ON enrollments")
+        program.execute("DROP TABLE seen")
 
 
 def test_the_time_is_looked_at_after_each_piece(path: str) -> None:

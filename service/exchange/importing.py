@@ -141,14 +141,16 @@ class Import:
         work = self._work
         sifted, lost = work.sift(kind, read)
         placed = upserting.ordered(sifted)
-        while placed:
-            results = turns.write(placed[:MOST_IN_SLICE], upserting.upsert_each)
-            for (part, row), result in zip(placed, results, strict=False):
-                if isinstance(result, Upserted):
-                    upserting.remember(part, row, result)
-                    work.count(kind, result.word)
-                else:
-                    lost.append((part, refused(part, upserting.completed(row), result)))
-            placed = placed[len(results) :]
-            work.show_rows(kind, done - len(placed), work.counts[kind])
-        work.refuse(kind, lost)
+        try:
+            while placed:
+                results = turns.write(placed[:MOST_IN_SLICE], upserting.upsert_each)
+                for (part, row), result in zip(placed, results, strict=False):
+                    if isinstance(result, Upserted):
+                        upserting.remember(part, row, result)
+                        work.count(kind, result.word)
+                    else:
+                        lost.append((part, refused(part, upserting.completed(row), result)))
+                placed = placed[len(results) :]
+                work.show_rows(kind, done - len(placed), work.counts[kind])
+        finally:  # Where the import breaks off here, the report has the refusals of what was committed.
+            work.refuse(kind, lost)

@@ -20,8 +20,8 @@ others write, and where nobody has written for a while.
 
 A connection of SQLite that waits for another one to commit is not woken, but looks 0, 1, 3, 8, 18, 33, 53, 78, 103,
 128, 178 and 228 ms after it began to wait, and then every 100 ms. So a pause must be longer than the time between two
-of these looks: then whoever began to wait since the last pause has its turn in this one. The first pauses that others
-need are short but many, and would take a sixth of the time where nobody waits.
+of these looks: then whoever began to wait since the last pause has its turn in this one. Where others write, they have
+waited for a short while only, so a short pause is long enough.
 """
 QUIET = 2.0
 """Seconds without a write of others after which pauses are rare."""

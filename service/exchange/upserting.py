@@ -34,7 +34,8 @@ NUMBERS = frozenset(("id", "term_id", "student_id", "course_id", *LIMITS))
 
 
 MANY = 1_000
-"""How many students must be there to be taken in the order of their names: fewer keep the order of the file."""
+"""How many students that are taken at a time must be there to be taken in the order of their names. Fewer keep the
+order of the file, as do the last ones of a file where fewer are left."""
 TOGETHER = 50
 """How many new rows are added by one statement, which takes 5 ms, and half as long as a statement for each row."""
 MADE_UP: Mapping[tuple[str, Kind], dict[str, Any]] = {

@@ -151,8 +151,8 @@ class Exchange:
     def chunk_transport(self) -> Any:
         """Give the transport that chunks can be written to while the application sends nothing; None if there is none.
 
-        Whoever writes looks before whether the transport is closing or has unsent bytes. Where the same chunk goes to a
-        thousand clients, a write to each takes half of the time that `send` does, with the task that awaits it.
+        Whoever writes must first look whether the transport is closing or has unsent bytes. Where the same chunk goes
+        to a thousand clients, a write to each takes half of the time of `send` with the task that awaits it.
         """
         if not self._chunked or self.gone:
             return None

@@ -2,15 +2,18 @@
 
 import asyncio
 import logging
+import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from starlette.types import Receive, Scope, Send
 
-from service.errors import ServiceError
+from service.errors import InvalidQuery, ServiceError
 from service.events import EventRecord, follow_events
+from service.fields import MAX_ID, integer
 from service.http.answers import ok
+from service.http.calls import Call
 from service.storage import Store
 
 PAGE = 200
@@ -22,6 +25,8 @@ BEGINNING = b"retry: 1000\n\n"
 COMMENT = b":\n\n"
 
 logger = logging.getLogger(__name__)
+
+_EVENT_ID = integer(0, MAX_ID)
 
 
 class Batch:
@@ -199,3 +204,16 @@ class Group:
         """Give what was kept, and keep nothing."""
         batch, self.events, self._parts = Batch(self.events, self._parts), [], []
         return batch
+
+
+def last_event_id(call: Call) -> int | None:
+    """Give the id in the header Last-Event-ID, with which a client that had lost its connection comes back, or None.
+
+    Raises InvalidQuery for another text than the service sends as an id: a stream from elsewhere than where the client
+    had left off would have a gap, or would begin anew, and the client would not notice.
+    """
+    text = call.header(b"last-event-id").decode("latin-1")
+    try:
+        return _EVENT_ID.check(int(text) if re.fullmatch("[0-9]{1,19}", text) else text) if text else None
+    except ValueError as error:
+        raise InvalidQuery([("Last-Event-ID", str(error))]) from None

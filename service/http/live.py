@@ -9,7 +9,6 @@ makes the service hold more than MOST_WAITING bytes for it, and none misses an e
 
 import asyncio
 import logging
-import re
 import resource
 import signal
 from collections.abc import Sequence
@@ -18,13 +17,12 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from service.errors import Busy, InvalidQuery, ServiceError
+from service.errors import Busy, ServiceError
 from service.events import EventRecord, follow_events, list_events
-from service.fields import MAX_ID, integer
 from service.http.answers import ALWAYS, Stream
 from service.http.calls import Call
 from service.http.guard import Guard
-from service.http.listener import PAGE, Batch, Group, Listener
+from service.http.listener import PAGE, Batch, Group, Listener, last_event_id
 from service.http.queries import EventQuery
 from service.settings import Settings
 from service.storage import Store
@@ -51,8 +49,6 @@ HEADERS = ((b"content-type", b"text/event-stream"), (b"x-accel-buffering", b"no"
 
 logger = logging.getLogger(__name__)
 
-_EVENT_ID = integer(0, MAX_ID)
-
 
 class Feeds:
     """The feeds of one application: one for each event loop on which somebody listens, and none elsewhere."""
@@ -66,7 +62,7 @@ class Feeds:
 
     async def listen(self, call: Call, query: EventQuery) -> "EventStream":
         """Answer with the events after the one that the client names. Raises InvalidQuery, FeedRewound, Busy."""
-        given = _last_event_id(call)
+        given = last_event_id(call)
         asked = query.after if given is None else given, query.student_id, query.course_id
         found, newest = await self.store.read(follow_events, *asked, PAGE)
         if sum(len(feed.listeners) for feed in self.open.values()) >= self.most:
@@ -159,7 +155,7 @@ class Feed:
                 group = next(turns)
                 is_idle = not any(each.events for each in self._groups)
                 if is_idle or group.listeners:
-                    await self._look(PAGE - len(group.events), wait=is_idle)
+                    await self._look(wait=is_idle)
                 if group.events:
                     await self._send(group)
         except ServiceError as refusal:
@@ -170,21 +166,29 @@ class Feed:
             self._watch.cancel()
         self.end()
 
-    def _watching(self, state: object) -> asyncio.Task[object]:
-        return self.loop.create_task(self.store.changed(state))
+    def _watching(self, state: object, pause: float = 0.0) -> asyncio.Task[object]:
+        async def changed() -> object:
+            await asyncio.sleep(pause)
+            return await self.store.changed(state)
 
-    async def _look(self, most: int, *, wait: bool) -> None:
-        """Read at most so many events for all groups if something was committed, or `wait` for that."""
+        return self.loop.create_task(changed())
+
+    def _room(self) -> int:
+        """Give how many events may be read, so that no group keeps more than a page."""
+        return PAGE - max(len(group.events) for group in self._groups)
+
+    async def _look(self, *, wait: bool) -> None:
+        """Read the events that there is room for, if something was committed, or `wait` for that."""
         if wait:
             await asyncio.wait([self._watch])
+        most = self._room()
         if not most or not self._watch.done():
             return
         try:
             state = self._watch.result()
             found = await self.store.read(list_events, self._newest, None, None, most)
-        except Busy:
-            await asyncio.sleep(AGAIN)
-            self._watch = self._watching(None)
+        except Busy:  # The other groups are sent what is kept for them meanwhile.
+            self._watch = self._watching(None, AGAIN)
             return
         if len(found) < most:
             self._watch = self._watching(state)
@@ -192,6 +196,8 @@ class Feed:
             self._newest, page = found[-1].id, Batch(found)
             for group in self._groups:
                 group.keep(page)
+        elif wait:  # What was committed had no events, as what comes next may have none.
+            await asyncio.sleep(GATHER_SECONDS)
 
     async def _send(self, group: Group) -> None:
         """Offer the clients of a group what is kept for them, and wait for the next group's turn."""
@@ -256,19 +262,6 @@ class EventStream(Stream, frozen=True):
             finally:
                 feed.remove(listener)
         await send({"type": "http.response.body", "body": b""})
-
-
-def _last_event_id(call: Call) -> int | None:
-    """Give the id in the header Last-Event-ID, with which a client that had lost its connection comes back, or None.
-
-    Raises InvalidQuery for another text than the service sends as an id: a stream from elsewhere than where the client
-    had left off would have a gap, or would begin anew, and the client would not notice.
-    """
-    text = call.header(b"last-event-id").decode("latin-1")
-    try:
-        return _EVENT_ID.check(int(text) if re.fullmatch("[0-9]{1,19}", text) else text) if text else None
-    except ValueError as error:
-        raise InvalidQuery([("Last-Event-ID", str(error))]) from None
 
 
 def _connections(settings: Settings) -> int:

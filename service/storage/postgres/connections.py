@@ -40,6 +40,8 @@ class Database(pw.PostgresqlDatabase):
     """A Peewee database whose statements have ? for each value; it connects again where a connection was lost."""
 
     param = "?"
+    packets = 0
+    """How many packets of reads it has sent."""
 
     def __init__(self, given: Mapping[str, Any], *, thread_safe: bool, slow: float) -> None:
         """Keep the parameters of libpq that each connection has; statements of `slow` seconds or more are logged."""

@@ -20,9 +20,11 @@ from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 
 MOST_PREPARED = 200
-"""How many statements a connection keeps prepared; a search has one for each number of words, so there are few."""
+"""How many statements a connection keeps prepared before it forgets them all: each search has one of its own, and all
+else has few."""
 LOST = 2
-"""How many ends of answers follow each other where the connection is lost; between two answers is one."""
+"""How many ends of answers follow each other where a connection is lost, or its next answer is not there yet; between
+two answers is one. After so many, whatever comes on the socket next tells which it is."""
 
 _Key = tuple[bytes, tuple[int, ...]]
 """What is prepared: a statement's text, and the types of its values."""
@@ -52,11 +54,13 @@ class Rows(list[tuple[Any, ...]]):
 class _Statement:
     """A statement that is to be sent, and what PostgreSQL has answered."""
 
-    __slots__ = ("params", "result", "sql")
+    __slots__ = ("formats", "key", "result", "values")
     result: PGresult
 
-    def __init__(self, sql: bytes, params: Sequence[Any]) -> None:
-        self.sql, self.params = sql, params
+    def __init__(self, sql: bytes, params: Sequence[Any], adapter: Transformer) -> None:
+        """Write the values as PostgreSQL reads them. Raises the driver's errors for one that has no such form."""
+        self.values = adapter.dump_sequence(params, [PyFormat.AUTO] * len(params))
+        self.key, self.formats = (sql, adapter.types or ()), adapter.formats
 
 
 @lru_cache(maxsize=1000)
@@ -99,7 +103,7 @@ class Packets:
         back = getcurrent()
 
         def ask(sql: bytes, params: Sequence[Any]) -> Rows:
-            statement = _Statement(sql, params)
+            statement = _Statement(sql, params, self._adapter)
             asked.append(statement)
             back.switch()
             return self._rows(statement)
@@ -121,6 +125,9 @@ class Packets:
         ahead, self._connection.ahead = self._connection.ahead, []
         if not (ahead or asked):
             return
+        if len(self._names) >= MOST_PREPARED:
+            ahead.append("DEALLOCATE ALL")
+            self._names.clear()
         self._pgconn.enter_pipeline_mode()
         for each in ahead:
             self._pgconn.send_query_params(each.encode(), None)
@@ -147,19 +154,14 @@ class Packets:
 
         `names` are those of the statements that are prepared in the same packet.
         """
-        sql, adapter = statement.sql, self._adapter
-        values = adapter.dump_sequence(statement.params, [PyFormat.AUTO] * len(statement.params))
-        key = sql, adapter.types or ()
+        key = sql, types = statement.key
         name = self._names.get(key) or names.get(key)
         answers: list[_Statement | _Key] = [statement]
         if name is None:
-            if len(self._names) >= MOST_PREPARED:
-                self._pgconn.send_query_params(sql, values, adapter.types, adapter.formats)
-                return answers
             names[key] = name = b"read_%d" % next(self._number)
-            self._pgconn.send_prepare(name, sql, adapter.types)
+            self._pgconn.send_prepare(name, sql, types)
             answers.insert(0, key)
-        self._pgconn.send_query_prepared(name, values, adapter.formats)
+        self._pgconn.send_query_prepared(name, statement.values, statement.formats)
         return answers
 
     def _results(self) -> PQGen[list[PGresult]]:

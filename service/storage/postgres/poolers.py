@@ -20,7 +20,7 @@ REASONS = {
         "the pooler refuses the settings of the connection: let PgBouncer have ignore_startup_parameters = options, "
         "and give the settings to the role"
     ),
-    'prepared statement "_pg3_.*exist': PREPARED,
+    'prepared statement "(_pg3|read)_.*exist': PREPARED,
 }
 """What to say in place of an error that only a pooler brings about, by a pattern that is found in its words."""
 # psycopg calls the statements that it prepares _pg3_0, _pg3_1 and so on, and this is one. A pooler that keeps them

@@ -1,9 +1,11 @@
 """Run reads on the event loop: those that are asked for at the same time go to PostgreSQL in one packet."""
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -15,7 +17,7 @@ from psycopg.errors import ConnectionTimeout
 from service.storage.event_loop import running_loop
 from service.storage.groups import Job, settle
 from service.storage.postgres.connections import Database
-from service.storage.postgres.faults import ERRORS, unavailable
+from service.storage.postgres.faults import ERRORS, cause_of, unavailable
 from service.storage.postgres.pipeline import LATE
 
 TOGETHER = 50
@@ -26,6 +28,8 @@ MOST = 4
 """How many there are where all of them take long."""
 LONG = 0.05
 """Seconds from which on a packet takes long, so that what waits is sent on another connection."""
+STALE = "0A000"
+"""The SQLSTATE, feature_not_supported, of a statement that was prepared before a column got another type."""
 LINGER = 0.005
 """Seconds that a connection keeps its last snapshot while no read follows. To let go of each would cost a packet."""
 
@@ -42,6 +46,8 @@ class Readers:
         self._idle: deque[Database] = deque()
         self._all: WeakSet[Database] = WeakSet()
         self._loops: dict[asyncio.AbstractEventLoop, _Reads] = {}
+        self._threads = ThreadPoolExecutor(MOST, "enrollment-connecting")
+        """What connects: libpq may wait for the names of hosts."""
         self.closed = 0
         """How often the connections were closed. One that is in use meanwhile is closed when its packet is back."""
 
@@ -51,8 +57,8 @@ class Readers:
         job.future = job.loop.create_future()
         reads = self._loops.get(job.loop)
         if reads is None:
-            for loop in [loop for loop in self._loops if loop.is_closed()]:
-                del self._loops[loop]
+            for loop in [each for each in [*self._loops] if each.is_closed()]:
+                self._loops.pop(loop, None)
             reads = self._loops[job.loop] = _Reads(job.loop, self)
         reads.add(job)
         return job.future
@@ -76,17 +82,17 @@ class Readers:
         self.closed += 1
         self._idle.clear()
         self._loops.clear()
+        self._threads = ThreadPoolExecutor(MOST, "enrollment-connecting")
 
-    async def read(self, jobs: Sequence[Job], closed: int) -> Database:
-        """Run reads in a packet, give their callers what came of them, and give the connection.
+    async def read(self, jobs: Sequence[Job], closed: int) -> tuple[Database, int]:
+        """Run reads in a packet, and give their callers what came of them.
 
-        `closed` is how often the connections were closed when the packet was begun.
+        `closed` is how often the connections were closed when the packet was begun. Gives the connection, with the
+        number of its packets.
         """
-        try:
-            db = self._idle.pop()
-        except IndexError:
-            db = self._open()
-            self._all.add(db)
+        db = self._take()
+        db.packets += 1
+        number = db.packets
         try:
             await self._run(db, jobs)
         except asyncio.CancelledError:  # The event loop ends.
@@ -100,26 +106,69 @@ class Readers:
                 job.fail(error)
         settle(jobs)
         self._give_back(db, closed)
-        return db
+        return db, number
+
+    def _take(self) -> Database:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            db = self._open()
+            self._all.add(db)
+            return db
 
     async def _run(self, db: Database, jobs: Sequence[Job]) -> None:
         was_connected = db.is_connected()
         try:
-            await _run_together(db, jobs)
+            await self._run_together(db, jobs)
         except ERRORS as error:
-            if was_connected and not db.is_connected() and not isinstance(error, ConnectionTimeout):
-                await self._run(db, jobs)  # PostgreSQL was restarted since the last packet.
+            is_stale = getattr(cause_of(error), "sqlstate", None) == STALE
+            is_lost = not db.is_connected() and not isinstance(error, ConnectionTimeout)
+            if was_connected and (
+                is_stale or is_lost
+            ):  # A migration was run or PostgreSQL restarted since it was used.
+                db.close()
+                await self._run(db, jobs)
             elif db.is_connected() and len(jobs) > 1:
                 await self._run_each(db, jobs)
             else:
-                answer = unavailable(error, "Nothing was read.")
-                for job in jobs:
-                    job.error = answer
+                await self._refuse(db, jobs, error)
 
     async def _run_each(self, db: Database, jobs: Sequence[Job]) -> None:
         """Run reads of which one has failed, so that PostgreSQL has answered none: each is to have its own outcome."""
         for job in jobs:
             await self._run(db, [job])
+
+    async def _refuse(self, db: Database, jobs: Sequence[Job], error: Exception) -> None:
+        """Refuse reads for an error; where the time of some was over, the others have the rest of theirs."""
+        late = time.monotonic() + LONG if isinstance(error, ConnectionTimeout) else math.inf
+        answer = unavailable(error, "Nothing was read.")
+        for job in jobs:
+            if job.until <= late:
+                job.error = answer
+        if left := [job for job in jobs if job.until > late]:
+            await self._run(db, left)
+
+    async def _run_together(self, db: Database, jobs: Sequence[Job]) -> None:
+        """Run reads from a new snapshot. Raises the errors of the database, for any of the reads."""
+        until = min(job.until for job in jobs)
+        db.wait_until(until)
+        if not db.is_connected():
+            await self._connect(db, until)
+        db.begin("READ")
+        connection = db.connection()
+        calls = [partial(_answer, db, job) for job in jobs]
+        for some in [[call] for call in calls] if connection.slow else [calls]:
+            await connection.wait_on_loop(connection.run_together(some))
+
+    async def _connect(self, db: Database, until: float) -> None:
+        """Connect in a thread. Raises the errors of the database."""
+        loop = asyncio.get_running_loop()
+        connecting = loop.run_in_executor(self._threads, _connect_in_time, db, until)
+        await asyncio.wait([connecting], timeout=max(0.0, until - time.monotonic()))
+        if not connecting.done():
+            connecting.add_done_callback(asyncio.Future.exception)  # It is of no interest, and nobody is told of it.
+            raise ConnectionTimeout(LATE)
+        connecting.result()
 
     def _give_back(self, db: Database, closed: int) -> None:
         if closed == self.closed and db.is_connected():
@@ -127,10 +176,10 @@ class Readers:
         else:
             db.close()
 
-    async def let_go(self, db: Database, closed: int) -> None:
-        """End the last transaction of a connection, unless the connection is soon in use again."""
+    async def let_go(self, db: Database, closed: int, number: int) -> None:
+        """End the transaction of a connection's packet of that number, unless another packet soon follows."""
         await asyncio.sleep(LINGER)
-        with suppress(ValueError):
+        if db.packets == number and db in self._idle:
             self._idle.remove(db)
             db.wait_until(time.monotonic() + self._seconds)
             with suppress(*ERRORS):  # The connection is lost, and nothing is with it.
@@ -173,9 +222,9 @@ class _Reads:
         self.begin()
 
     async def _serve(self, jobs: Sequence[Job], closed: int) -> None:
-        db = await self._readers.read(jobs, closed)
+        db, number = await self._readers.read(jobs, closed)
         self._forget(asyncio.current_task(self._loop))
-        await self._readers.let_go(db, closed)
+        await self._readers.let_go(db, closed, number)
 
     def _forget(self, task: "asyncio.Task[None] | None") -> None:
         """Count a packet as under way no more."""
@@ -184,27 +233,13 @@ class _Reads:
             self.begin()
 
 
-async def _run_together(db: Database, jobs: Sequence[Job]) -> None:
-    """Run reads from a new snapshot. Raises the errors of the database, for any of the reads."""
-    until = min(job.until for job in jobs)
-    db.wait_until(until)
-    if not db.is_connected():
-        await _connect(db, until)
-    db.begin("READ")
-    connection = db.connection()
-    calls = [partial(_answer, db, job) for job in jobs]
-    for some in [[call] for call in calls] if connection.slow else [calls]:
-        await connection.wait_on_loop(connection.run_together(some))
-
-
-async def _connect(db: Database, until: float) -> None:
-    """Connect in a thread, as libpq may wait for the names of hosts. Raises the errors of the database."""
-    connecting = asyncio.get_running_loop().run_in_executor(None, db.connection)
-    await asyncio.wait([connecting], timeout=max(0.0, until - time.monotonic()))
-    if not connecting.done():
-        connecting.add_done_callback(lambda done: done.exception() or db.close())
+def _connect_in_time(db: Database, until: float) -> None:
+    """Connect, unless nobody waits for it any more. Raises the errors of the database."""
+    if time.monotonic() < until:
+        db.connection()
+    if time.monotonic() >= until:
+        db.close()
         raise ConnectionTimeout(LATE)
-    connecting.result()
 
 
 def _answer(db: Database, job: Job) -> None:

@@ -352,8 +352,10 @@ def test_a_connection_of_the_parent(school: str) -> None:
 
 
 def test_nobody_waits_for_a_connection(school: str) -> None:
-    """What has waited for a thread until its time was over does not connect."""
+    """What has waited for a thread until its time was over does not connect, and there is nothing to undo or forget."""
     with closing(open_database(school, thread_safe=False)) as db:
+        db.rollback()
+        db.forget()
         with pytest.raises(psycopg.errors.ConnectionTimeout):
             readers._connect_in_time(db, 0)  # noqa: SLF001
         assert db.last_connection() is None

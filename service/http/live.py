@@ -196,8 +196,8 @@ class Feed:
             self._newest, page = found[-1].id, Batch(found)
             for group in self._groups:
                 group.keep(page)
-        elif wait:  # What was committed had no events, as what comes next may have none.
-            await asyncio.sleep(GATHER_SECONDS)
+        else:  # What was committed had no events, as what comes next may have none.
+            await asyncio.sleep(GATHER_SECONDS if wait else 0)
 
     async def _send(self, group: Group) -> None:
         """Offer the clients of a group what is kept for them, and wait for the next group's turn."""

@@ -80,7 +80,7 @@ class Exports:
 
     async def send(self, call: Call, kind: type[T], name: str, export: "Export") -> Attachment[T]:
         """Answer with an export, which is written to a temporary file first. Raises Busy, and what the export does."""
-        if len(self._files) >= MOST_FILES:
+        if sum(not file.closed for file in self._files) >= MOST_FILES:
             raise Busy(f"{MOST_FILES} exports are being sent already. Nothing was read.")
         from service.exchange.exporting import to_temporary  # noqa: PLC0415 - only who exports pays for it.
 

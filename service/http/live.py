@@ -166,12 +166,12 @@ class Feed:
             self._watch.cancel()
         self.end()
 
-    def _watching(self, state: object, pause: float = 0.0) -> asyncio.Task[object]:
-        async def changed() -> object:
-            await asyncio.sleep(pause)
-            return await self.store.changed(state)
+    def _watching(self, state: object) -> asyncio.Task[object]:
+        return self.loop.create_task(self.store.changed(state))
 
-        return self.loop.create_task(changed())
+    async def _changed_later(self) -> object:
+        await asyncio.sleep(AGAIN)
+        return await self.store.changed()
 
     def _room(self) -> int:
         """Give how many events may be read, so that no group keeps more than a page."""
@@ -188,7 +188,7 @@ class Feed:
             state = self._watch.result()
             found = await self.store.read(list_events, self._newest, None, None, most)
         except Busy:  # The other groups are sent what is kept for them meanwhile.
-            self._watch = self._watching(None, AGAIN)
+            self._watch = self.loop.create_task(self._changed_later())
             return
         if len(found) < most:
             self._watch = self._watching(state)

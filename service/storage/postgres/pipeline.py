@@ -35,9 +35,6 @@ reads from one snapshot."""
 _PARTS = re.compile(r"""'[^']*'|"[^"]*"|--[^\n]*|%|\?""")
 _WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE)\b|\s*WITH\b.*\b(INSERT INTO|UPDATE|DELETE FROM)\b", re.DOTALL)
 _LATER = re.compile(r"SAVEPOINT|RELEASE SAVEPOINT")
-_Statement = tuple[psycopg.Cursor[Any], str, Any]
-"""The cursor that runs a statement, the statement, and its values."""
-
 
 INTERVAL = 1.0
 """Seconds after which psycopg looks around while it waits."""
@@ -217,34 +214,28 @@ class Connection(psycopg.Connection[Any]):
         return cursor
 
     def _run_behind(self, cursor: psycopg.Cursor[Any], sql: str, params: Any, *, guarded: bool) -> None:
-        statement = cursor, sql, params
         if TAKES_TURN in sql and self.ahead[-1:] == [TURN]:
             self.ahead.pop()
-        if guarded:
-            savepoint, release = ((self.cursor(), f"{verb}SAVEPOINT statement", None) for verb in ("", "RELEASE "))
-            self._send([savepoint, statement, release])
-        else:
-            self._send([statement])
-
-    def _send(self, statements: Sequence[_Statement]) -> None:
-        """Send statements in one packet, behind those that are to be sent with the next one."""
         ahead, self.ahead = self.ahead, []
         self._pipeline = _Together(self)
         try:
             with self._pipeline:
                 for each in ahead:
                     self.wait(self._exec_command(each))  # Without a cursor, which takes ten times as long.
-                for cursor, sql, params in statements:
-                    cursor.execute(sql, params)
+                if guarded:
+                    self.cursor().execute("SAVEPOINT statement")
+                cursor.execute(sql, params)
+                if guarded:
+                    self.cursor().execute("RELEASE SAVEPOINT statement")
         finally:
             self._pipeline = None
 
     def run_together(self, calls: Iterable[Callable[[], object]]) -> PQGen[None]:
         """Run calls that read, in the transaction that was begun; what they ask at the same time goes in one packet.
 
-        A call sees nothing of that: `run` gives it the rows as ever. Gives a generator, which `wait` or psycopg's
-        `waiting` runs. Raises the error of the first statement that fails, and
-        that of a call; what has not ended by then goes no further.
+        A call sees nothing of that: `run` gives it the rows as ever. Gives a generator, which `wait` or `wait_on_loop`
+        runs. Raises the error of the first statement that fails, and that of a call; what has not ended by then goes no
+        further.
         """
         return self._packets_of().run(calls)
 

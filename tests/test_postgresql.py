@@ -501,6 +501,25 @@ async def test_a_server_that_hangs(own: str, own_server: postgresql.Server) -> N
         await store.check_ready()
 
 
+def test_a_connection_that_comes_too_late(own: str, own_server: postgresql.Server) -> None:
+    """It is closed where nobody waits for it any more: a read's time is over, or its event loop has ended."""
+
+    async def leave() -> None:
+        asyncio.ensure_future(store.read(number))  # noqa: RUF006
+        await asyncio.sleep(0.1)
+
+    async def wait() -> None:
+        with pytest.raises(StorageUnavailable):
+            await store.read(number)
+
+    with closing(open_store(own, busy_timeout=1)) as store:
+        with stopped(own_server):
+            asyncio.run(wait())
+            asyncio.run(leave())
+        store._readers._threads.shutdown()  # noqa: SLF001 - it waits until both are connected.
+        assert are_open(own, 0)
+
+
 async def test_a_server_that_is_restarted(own: str, own_server: postgresql.Server) -> None:
     """Where the connections were lost between two calls, nobody notices it, however little a caller may wait."""
     with closing(open_store(own, busy_timeout=0)) as store:

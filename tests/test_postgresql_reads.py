@@ -351,14 +351,21 @@ def test_a_connection_of_the_parent(school: str) -> None:
         os.close(socket_of_parent)
 
 
-def test_nobody_waits_for_a_connection(school: str) -> None:
-    """What has waited for a thread until its time was over does not connect, and there is nothing to undo or forget."""
+def test_a_connection_that_never_was(school: str) -> None:
+    """There is nothing to undo or to forget."""
     with closing(open_database(school, thread_safe=False)) as db:
         db.rollback()
         db.forget()
-        with pytest.raises(psycopg.errors.ConnectionTimeout):
-            readers._connect_in_time(db, 0)  # noqa: SLF001
         assert db.last_connection() is None
+
+
+def test_two_threads_want_a_connection(school: str) -> None:
+    """One of them has it, and the other closes nothing."""
+    with closing(open_store(school)) as store:
+        asyncio.run(store.read(number))
+        (db,) = store._readers._all  # noqa: SLF001
+        assert [store._readers._is_taken(db) for _ in range(2)] == [True, False]  # noqa: SLF001
+        db.close()
 
 
 async def test_no_time_is_left_for_a_connection() -> None:

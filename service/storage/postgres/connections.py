@@ -4,7 +4,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import peewee as pw
@@ -60,15 +60,26 @@ class Database(pw.PostgresqlDatabase):
         if left < math.inf:
             hosts = len(str(given.get("host", "")).split(","))
             given["connect_timeout"] = max(2, int(left / hosts))  # libpq gives each host two seconds at least.
-        connection = Connection.connect(**given, autocommit=True, prepare_threshold=0, context=adapters)
-        if (version := connection.pgconn.server_version) < OLDEST * 10_000:
-            connection.close()
-            raise psycopg.NotSupportedError(f"it is PostgreSQL {version // 10_000}; at least {OLDEST} is needed")
-        connection.until, connection.patience = self._until, self._patience
-        if given["application_name"] == NAME:
-            connection.execute(NAME_SCHOOL, prepare=False)
-        connection.slow = self._slow
+        with ExitStack() as unless_good:
+            connection = Connection.connect(**given, autocommit=True, prepare_threshold=0, context=adapters)
+            unless_good.callback(connection.close)
+            if (version := connection.pgconn.server_version) < OLDEST * 10_000:
+                raise psycopg.NotSupportedError(f"it is PostgreSQL {version // 10_000}; at least {OLDEST} is needed")
+            connection.until, connection.patience = self._until, self._patience
+            if given["application_name"] == NAME:
+                connection.execute(NAME_SCHOOL, prepare=False)
+            connection.slow = self._slow
+            unless_good.pop_all()
         return connection
+
+    def connected(self) -> Connection:
+        """Make a connection, in whatever thread; it is nobody's, until `adopt` is called or it is closed."""
+        with _WRAPPED:
+            return self._connect()
+
+    def adopt(self, connection: Connection) -> None:
+        """Have a connection that `connected` made as this thread's."""
+        vars(self)["_state"].set_connection(connection)
 
     def connection(self) -> Connection:
         """Give this thread's connection, which is a new one if there is none, or if the last one was lost."""

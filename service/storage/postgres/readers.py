@@ -5,7 +5,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ from service.storage.event_loop import running_loop
 from service.storage.groups import Job, settle
 from service.storage.postgres.connections import Database
 from service.storage.postgres.faults import ERRORS, cause_of, unavailable
-from service.storage.postgres.pipeline import LATE
+from service.storage.postgres.pipeline import LATE, Connection
 
 TOGETHER = 50
 """How many reads a packet has at most; what waits behind it is for the next one."""
@@ -162,25 +162,34 @@ class Readers:
 
     async def _connect(self, db: Database, until: float) -> None:
         """Connect in a thread. Raises the errors of the database."""
-        loop = asyncio.get_running_loop()
-        connecting = loop.run_in_executor(self._threads, _connect_in_time, db, until)
-        await asyncio.wait([connecting], timeout=max(0.0, until - time.monotonic()))
-        if not connecting.done():
-            connecting.add_done_callback(asyncio.Future.exception)  # It is of no interest, and nobody is told of it.
-            raise ConnectionTimeout(LATE)
-        connecting.result()
+        connecting = self._threads.submit(db.connected)
+        try:
+            connection = await asyncio.wait_for(asyncio.wrap_future(connecting), max(0.0, until - time.monotonic()))
+        except (TimeoutError, asyncio.CancelledError) as error:
+            connecting.add_done_callback(_close_unwanted)  # The thread does it, if it still connects.
+            if isinstance(error, TimeoutError):
+                raise ConnectionTimeout(LATE) from None
+            raise
+        db.adopt(connection)
 
     def _give_back(self, db: Database, closed: int) -> None:
-        if closed == self.closed and db.is_connected():
-            self._idle.append(db)
-        else:
+        self._idle.append(db)
+        # Only now is it too late for `close` to be overlooked, in whatever thread that is called.
+        if (closed != self.closed or not db.is_connected()) and self._is_taken(db):
             db.close()
+
+    def _is_taken(self, db: Database) -> bool:
+        """Take a connection that is idle, unless another thread has taken it or closed it meanwhile."""
+        try:
+            self._idle.remove(db)
+        except ValueError:
+            return False
+        return True
 
     async def let_go(self, db: Database, closed: int, number: int) -> None:
         """End the transaction of a connection's packet of that number, unless another packet soon follows."""
         await asyncio.sleep(LINGER)
-        if db.packets == number and db in self._idle:
-            self._idle.remove(db)
+        if db.packets == number and self._is_taken(db):
             db.wait_until(time.monotonic() + self._seconds)
             with suppress(*ERRORS):  # The connection is lost, and nothing is with it.
                 await db.connection().wait_on_loop(db.connection().end_snapshot())
@@ -233,13 +242,10 @@ class _Reads:
             self.begin()
 
 
-def _connect_in_time(db: Database, until: float) -> None:
-    """Connect, unless nobody waits for it any more. Raises the errors of the database."""
-    if time.monotonic() < until:
-        db.connection()
-    if time.monotonic() >= until:
-        db.close()
-        raise ConnectionTimeout(LATE)
+def _close_unwanted(connecting: "Future[Connection]") -> None:
+    """Close a connection for which nobody waits any more, if there came to be one."""
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result().close()
 
 
 def _answer(db: Database, job: Job) -> None:

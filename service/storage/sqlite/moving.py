@@ -20,6 +20,9 @@ from service.storage.sqlite.words import fill as fill_words
 
 __all__ = ["check", "fill", "filling", "given", "go_on_behind", "rows", "writing"]
 
+FOR_MUCH = ("PRAGMA cache_size = -262144", "PRAGMA threads = 2")
+"""What a connection has that makes and checks indexes of all rows: 256 MiB of pages, and two threads more that sort."""
+
 
 def rows(db: pw.Database, table: str, columns: Sequence[str], key: int) -> Iterator[tuple[Any, ...]]:
     """Give the values of some columns of all rows, in the order of the first `key` columns, one after the other."""
@@ -36,6 +39,8 @@ def given(db: pw.Database, table: str) -> int:
 @contextmanager
 def filling(db: pw.Database, tick: Tick) -> Iterator[None]:
     """Let a block fill the tables; at its end all is there that keeps the rules."""
+    for setting in FOR_MUCH:
+        db.execute_sql(setting)
     resting = [each for each in drift.expected().values() if each.type in {"index", "trigger"}]
     for each in resting:
         db.execute_sql(f"DROP {each.type.upper()} {each.name}")

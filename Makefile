@@ -17,8 +17,8 @@ help: ## Show this list
 run: $(RUN_READY) ## Migrate, then serve at HOST:PORT (127.0.0.1:8000) from DATABASE_URL (sqlite:///enrollment.db)
 	@$(BIN)/python -m service serve --migrate
 
-test: $(TEST_READY) ## Run all the tests
-	$(TESTS)
+test: $(TEST_READY) ## Run the quick tests, in three minutes: one case of each; make test ALL=1 runs all, in twelve
+	$(TESTS) $(if $(ALL),,--quick)
 
 migrate: $(RUN_READY) ## Apply the pending migrations to DATABASE_URL
 	@$(BIN)/python -m service migrate

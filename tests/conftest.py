@@ -33,6 +33,8 @@ from service import Settings, create_app, migrate
 from service.storage.sqlite.store import Store
 
 ROOT = Path(__file__).parent.parent
+EVERY_CASE = {"test_enrollment.py", "test_course.py"}
+"""The files of which the quick tests leave out nothing but what takes long: what the service is for."""
 MEMORY = Path("/dev/shm")  # noqa: S108 - pytest and TemporaryDirectory make folders there that only their owner enters.
 
 if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 2**31:
@@ -63,6 +65,29 @@ class Server:
         found = re.search(r"at (http://\S+)", line)
         assert found, f"The server did not start: {line!r}"
         self.url = found[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let pytest take --quick."""
+    parser.addoption("--quick", action="store_true", help="leave out long tests, and all cases of the others but one")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --quick, keep the first case of each test on each kind of database, and every case in the files EVERY_CASE.
+
+    The tests that are marked with `long` are left out.
+    """
+    if not config.getoption("quick"):
+        return
+    kept: dict[object, pytest.Item] = {}
+    for item in items:
+        if not item.get_closest_marker("long"):
+            name = item.nodeid if item.path.name in EVERY_CASE else item.nodeid.partition("[")[0]
+            callspec = getattr(item, "callspec", None)
+            kept.setdefault((name, callspec and callspec.params.get("kind")), item)
+    stays = {*map(id, kept.values())}
+    config.hook.pytest_deselected(items=[item for item in items if id(item) not in stays])
+    items[:] = kept.values()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -40,6 +40,7 @@ payloads = st.dictionaries(keys, scalars | st.just(10**4000), max_size=3) | valu
 endpoints = st.sampled_from([*WRITES, BULK, ("PUT", "/students/1/courses/1")])
 
 
+@pytest.mark.long
 @anything
 @given(endpoint=endpoints, value=payloads | st.lists(payloads, max_size=3))
 def test_no_json_is_a_failure(school: TestClient, endpoint: tuple[str, str], value: object) -> None:
@@ -94,6 +95,7 @@ texts_in_the_file = (
 )
 
 
+@pytest.mark.long
 @anything
 @given(
     stored=st.lists(texts_in_the_file, max_size=10),

@@ -106,6 +106,7 @@ def test_fill(path: Path) -> None:
     check(path)
 
 
+@pytest.mark.long
 @needs_tools
 def test_comparison(tmp_path: Path) -> None:
     """A comparison of the checkout with its last commit measures both and says so."""
@@ -126,6 +127,7 @@ def test_comparison(tmp_path: Path) -> None:
     assert all(sample["rate"] > 0 for sample in results["load"])
 
 
+@pytest.mark.long
 @needs_tools
 def test_killed_comparison(tmp_path: Path) -> None:
     """A comparison that is killed takes its servers with it."""

@@ -279,6 +279,7 @@ def test_long_work_on_several_event_loops() -> None:
         assert [*pool.map(lambda n: asyncio.run(work(n)), range(4))] == [300_000] * 4
 
 
+@pytest.mark.long
 @pytest.mark.both(False, because="rows that are no rows reach no database")
 def test_bulks_of_faults_cost_others_little(serve: Callable[..., Server], capsys: pytest.CaptureFixture[str]) -> None:
     """While a real server refuses many large bulks at once, its memory stays small and others are answered."""
@@ -392,6 +393,7 @@ some_rows: list[Any] = [(student, course) for student in (1, 2, 3, 4, 5) for cou
 some_rows += [(STUDENTS + 1, 0), (1, 2), *(no_row for no_row, _ in NO_ROWS[::4])]
 
 
+@pytest.mark.long
 @settings(
     deadline=None,
     max_examples=15,
@@ -515,6 +517,7 @@ SLOW = {
 """What a trigger does that takes a while."""
 
 
+@pytest.mark.long
 def test_bulks_at_once_do_not_oversell(client: TestClient, path: Path, kind: str) -> None:
     """Bulks of two servers on one file share the seats and places that there are, and each answer is a fact."""
     many = STUDENTS if kind == "sqlite" else STUDENTS // 5  # Several slices, of some milliseconds each, on either.
@@ -612,6 +615,7 @@ def test_no_unit_of_work_is_long(
     assert speed > 10_000
 
 
+@pytest.mark.long
 def test_others_are_served_meanwhile(
     serve: Callable[..., Server], path: Path | str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -334,6 +334,7 @@ def test_the_command(school: Path) -> None:
     assert f"Run: python -m service repair --database-url {school}\n" in result.stderr
 
 
+@pytest.mark.long
 def test_signs_of_life(school: Path) -> None:
     """While a long statement runs, whoever listens hears what is at work and for how long, and at each beginning."""
     with closing(connect(school)) as db, db.atomic():

@@ -157,6 +157,7 @@ def test_help(command: list[str], said: list[str]) -> None:
         assert word in result.output
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("command", "name"),
     [
@@ -560,6 +561,7 @@ def test_ctrl_c_again_quits_at_once(path: Path, first: signal.Signals) -> None:
         assert process.returncode == -signal.SIGINT
 
 
+@pytest.mark.long
 def test_a_client_that_reads_slowly_is_waited_for(path: Path) -> None:
     """An answer that its client has not taken yet counts as a request that has not ended."""
     with closing(sqlite3.connect(path)) as db, db:
@@ -625,6 +627,7 @@ def test_ctrl_c_while_it_starts(path: Path) -> None:
         assert process.returncode == -signal.SIGINT
 
 
+@pytest.mark.long
 def test_idle_connections_are_kept_for_a_while(path: Path) -> None:
     """A connection without a request is closed after KEEP_ALIVE seconds, and no sooner."""
     with serving("--database-url", str(path), KEEP_ALIVE="1.5") as server:

@@ -161,6 +161,7 @@ def test_an_offices_morning(desk: Page, url: str) -> None:
     assert httpx2.get(f"{url}/courses/3").json()["opens_at"].startswith("2020-01-01T")
 
 
+@pytest.mark.long
 def test_an_override(desk: Page, url: str) -> None:
     """Past the limit a seat is given with a reason, once it is said who is passed over; then the course is changed."""
     form = desk.get_by_role("dialog")
@@ -204,6 +205,7 @@ def test_an_override(desk: Page, url: str) -> None:
     expect(told(desk)).to_contain_text("Logic is cancelled: 4 students have left.")
 
 
+@pytest.mark.long
 def test_a_student_moves(desk: Page, url: str) -> None:
     """Swap, drop, undo, withdraw and erase do what they say, and say who took the seat meanwhile."""
     desk.goto(f"{url}/desk#/students/2")
@@ -256,6 +258,7 @@ def test_a_student_moves(desk: Page, url: str) -> None:
     assert httpx2.get(f"{url}/students/1").status_code == 404
 
 
+@pytest.mark.long
 def test_two_desks_see_each_other(browser: Browser, desk: Page, url: str) -> None:
     """What is done at one desk is shown at another one within a second: bars, rosters, places in line, activity.
 
@@ -286,6 +289,7 @@ def test_two_desks_see_each_other(browser: Browser, desk: Page, url: str) -> Non
         assert min(took) < 1
 
 
+@pytest.mark.long
 def test_the_server_goes_and_comes_back(browser: Browser, school: Path) -> None:
     """A desk says that the service does not answer, does nothing meanwhile, and goes on where it was."""
     with closing(socket.create_server(("127.0.0.1", 0))) as free:
@@ -310,6 +314,7 @@ def test_the_server_goes_and_comes_back(browser: Browser, school: Path) -> None:
             expect(page.locator("tr", has_text="SETS/A").locator(".count")).to_have_text("4 / 30")
 
 
+@pytest.mark.long
 def test_a_server_that_is_silent(browser: Browser, school: Path) -> None:
     """A service that keeps its connections and says nothing is told of as one that is gone; then the desk goes on."""
     with serving("--database-url", str(school)) as server, tab(browser) as page:
@@ -323,6 +328,7 @@ def test_a_server_that_is_silent(browser: Browser, school: Path) -> None:
         expect(page.locator(".facts")).to_contain_text("26 of 30 seats are free.")
 
 
+@pytest.mark.long
 def test_what_makes_no_event(desk: Page, url: str) -> None:
     """A changed limit and a closed window are shown by themselves, and so is that the course is deleted."""
     made = httpx2.post(f"{url}/courses", json={"name": "Empty", "level": "any", "capacity": 3}).json()["id"]
@@ -366,6 +372,7 @@ def test_a_host_that_authenticates(browser: Browser, school: Path) -> None:
         expect(told(page)).to_contain_text("Emmy Noether has a seat in Sets.")
 
 
+@pytest.mark.long
 def test_a_backup_is_put_back(browser: Browser, school: Path) -> None:
     """After a restore the feed ends before the last event that the desk knows: then the desk reads everything anew."""
     backup = school.read_bytes()
@@ -385,6 +392,7 @@ def test_a_backup_is_put_back(browser: Browser, school: Path) -> None:
             expect(page.locator(".roster")).to_contain_text("Katherine Johnson")
 
 
+@pytest.mark.long
 def test_what_happens_while_a_view_is_read(desk: Page, url: str) -> None:
     """A view that was read before something happened, and is shown after the feed told of that, is read again."""
     expect(desk.get_by_role("link", name="Sets")).to_be_visible()
@@ -399,6 +407,7 @@ def test_what_happens_while_a_view_is_read(desk: Page, url: str) -> None:
     expect(desk.locator(".facts")).to_contain_text("26 of 30 seats are free.")
 
 
+@pytest.mark.long
 def test_what_happens_before_the_feed_is_found(desk: Page, url: str) -> None:
     """Where the feed could not be read at first, what was shown meanwhile is read again once it can."""
     held = hold(desk, "**/events?limit=1&*", "GET", most=1)
@@ -464,6 +473,7 @@ def test_enter_takes_what_was_typed(desk: Page) -> None:
     assert desk.url.endswith("#/students")
 
 
+@pytest.mark.long
 def test_answers_that_come_late(desk: Page, url: str) -> None:
     """What comes of each enrollment is told: of two at once side by side, and after the view was left in the next."""
     desk.goto(f"{url}/desk#/courses/1")
@@ -493,6 +503,7 @@ def test_answers_that_come_late(desk: Page, url: str) -> None:
     expect(late).to_be_empty()
 
 
+@pytest.mark.long
 def test_nothing_is_asked_twice(desk: Page, url: str) -> None:
     """A second click on what is at work already does nothing."""
     desk.goto(f"{url}/desk#/courses/1")
@@ -517,6 +528,7 @@ def test_nothing_is_asked_twice(desk: Page, url: str) -> None:
     assert len(heads) == 1
 
 
+@pytest.mark.long
 def test_a_form_on_a_slow_line(desk: Page) -> None:
     """Whoever leaves a form that is being sent is told what came of it; nobody leaves one by the way back."""
     form = desk.get_by_role("dialog")
@@ -548,6 +560,7 @@ def test_a_form_on_a_slow_line(desk: Page) -> None:
     expect(desk.get_by_role("heading", name="Logic")).to_be_visible()
 
 
+@pytest.mark.long
 def test_long_lists(browser: Browser, school: Path) -> None:
     """The rows of a long list are read when the reader comes to their place, and a class list on paper has them all.
 
@@ -584,6 +597,7 @@ def test_long_lists(browser: Browser, school: Path) -> None:
         expect(page.locator("tbody tr")).to_have_count(300)
 
 
+@pytest.mark.long
 def test_sign_in(browser: Browser, school: Path) -> None:
     """With a token that reads, all is shown and no change is offered; when it ends, the desk asks for one again."""
     with connect(school) as db:
@@ -623,6 +637,7 @@ def test_sign_in(browser: Browser, school: Path) -> None:
         expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
+@pytest.mark.long
 def test_who_enrolls_is_offered_no_more(browser: Browser, school: Path) -> None:
     """With a token that enrolls, nobody is offered to change the course, nor to let anyone past its limit."""
     with connect(school) as db:
@@ -645,6 +660,7 @@ def test_who_enrolls_is_offered_no_more(browser: Browser, school: Path) -> None:
         expect(page.locator("tbody tr").first).to_contain_text(f"token:{token.split('_')[1]}")
 
 
+@pytest.mark.long
 def test_keys(desk: Page, url: str) -> None:
     """The first token is made at the desk, which goes on with it; others are made, rotated and revoked."""
     form = desk.get_by_role("dialog")
@@ -679,6 +695,7 @@ def test_keys(desk: Page, url: str) -> None:
     assert httpx2.get(f"{url}/courses").status_code == 401
 
 
+@pytest.mark.long
 def test_a_messy_file(desk: Page, url: str, tmp_path: Path) -> None:
     """What a file would do is shown and nothing is changed; then it is applied, and its refused rows, once mended."""
     file = tmp_path / "students.csv"
@@ -714,6 +731,7 @@ def test_a_messy_file(desk: Page, url: str, tmp_path: Path) -> None:
     assert (added["external_id"], added["given_name"]) == ("S0041", "Zweite")
 
 
+@pytest.mark.long
 def test_files_that_are_not_taken(desk: Page, url: str, tmp_path: Path) -> None:
     """A file of another kind, one that cannot be read, and one that was saved meanwhile are told so."""
     desk.goto(f"{url}/desk#/import")
@@ -731,6 +749,7 @@ def test_files_that_are_not_taken(desk: Page, url: str, tmp_path: Path) -> None:
     expect(told(desk)).to_contain_text("Choose it again.")
 
 
+@pytest.mark.long
 def test_a_file_is_dropped_on_the_page(desk: Page, url: str) -> None:
     """A file that is dropped anywhere on the page is tried; whom it does not have is dropped, up to the limit."""
     desk.goto(f"{url}/desk#/import")
@@ -766,6 +785,7 @@ def test_a_file_is_dropped_on_the_page(desk: Page, url: str) -> None:
     assert httpx2.get(f"{url}/events?course_id=1").json()[-1]["reason"] == "Left in summer"
 
 
+@pytest.mark.long
 def test_an_import_is_stopped_and_left(browser: Browser, desk: Page, url: str) -> None:
     """An import stops when it is told to, one at a time is at work, and whoever leaves one is asked first."""
     content = "external_id,name\n" + "".join(f"N{number},Student {number}\n" for number in range(20_000))
@@ -810,6 +830,7 @@ def until_it_is_at_work(page: Page, button: str) -> None:
         expect(at_work.or_(told(page).locator(".bad"))).to_be_visible()
 
 
+@pytest.mark.long
 def test_with_the_keyboard_alone(desk: Page) -> None:
     """Find a course, enroll, drop and undo without a mouse; the focus is where the next key is wanted."""
     desk.keyboard.press("/")
@@ -842,6 +863,7 @@ def test_with_the_keyboard_alone(desk: Page) -> None:
     expect(desk.get_by_role("button", name="Undo")).to_be_focused()
 
 
+@pytest.mark.long
 def test_names_of_any_kind(desk: Page, url: str) -> None:
     """Names that are HTML are shown as they are; those that run from right to left turn nothing around them."""
     for view in ("students", "students/6", "courses/2", "activity"):
@@ -879,6 +901,7 @@ def test_behind_a_proxy(browser: Browser, school: Path) -> None:
         assert "/campus/registry/desk/words.json" in asked
 
 
+@pytest.mark.long
 def test_in_another_language(browser: Browser, url: str) -> None:
     """A school puts words of its own in the place of the desk's, in a language that runs from right to left too."""
     words = json.loads((ROOT / "service" / "desk" / "words.json").read_text("utf-8"))
@@ -897,6 +920,7 @@ def test_in_another_language(browser: Browser, url: str) -> None:
             fits(page, "a course")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("width", "scheme"), SIGHTS)
 def test_everybody_can_read_it(browser: Browser, url: str, width: int, scheme: Scheme) -> None:
     """By day, by night and on a phone axe finds no fault in any view, and nothing is wider than the window."""

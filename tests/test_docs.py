@@ -379,6 +379,7 @@ def type_in(commands: list[str], folder: Path) -> list[str]:
     return [settled(each) for each in done.stdout.split(BETWEEN)[:-1]]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not on this machine")
 def test_an_offices_morning(serve: Callable[[], Server], tmp_path: Path) -> None:
     """The commands print what is shown; given again, they change nothing, and are refused as the table says."""
@@ -405,6 +406,7 @@ def test_an_offices_morning(serve: Callable[[], Server], tmp_path: Path) -> None
 # Files
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not on this machine")
 def test_files(
     serve: Callable[[], Server], db: pw.Database, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -597,6 +599,7 @@ def add_student(client: httpx2.Client, prefix: str = "") -> None:
     assert (added.status_code, added.headers.get("location")) == (201, f"{prefix}/students/1")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("module", "name"), [("starlette.applications", "Starlette"), ("fastapi", "FastAPI")])
 def test_embedding_in_a_host_app(tmp_path: Path, module: str, name: str) -> None:
     """The code for Starlette serves the API under its prefix, and so it does with FastAPI in its place."""
@@ -606,6 +609,7 @@ def test_embedding_in_a_host_app(tmp_path: Path, module: str, name: str) -> None
         add_student(client, "/enrollment")
 
 
+@pytest.mark.long
 def test_embedding_who_writes(tmp_path: Path) -> None:
     """The actor whom the middleware that is shown names is in the events."""
     (block,) = blocks("python", EMBEDDING.section("Who writes"))
@@ -629,6 +633,7 @@ def test_embedding_who_may_come_in(tmp_path: Path) -> None:
             assert client.post("/enrollment/students", json={"name": "Ada"}, headers=headers).status_code == status
 
 
+@pytest.mark.long
 def test_the_first_token(serve: Callable[..., Server], path: Path) -> None:
     """Pasted while the server runs, what is shown makes a token, with which the server answers."""
     shown = [block for block in blocks("sh", SECURITY.section("Tokens")) if "curl" in block]
@@ -649,6 +654,7 @@ def test_the_unit_asks_for_tokens() -> None:
     assert "\nEnvironment=AUTH=tokens\n" in unit
 
 
+@pytest.mark.long
 def test_embedding_in_the_readme(tmp_path: Path) -> None:
     """The program in the README serves the student whom it has added without HTTP."""
     (block,) = blocks("python", README.section("Inside a Python program"))
@@ -692,6 +698,7 @@ def test_embedding_in_a_database_of_its_own(path: Path) -> None:
                 enrollments.enroll(db, student_id, full)
 
 
+@pytest.mark.long
 def test_embedding_in_datasette(tmp_path: Path) -> None:
     """With the plugin and the two commands that are shown, Datasette and the API answer from one file."""
     (plugin,) = blocks("python", EMBEDDING.section("In Datasette"))
@@ -773,6 +780,7 @@ def test_the_name_behind_nginx(serve: Callable[..., Server]) -> None:
         assert httpx2.post(f"{server.url}/students", json={"name": "Ada"}, headers=headers).status_code == 201
 
 
+@pytest.mark.long
 def test_backup_and_restore(serve: Callable[[], Server], path: Path) -> None:
     """What is copied from the running service with the commands that are shown comes back with the other commands."""
     section = OPERATING.section("Backups and restore")
@@ -799,6 +807,7 @@ def test_backup_and_restore(serve: Callable[[], Server], path: Path) -> None:
     assert [each["name"] for each in httpx2.get(f"{serve().url}/students").json()] == ["Ada", "Grace"]
 
 
+@pytest.mark.long
 def test_the_daily_backup_tells_what_is_wrong(path: Path, tmp_path: Path) -> None:
     """The file that is shown for cron fails, and prints why, where the copy does not stand the test."""
     _, daily, _ = blocks("sh", OPERATING.section("Backups and restore"))

@@ -232,6 +232,7 @@ def test_a_disk_that_is_full_for_a_while_costs_no_acknowledged_write(
     assert enrolled(path) == created(answers) | {(1, 1), (1, 60)}
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="Only Linux limits a process that runs.")
 def test_a_disk_that_fails_is_logged_once_a_second(path: Path, tmp_path: Path) -> None:
     """However many writes fail, there is a line a second, with its traceback, which counts those that have none."""

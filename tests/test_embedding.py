@@ -374,6 +374,7 @@ def datasette(*options: str | Path) -> Iterator[str]:
             process.kill()
 
 
+@pytest.mark.long
 def test_datasette_plugin(tmp_path: Path) -> None:
     """Datasette and, through a plugin, the service answer on one file: what one enrolls, the other shows."""
     database = tmp_path / "school.db"

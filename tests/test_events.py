@@ -377,6 +377,7 @@ def churn(url: str, seed: int) -> int:
     return changes
 
 
+@pytest.mark.long
 def test_a_consumer_misses_nothing(
     db: pw.SqliteDatabase, serve: Callable[..., Server], path: Path, client: TestClient
 ) -> None:

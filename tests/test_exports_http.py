@@ -213,6 +213,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
+@pytest.mark.long
 def test_a_full_disk(large: Path | str) -> None:
     """Where there is no room for the file the answer says so, and the service goes on."""
     with serving("--database-url", str(large), through=(sys.executable, "-c", LIMITED)) as server:

@@ -262,6 +262,7 @@ def test_a_fork_waits_for_a_reader_in_another_thread(path: Path) -> None:
     assert names(path) == ["parent", "child"]
 
 
+@pytest.mark.long
 def test_a_child_has_threads_of_its_own_for_reads(store: Store) -> None:
     """A read that is too long for the event loop finds a thread in the child, as it does in the parent."""
     numbers = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 1000000) SELECT count(*) FROM n"

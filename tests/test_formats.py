@@ -571,6 +571,7 @@ def test_canvas_with_what_an_import_has_no_use_for(found: Any) -> None:
     assert [part.kind for part in set_.parts].count("students") == 1
 
 
+@pytest.mark.long
 def test_a_large_set_of_canvas(tmp_path: Path) -> None:
     """Every one of 14,000 enrollments becomes what its row says, from a zip whose files have any name."""
     tables = canvas_set()
@@ -606,6 +607,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     return [messy(), *(file.read_bytes() for file in [*files, folder / "d.zip"])]
 
 
+@pytest.mark.long
 @given(data=st.data())
 @settings(max_examples=150, deadline=None)
 def test_whatever_a_file_has(

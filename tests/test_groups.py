@@ -215,6 +215,7 @@ async def test_a_bulk_that_a_constraint_undoes_keeps_nothing(store: Store, path:
     await store.check_ready()
 
 
+@pytest.mark.long
 async def test_random_groups_next_to_every_kind_of_rule(store: Store, path: Path) -> None:
     """Whatever comes together, exactly the sound writes are kept, and each caller hears of its own."""
     add_rules(path, DEFERRED, ROLLBACK, FAIL, ABORT)
@@ -267,6 +268,7 @@ async def test_the_broken_one_of_many_references_is_named(store: Store, path: Pa
         await store.write(fetch, "INSERT INTO grades VALUES (7)")
 
 
+@pytest.mark.long
 async def test_a_broken_reference_is_not_searched_for_long(store: Store, path: Path) -> None:
     """A host's table of any size holds the writer up for a moment only; then all that it can be are named."""
     add_rules(

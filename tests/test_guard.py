@@ -305,6 +305,7 @@ def test_few_tokens_are_remembered(app: TestClient, db: pw.Database, monkeypatch
     assert 1 <= sum(isinstance(each, tokens.Grant) for each in gc.get_objects()) <= 3
 
 
+@pytest.mark.long
 def test_a_remembered_token_ends_in_time(app: TestClient, db: pw.Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is remembered of a token is not good past the token's end, however long it is remembered."""
     monkeypatch.setattr(guard, "KEPT", 3600)
@@ -483,6 +484,7 @@ def test_a_token_counts_before_a_session(app: TestClient, db: pw.Database) -> No
 # Servers
 
 
+@pytest.mark.long
 def test_a_running_server_heeds_the_commands(serve: Callable[..., Server], path: Path) -> None:
     """A server that is open closes within a second of the first token; revocation and rotation count so soon, too."""
     url = f"{serve().url}/students"
@@ -516,6 +518,7 @@ def has_ipv6() -> bool:
     return True
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("auth", ["auto", "tokens"])
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])  # noqa: S104
 def test_no_server_that_nobody_may_use(path: Path, host: str, auth: str) -> None:

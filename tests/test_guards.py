@@ -188,6 +188,7 @@ ALLOWED_BY = {
 }
 
 
+@pytest.mark.long
 def test_the_database_allows(kind: str, path: Path | str, other: Any) -> None:
     """What breaks no rule goes through: names, upserts, rows that nothing refers to, numbers written as text."""
     for sql in ALLOWED_BY[kind] + ALLOWED:

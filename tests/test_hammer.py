@@ -2,9 +2,11 @@
 
 import re
 
+import pytest
 from hammer import hammer
 
 
+@pytest.mark.long
 def test_everything_holds_while_everybody_writes(school: str) -> None:
     """Every answer and every commit is in the events, each once and in its place, and the events are what is there."""
     told = hammer(school, 5)

@@ -200,6 +200,7 @@ def begun(process: "subprocess.Popen[bytes]", path: Path) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.long
 def test_ctrl_c(path: Path, tmp_path: Path) -> None:
     """Ctrl+C ends the import between two rows; the report tells what was done, and the same command goes on."""
     run_script(path, SLOW)
@@ -222,6 +223,7 @@ def test_ctrl_c(path: Path, tmp_path: Path) -> None:
     audit(path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_dry_run_is_interrupted(path: Path, tmp_path: Path, number: signal.Signals) -> None:
     """A dry run that is told to end leaves no copy behind."""
@@ -264,6 +266,7 @@ def test_a_signal_in_this_process(path: Path, tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.long
 def test_killed(path: Path, tmp_path: Path) -> None:
     """After a kill in the middle the file is sound, and the same command does the rest."""
     run_script(path, SLOW)
@@ -282,6 +285,7 @@ def test_killed(path: Path, tmp_path: Path) -> None:
     audit(path)
 
 
+@pytest.mark.long
 def test_beside_a_server(
     serve: Callable[..., Server], path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -317,6 +321,7 @@ def test_nothing_is_read_of_it_elsewhere() -> None:
     assert done.stdout == f"{answers}\n"
 
 
+@pytest.mark.long
 def test_a_set_of_canvas(path: Path, tmp_path: Path) -> None:
     """A set of 14,000 enrollments with repeats goes in, each pair as its active row says; twice is as once."""
     tables = canvas_set()

@@ -844,6 +844,7 @@ def small(db: pw.Database) -> pw.Database:
     return db
 
 
+@pytest.mark.long
 @settings(max_examples=10)
 @given(rows=ROWS, missing=st.booleans(), data=st.data())
 def test_any_roster(small: pw.Database, rows: list[tuple[str, str, str]], missing: bool, data: Any) -> None:

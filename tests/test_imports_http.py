@@ -48,6 +48,7 @@ def guarded(db: pw.Database, path: Path) -> Iterator[TestClient]:
         yield client
 
 
+@pytest.mark.long
 def test_a_table(client: TestClient, db: pw.Database) -> None:
     """What can be taken is taken, and each other row is in the report; the same again changes nothing."""
     told = send(client, STUDENTS + "7,Ada\n8,\n9,Cy\n").json()
@@ -60,6 +61,7 @@ def test_a_table(client: TestClient, db: pw.Database) -> None:
     assert again["totals"]["students"] == told["totals"]["terms"] | {"unchanged": 2}
 
 
+@pytest.mark.long
 def test_a_zip_with_who_and_why(guarded: TestClient, db: pw.Database) -> None:
     """A zip has several tables; its events tell the token and the reason. Without the scope, nobody is let past."""
     held = io.BytesIO()
@@ -80,6 +82,7 @@ def test_a_zip_with_who_and_why(guarded: TestClient, db: pw.Database) -> None:
     assert (newest.student_id, newest.actor, newest.reason) == (4, f"token:{both[4:12]}", "Nightly")
 
 
+@pytest.mark.long
 def test_a_dry_run(client: TestClient, db: pw.Database) -> None:
     """A dry run tells what would come, and changes nothing; where too many would be dropped, it lists them."""
     open_school(db)
@@ -152,6 +155,7 @@ def test_names_lead_nowhere(client: TestClient, tmp_path: Path, name: str) -> No
     assert sorted(each.name for each in tmp_path.iterdir()) == before
 
 
+@pytest.mark.long
 def test_one_at_a_time(live: httpx2.Client) -> None:
     """While one import is at work another one is told so; other requests are answered."""
     with live.stream(
@@ -165,6 +169,7 @@ def test_one_at_a_time(live: httpx2.Client) -> None:
     assert send(live, many(1)).json()["totals"]["students"]["unchanged"] == 1
 
 
+@pytest.mark.long
 def test_a_client_that_sends_slowly(live: httpx2.Client) -> None:
     """Others import while the body of an import is still coming; once it is there, it has its turn."""
     live.timeout = httpx2.Timeout(60)
@@ -223,6 +228,7 @@ def begun(url: str, accept: str) -> socket.socket:
     return client
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
 def test_a_client_that_leaves(
     serve: Callable[..., Server], db: pw.Database, tmp_path_factory: pytest.TempPathFactory, accept: str

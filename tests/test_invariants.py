@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 import attrs
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -311,6 +312,7 @@ class School(RuleBasedStateMachine):
         self.directory.cleanup()
 
 
+@pytest.mark.long
 def test_the_store_answers_as_the_model_does(empty_database: Path) -> None:
     """Whatever clients do, each answer, each refusal and the feed are what plain lists would give."""
     machine = type("School", (School,), {"empty_database": empty_database})

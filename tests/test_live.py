@@ -425,6 +425,7 @@ def test_many_are_dealt_into_groups(path: Path, db: pw.SqliteDatabase, monkeypat
         assert [ids(client.events(2)) for client in clients[:2]] == [[101, 102]] * 2
 
 
+@pytest.mark.long
 def test_groups_have_their_turns_one_after_the_other(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is committed after the turn of one group is sent to the next one at once, with what came before."""
     monkeypatch.setattr(live, "TURN", 1)
@@ -447,6 +448,7 @@ def test_groups_have_their_turns_one_after_the_other(path: Path, monkeypatch: py
         assert ids(one.events(2)) == [3, 4]
 
 
+@pytest.mark.long
 def test_no_more_is_read_than_is_sent(path: Path, db: pw.SqliteDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where many events come at once, a page of them is sent to all groups before more is read."""
     monkeypatch.setattr(live, "TURN", 1)
@@ -546,6 +548,7 @@ def test_who_was_sent_an_event_gets_it_no_more(path: Path, db: pw.SqliteDatabase
 # Bounds
 
 
+@pytest.mark.long
 def test_a_slow_client_is_bounded(path: Path, db: pw.SqliteDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who reads too slowly has little waiting in memory, falls behind, and still gets every event once."""
     monkeypatch.setattr(listener, "MOST_WAITING", 2**14)
@@ -575,6 +578,7 @@ def fill(address: tuple[str, int], app: Any, db: pw.SqliteDatabase) -> socket.so
     return client
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("by", ["own", "uvicorn"])
 def test_who_reads_nothing_is_cut_off(path: Path, db: pw.SqliteDatabase, by: str) -> None:
     """A client that takes nothing of what it was sent is cut off, and can see that this was not the end."""

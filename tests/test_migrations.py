@@ -126,6 +126,7 @@ CLIMB = """if True:
 """
 
 
+@pytest.mark.long
 def test_every_migration_up_down_up(tree: Path) -> None:
     """However many migrations are taken back, each step down and the way up give the schemas of the first way up."""
     path = tree / "school.db"
@@ -151,6 +152,7 @@ def test_migrating_twice_does_nothing(rows: Path) -> None:
     assert rows.read_bytes() == before
 
 
+@pytest.mark.long
 def test_migrations_in_two_processes_at_once(tmp_path: Path) -> None:
     """Of two processes that migrate one new file at once, one applies everything, and both end well."""
     script = """if True:
@@ -253,6 +255,7 @@ def test_broken_migration(rows: Path, tree: Path, code: str) -> None:
     assert dump(rows) == before
 
 
+@pytest.mark.long
 def test_broken_rollback(rows: Path, tree: Path) -> None:
     """A migration that cannot be taken back is named, and the database stays as it was."""
     broken = tree / "migrations" / "999_broken.py"
@@ -423,6 +426,7 @@ def test_what_a_rollback_would_take(rows: Path) -> None:
         try_rollback(rows)
 
 
+@pytest.mark.long
 def test_rows_that_a_rollback_would_delete(rows: Path, tree: Path) -> None:
     """Rows that go from a table that stays are counted as well, whatever the migration is."""
     code = MIGRATION.format("pass", "migrator.sql('DELETE FROM students WHERE id = 3')")
@@ -433,6 +437,7 @@ def test_rows_that_a_rollback_would_delete(rows: Path, tree: Path) -> None:
     assert sizes(rows)["students", ""] == 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["wal", "delete"])
 def test_a_rollback_that_wants_to_be_alone(rows: Path, mode: str) -> None:
     """With `alone` a rollback is refused under another's open connection, or transaction, and else keeps others out."""

@@ -192,6 +192,7 @@ def test_both_must_be_there(file: Path, tmp_path: Path, server: Server) -> None:
         assert "another program has it open" in run(file, tmp_path / "other.db").stderr
 
 
+@pytest.mark.long
 def test_killed(file: Path, school: str) -> None:
     """A move that is killed while it copies leaves the target empty, and can be begun again."""
     with closing(sqlite3.connect(file)) as db, db:

@@ -78,6 +78,7 @@ def test_a_new_sqlite_bears_it(db: pw.SqliteDatabase, path: Path, caplog: pytest
     assert caplog.text == ""
 
 
+@pytest.mark.long
 def test_the_server_warns(path: Path, tmp_path: Path) -> None:
     """A server that writes alone says nothing; once another process writes it warns, where this SQLite is too old."""
     log = tmp_path / "log"

@@ -118,6 +118,7 @@ async def replay(url: str, courses: list[dict[str, str]], registrations: list[di
     return len(course_ids), len(student_ids), compared
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not OULAD.is_dir(), reason=f"OULAD is not at {OULAD}: put it there, or set OULAD_DIR")
 def test_oulad(serve: Callable[..., Server], capsys: pytest.CaptureFixture[str]) -> None:
     """The whole of OULAD, replayed by 32 clients at once, leaves every roster as the file has it."""

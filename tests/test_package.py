@@ -96,6 +96,7 @@ def test_wheel_has_what_the_source_has(wheel: Path, tree: Path) -> None:
     assert {"service/py.typed", "service/docs/page.html", "service/docs/query.sql"} < packed
 
 
+@pytest.mark.long
 def test_wheel(wheel: Path, tmp_path: Path) -> None:
     """In an empty environment the wheel brings all that it needs: it migrates and serves, and a host's types check."""
     run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "empty", cwd=tmp_path)
@@ -148,6 +149,7 @@ def test_every_pin_has_its_hashes(folder: str) -> None:
     assert [pin for pin in pins(ROOT / folder) if pin and not exact.fullmatch(pin)] == []
 
 
+@pytest.mark.long
 def test_it_is_installed_as_shown(tree: Path, tmp_path: Path) -> None:
     """The commands for a server refuse a package with another hash, and install a service that migrates and serves."""
     commands, *_ = blocks("sh", OPERATING.section("systemd"))
@@ -231,6 +233,7 @@ def test_make_run_on_postgresql(tree: Path, ready: Path, server: postgresql.Serv
 SCHEMA = Path("service/storage/sqlite/schema.sql")
 
 
+@pytest.mark.long
 def test_make_migration(ready: Path) -> None:
     """`make migration` writes the next migration, which `make migrate` and `make rollback YES=1` then run as it is."""
     run("make", "migration", "NAME=add_rooms", cwd=ready)
@@ -241,6 +244,7 @@ def test_make_migration(ready: Path) -> None:
     assert run("make", "rollback", "YES=1", cwd=ready).endswith(f"\nrolled back {made.stem}\n")
 
 
+@pytest.mark.long
 def test_make_schema(ready: Path) -> None:
     """After a new migration `make schema` writes what the migrations make, which databases are then compared with."""
     kept = (ready / SCHEMA).read_text()

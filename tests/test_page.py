@@ -183,6 +183,7 @@ def test_it_can_be_read(browser: Browser, serve: Callable[..., Server], width: i
         assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
+@pytest.mark.long
 @needs_browser
 def test_each_operation_can_be_tried(browser: Browser, serve: Callable[..., Server]) -> None:
     """With the keyboard alone a student is added and shown; the curl lines ask the page's own server."""

@@ -276,6 +276,7 @@ def test_hooks_are_told_of_each_statement(school: str) -> None:
     assert all(event.duration > 0 for event in told)
 
 
+@pytest.mark.long
 def test_it_connects_again(own: str, own_server: postgresql.Server) -> None:
     """A connection that was lost is replaced, outside of a transaction."""
     with closing(connect(own)) as db:
@@ -350,6 +351,7 @@ async def test_rules_of_another_program(school: str) -> None:
             await alone
 
 
+@pytest.mark.long
 async def test_the_time_of_each_job(school: str) -> None:
     """A job that has waited too long is refused without being begun, and whoever came later has its own time."""
 
@@ -456,6 +458,7 @@ async def test_who_comes_while_another_has_the_turn(school: str, *, fails: bool)
         assert (sum(groups.counts), groups.sum) == (1, 4)
 
 
+@pytest.mark.long
 async def test_a_node_that_stands_still_with_the_turn(school: str) -> None:
     """The turn of a process that was stopped is free again after three seconds."""
     program = """
@@ -484,6 +487,7 @@ with db.atomic("IMMEDIATE"):
         assert seconds < 3.5
 
 
+@pytest.mark.long
 async def test_a_server_that_hangs(own: str, own_server: postgresql.Server) -> None:
     """Reads and writes are refused in time with the truth, and go on as soon as the server does."""
     with closing(open_store(own, busy_timeout=1)) as store:
@@ -520,6 +524,7 @@ def test_a_connection_that_comes_too_late(own: str, own_server: postgresql.Serve
         assert are_open(own, 0)
 
 
+@pytest.mark.long
 async def test_a_server_that_is_restarted(own: str, own_server: postgresql.Server) -> None:
     """Where the connections were lost between two calls, nobody notices it, however little a caller may wait."""
     with closing(open_store(own, busy_timeout=0)) as store:
@@ -549,6 +554,7 @@ async def test_a_server_that_is_killed(own: str, own_server: postgresql.Server) 
             assert await store.write(add) > kept[-1]
 
 
+@pytest.mark.long
 async def test_a_commit_whose_outcome_is_unknown(own: str, own_server: postgresql.Server) -> None:
     """A wait for the standby that is broken off is a success to PostgreSQL; the caller is told that nobody knows."""
     own_server.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
@@ -568,6 +574,7 @@ async def test_a_commit_whose_outcome_is_unknown(own: str, own_server: postgresq
         assert await store.read(number) >= 1
 
 
+@pytest.mark.long
 async def test_a_cancelled_wait_for_the_standby(own: str, own_server: postgresql.Server) -> None:
     """An operator who cancels the wait makes PostgreSQL say success, with a warning: the caller hears that."""
     own_server.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")

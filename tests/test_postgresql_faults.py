@@ -89,6 +89,7 @@ def recovered(client: httpx2.Client, since: float, again: Callable[[], object] =
     return time.monotonic() - since
 
 
+@pytest.mark.long
 def test_a_process_of_postgresql_is_killed(url: str) -> None:
     """PostgreSQL ends all connections and begins anew where one of its processes is killed: nodes go on in time."""
     with node_on(url) as client:
@@ -102,6 +103,7 @@ def test_a_process_of_postgresql_is_killed(url: str) -> None:
     check(url)
 
 
+@pytest.mark.long
 def test_postgresql_is_killed_and_started() -> None:
     """While PostgreSQL is gone, a client is told so at once; as soon as it takes connections again, a node goes on."""
     with postgresql.running() as server, node_on(server.url, "--migrate") as client:
@@ -118,6 +120,7 @@ def test_postgresql_is_killed_and_started() -> None:
             check(server.url)
 
 
+@pytest.mark.long
 def test_postgresql_stands_still(server: postgresql.Server, url: str) -> None:
     """Whoever asks while PostgreSQL says nothing has an answer within BUSY_TIMEOUT, also where a node must connect."""
     with node_on(url, BUSY_TIMEOUT="2") as client, ThreadPoolExecutor() as pool:
@@ -136,6 +139,7 @@ def test_postgresql_stands_still(server: postgresql.Server, url: str) -> None:
     check(url)
 
 
+@pytest.mark.long
 def test_a_node_stands_still_with_the_turn(url: str) -> None:
     """A node that was stopped within its transaction holds the others up for three seconds, and then goes on itself."""
     host(url, *trigger("AFTER INSERT", "PERFORM pg_sleep(0.3 * (NEW.student_id = 1)::int); RETURN NULL;"))

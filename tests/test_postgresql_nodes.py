@@ -75,6 +75,7 @@ class Clients:
                     await asyncio.sleep(0.05)
 
 
+@pytest.mark.long
 async def test_a_node_is_killed(school: str, serve_on: Callable[[str], Server]) -> None:
     """What two nodes acknowledged is there when one is killed, and the other one goes on."""
     fill(school)
@@ -161,6 +162,7 @@ def promote(url: str) -> None:
         connection.execute("SELECT pg_promote()")
 
 
+@pytest.mark.long
 async def test_a_standby_takes_over(tmp_path: Path, serve_on: Callable[[str], Server]) -> None:
     """When PostgreSQL is killed and its standby promoted, nothing acknowledged is lost, and the nodes go on."""
     with postgresql.running() as server, standby_of(server, tmp_path) as url:

@@ -38,6 +38,7 @@ def process(db: pw.Database) -> int:
     return int(found)
 
 
+@pytest.mark.long
 async def test_reads_of_a_turn(school: str) -> None:
     """Of many reads at once, one that fails costs the others nothing, nor does a long one."""
     with closing(open_store(school)) as store:
@@ -147,6 +148,7 @@ async def test_a_value_that_cannot_be_sent(school: str) -> None:
             assert await store.read(process) == outcome[2]
 
 
+@pytest.mark.long
 async def test_a_column_gets_another_type(school: str) -> None:
     """Reads that were prepared before are prepared anew."""
     ask: Callable[[pw.Database], Any] = lambda db: fetch(db, "SELECT name FROM things")  # noqa: E731

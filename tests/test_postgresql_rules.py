@@ -206,6 +206,7 @@ def test_another_search_path(path: str, other: Connect) -> None:
     assert audit(path)[-1] == ("enrolled", 6, 2)
 
 
+@pytest.mark.long
 @given(pairs=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 6)), min_size=20, max_size=40))
 @example(pairs=[])
 @settings(max_examples=30)
@@ -544,6 +545,7 @@ def test_what_refuses_is_told_by_its_name(path: str) -> None:
 # Lists
 
 
+@pytest.mark.long
 @settings(max_examples=60)
 @given(people=PEOPLE, ids=TEXT.filter(bool), q=QUERY, few=st.sampled_from([1, 2, 4000]))
 def test_it_finds_what_the_definition_finds(

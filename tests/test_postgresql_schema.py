@@ -109,6 +109,7 @@ def broken(url: str) -> list[str]:
     return [f"{result.invariant.name}: {result}" for result in schema.prove(url) if result.broken or result.over]
 
 
+@pytest.mark.long
 def test_the_schema_is_what_catalog_sql_says(server: Server) -> None:
     """`make schema` would write the committed file anew, letter by letter; the server gives the same text to all."""
     assert server.url
@@ -133,6 +134,7 @@ def test_a_sound_school(full: str) -> None:
     assert schema.repair(full) == []
 
 
+@pytest.mark.long
 def test_processes_that_migrate_at_once(server: Server) -> None:
     """Three processes migrate an empty database: each migration is applied once, and all three end well."""
     with server.database() as url:
@@ -169,6 +171,7 @@ def test_another_programs_table(server: Server) -> None:
         assert schema.status(url)[0].applied == []
 
 
+@pytest.mark.long
 def test_rollback(full: str) -> None:
     """What would be lost is told first, a server is told of, and all can be made again."""
     name, lost = schema.try_rollback(full)
@@ -270,6 +273,7 @@ def test_an_invariant_that_cannot_be_told(full: str) -> None:
     assert {each.split(":")[0] for each in told} <= {each.name for each in INVARIANTS}
 
 
+@pytest.mark.long
 def test_progress(full: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A long check shows again and again that it is alive."""
     monkeypatch.setattr("service.storage.postgres.check.SECONDS", 0.001)

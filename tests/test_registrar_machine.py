@@ -173,6 +173,7 @@ class Office(RuleBasedStateMachine):
         self.opened.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_the_office_is_answered_as_the_model_is(kind: str, request: pytest.FixtureRequest) -> None:
     """Whatever an office asks, each answer, each refusal and the feed are what plain lists would give."""

@@ -159,6 +159,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SOME = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
+@pytest.mark.long
 @SOME
 @given(school=schools())
 def test_csv_comes_back(empty_database: Path, folder: Path, school: dict[str, Any]) -> None:
@@ -177,6 +178,7 @@ def both(name: str, given_name: str | None, family_name: str | None) -> tuple[st
     return given_name or first.strip() or name, family_name or last.strip()  # White space at an end is no name.
 
 
+@pytest.mark.long
 @SOME
 @given(school=schools())
 def test_oneroster_comes_back(empty_database: Path, folder: Path, school: dict[str, Any]) -> None:
@@ -245,6 +247,7 @@ def test_an_office_moves(empty_database: Path, folder: Path) -> None:
             assert {name: state(before)[name] for name in seen} == {name: state(after)[name] for name in seen}
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not OULAD.is_dir(), reason=f"OULAD is not at {OULAD}: put it there, or set OULAD_DIR")
 def test_oulad_goes_out_as_it_came(empty_database: Path, folder: Path) -> None:
     """The registrations of OULAD are exported as the file has them."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import peewee as pw
+import pytest
 from conftest import Server
 from invariants import check, feed
 from keepalive import Client
@@ -106,6 +107,7 @@ async def rush(urls: list[str], told: Told) -> set[int]:
     return set().union(*(office.full for office in offices))
 
 
+@pytest.mark.long
 def test_a_rush_oversells_nothing_and_every_answer_was_true(
     path: Path, db: pw.SqliteDatabase, serve: Callable[..., Server]
 ) -> None:

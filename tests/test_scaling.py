@@ -45,6 +45,7 @@ def tour(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_the_way_there_and_back(server: Server, tour: Path, tmp_path: Path) -> None:
     """What is shown is what comes, the backup is whole, and the file at the end is that of the beginning."""
     programs = binaries()

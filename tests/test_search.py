@@ -291,6 +291,7 @@ WRITES = st.lists(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=100)
 @given(writes=WRITES)
 def test_any_program_may_write(place: Path, writes: list[tuple[str, dict[str, Any]]]) -> None:

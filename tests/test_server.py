@@ -142,6 +142,7 @@ def test_what_takes_too_long_is_cut_off(
     assert caplog.text == ""
 
 
+@pytest.mark.long
 def test_idle_connections_are_kept(connection: socket.socket) -> None:
     """Unless it is told otherwise the server keeps them longer than the 5 seconds that uvicorn would."""
     assert Settings().keep_alive == 75

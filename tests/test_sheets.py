@@ -203,6 +203,7 @@ def test_a_workbook_with_a_password_on_its_parts(tmp_path: Path) -> None:
         read([path], work=tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("honest", [True, False])
 def test_too_long_a_workbook(tmp_path: Path, honest: bool) -> None:
     """A workbook that does not fit into the memory is refused, whatever the directory of its zip says."""

@@ -377,6 +377,7 @@ async def test_a_read_gives_up_on_a_lock(path: Path) -> None:
         assert await store.read(list_students) == []
 
 
+@pytest.mark.long
 async def test_reads_wait_for_a_lock_together(path: Path, request: pytest.FixtureRequest) -> None:
     """However many reads find the file locked, each is refused after the busy timeout, counted from its arrival."""
     store = open_store(path, busy_timeout=1.5)  # Twice as long is what those would take that wait for a thread first.

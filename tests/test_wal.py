@@ -120,6 +120,7 @@ def test_nothing_is_written_into_nowhere(
         assert client.get("/health/ready").status_code == 200
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("link", [False, True])
 def test_it_is_missed_however_long_the_folder_was_quiet(path: Path, tmp_path: Path, *, link: bool) -> None:
     """Neither that nothing else happens in the folder, nor a link to the file in another one, hides that it is gone."""
@@ -142,6 +143,7 @@ def test_it_is_missed_however_long_the_folder_was_quiet(path: Path, tmp_path: Pa
     assert names(path) == ["Ada", "Cy"]
 
 
+@pytest.mark.long
 def test_to_look_costs_one_system_call(store: Store) -> None:
     """In a folder where nothing happens, a read looks at the folder alone, and not at each file."""
     looks: list[str] = []
@@ -310,6 +312,7 @@ def use_a_store(path: Path, dice: random.Random) -> None:
                 store.close()
 
 
+@pytest.mark.long
 def test_nothing_that_others_do_with_sqlite_is_an_alarm(path: Path) -> None:
     """Connections that come and go, checkpoints, VACUUM, backups, other stores, closing: all is read and written."""
     until = time.monotonic() + 2.5
@@ -411,6 +414,7 @@ def write_much(db: pw.Database) -> None:
             db.execute_sql("INSERT INTO notes VALUES (zeroblob(20000000))")
 
 
+@pytest.mark.long
 async def test_the_log_is_cut_as_soon_as_the_reader_has_gone(
     store: Store, path: Path, reader: sqlite3.Connection
 ) -> None:
@@ -464,6 +468,7 @@ def test_the_bound_goes_with_the_page_size(tmp_path: Path, path: Path) -> None:
         assert asyncio.run(store.write(fetch, "PRAGMA journal_size_limit")) == [(2 * 8000 * 8192,)]
 
 
+@pytest.mark.long
 async def test_who_looks_after_the_log_never_stands_in_the_way(
     store: Store, path: Path, reader: sqlite3.Connection
 ) -> None:

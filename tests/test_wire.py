@@ -202,6 +202,7 @@ def test_who_does_not_go_on_is_not_waited_for(connect: Callable[[], socket.socke
     assert found == [200] * sent.startswith(LIVE) + ["request_timeout"] * (sent not in (b"", LIVE))
 
 
+@pytest.mark.long
 def test_a_body_that_trickles_is_not_waited_for(connect: Callable[[], socket.socket]) -> None:
     """A byte now and then is progress, but not enough."""
     connection, began = connect(), time.monotonic()
@@ -218,6 +219,7 @@ def test_a_body_that_trickles_is_not_waited_for(connect: Callable[[], socket.soc
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.long
 def test_a_client_that_does_not_read_is_cut_off(settings: Settings, path: Path) -> None:
     """Its requests are not read either, so that it holds little; when it has not read for long, it is cut off."""
     with closing(service.connect(path)) as db, db.atomic():
@@ -309,6 +311,7 @@ def test_a_client_that_is_gone_is_not_answered(slow: Any) -> None:
     assert codes(answers(other, 1)) == [200]
 
 
+@pytest.mark.long
 def test_half_a_request_behind_one_that_takes_long(slow: Any, settings: Settings) -> None:
     """A client that ended in the middle of its next request gets the answers that are due, and no refusal."""
     _, connect, entered, go_on = slow
@@ -377,6 +380,7 @@ def test_who_ends_in_the_midst_of_an_upload_that_is_answered_already(
     assert caplog.text == ""
 
 
+@pytest.mark.long
 def test_what_comes_behind_a_refusal_is_not_read_for_ever(connect: Callable[[], socket.socket]) -> None:
     """Whoever goes on sending is cut off."""
     connection = connect()
@@ -466,6 +470,7 @@ def test_an_application_that_fails(settings: Settings, how: str, caplog: pytest.
     assert ("ZeroDivisionError" in caplog.text) == (how == "raises")
 
 
+@pytest.mark.long
 def test_what_is_refused_is_logged_once_a_second(
     connect: Callable[[], socket.socket], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -521,6 +526,7 @@ AGREED = [
 ]
 
 
+@pytest.mark.long
 def test_it_agrees_with_uvicorn_s_own(tmp_path: Path, path: Path) -> None:
     """Ordinary requests get the same status, header fields and body from uvicorn's own protocol."""
     found: list[list[Any]] = []
@@ -604,6 +610,7 @@ class Checked:
         raise AssertionError
 
 
+@pytest.mark.long
 def test_nobody_is_looked_after_once_all_have_gone(settings: Settings) -> None:
     """The deadlines are looked at while a connection is open, then no more, and anew with the next connection."""
     connection = Checked()

@@ -101,6 +101,7 @@ def fill(db: pw.SqliteDatabase, seats: int, line: int) -> None:
     bulk.enroll_all(db, [(student, 1) for student in range(1, seats + line + 1)])
 
 
+@pytest.mark.long
 def test_a_large_course_is_cancelled_in_slices(db: pw.SqliteDatabase, path: Path, client: TestClient) -> None:
     """Each slice is a transaction of 2,000 rows, who waits first; all have their event, with the reason."""
     fill(db, SEATS, LINE)
@@ -118,6 +119,7 @@ def test_a_large_course_is_cancelled_in_slices(db: pw.SqliteDatabase, path: Path
     check(path)
 
 
+@pytest.mark.long
 def test_a_large_course_is_cancelled_beside_other_writes(
     db: pw.SqliteDatabase, path: Path, serve: Callable[..., Server]
 ) -> None:
@@ -136,6 +138,7 @@ def insert_courses(db: pw.SqliteDatabase, count: int) -> None:
         db.execute_sql("INSERT INTO courses (name, level) VALUES " + ", ".join(["('Course', 'A1')"] * count))
 
 
+@pytest.mark.long
 def test_many_courses_of_one_student(
     db: pw.SqliteDatabase, client: TestClient, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +221,7 @@ def test_the_plain_functions_work_in_a_callers_transaction(db: pw.SqliteDatabase
     check(path)
 
 
+@pytest.mark.long
 def test_an_erasure_of_many_enrollments(client: TestClient, db: pw.SqliteDatabase, path: Path) -> None:
     """A student in more courses than one transaction drops is withdrawn in slices first, and then erased."""
     student = insert_student(db, "Everywhere").id

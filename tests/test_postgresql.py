@@ -23,6 +23,7 @@ from stores import as_one_group, open_store, stalled
 from service import Settings, connect, create_app
 from service.errors import Busy, ConstraintViolated, SetupError, StorageUnavailable, StudentNotFound
 from service.storage import fetch
+from service.storage.groups import Job
 from service.storage.postgres import connections
 from service.storage.postgres.connections import TURN, open_database
 from service.storage.postgres.urls import parameters, without_password
@@ -331,6 +332,10 @@ async def test_rules_of_another_program(school: str) -> None:
             fetch(db, "SELECT 1 / 0")
         raise StudentNotFound(1)
 
+    def swallow_all(db: pw.Database) -> None:
+        with suppress(pw.DatabaseError):
+            fetch(db, "SELECT 1 / 0")
+
     with closing(open_store(school)) as store, closing(connect(school)) as other:
         for statement in HOST.split(";\n"):
             other.execute_sql(statement)
@@ -345,7 +350,10 @@ async def test_rules_of_another_program(school: str) -> None:
         kinds = [int, ConstraintViolated, ConstraintViolated, StudentNotFound, int]
         assert [type(each) for each in outcome] == kinds
         assert "fees unpaid" in outcome[1].detail
-        assert await store.read(number) == 2
+        outcome = await as_one_group(store, store.write(add, "Di"), store.write(swallow_all), store.write(add, "Ed"))
+        assert [type(each) for each in outcome] == [int, StorageUnavailable, int]
+        assert "the transaction was undone. Nothing was kept." in outcome[1].detail
+        assert await store.read(number) == 4
         alone = store.write(lambda db: fetch(db, "SELECT nothing_there"), alone=True)
         with pytest.raises(StorageUnavailable, match=r"does not exist\. Nothing was kept"):
             await alone
@@ -384,6 +392,29 @@ async def test_the_time_of_each_job(school: str) -> None:
         assert await store.read(number) == 2
 
 
+async def test_who_was_told_is_not_run_again(school: str) -> None:
+    """A write that was told that nothing was kept is not kept later, when a rule undoes the rest of its group."""
+
+    def fail(db: pw.Database) -> None:
+        fetch(db, "INSERT INTO fees VALUES (99) RETURNING student_id")
+
+    with closing(open_store(school)) as store, closing(connect(school)) as other:
+        for statement in HOST.split(";\n"):
+            other.execute_sql(statement)
+        await store.write(add)
+        with other.atomic():
+            fetch(other, TURN)
+            now = time.monotonic()
+            jobs = [Job(add, (), until=now + 1), Job(fail, (), until=now + 5), Job(add, ("Bo",), until=now + 5)]
+            early, *late = [store._writer.ask(job) for job in jobs]  # noqa: SLF001
+            with pytest.raises(Busy, match="Nothing was kept"):
+                await early
+            assert time.monotonic() < now + 1
+        kept = await asyncio.gather(*late, return_exceptions=True)
+        assert [type(each) for each in kept] == [ConstraintViolated, int]
+        assert await store.read(number) == 2
+
+
 async def test_a_schema_that_was_changed(school: str, caplog: pytest.LogCaptureFixture) -> None:
     """Where the schema is no longer the code's, nothing is written, and the store is not ready; slow SQL is logged."""
     with closing(open_store(school, slow_ms=50)) as store, closing(connect(school)) as other:
@@ -393,6 +424,9 @@ async def test_a_schema_that_was_changed(school: str, caplog: pytest.LogCaptureF
         for ask in (store.write(add), store.check_ready()):
             with pytest.raises(StorageUnavailable, match="not as its migrations made it"):
                 await ask
+        together = asyncio.gather(store.write(add), store.write(add), return_exceptions=True)
+        for refusal in await asyncio.wait_for(together, 5):
+            assert "not as its migrations made it" in str(refusal)
 
 
 async def test_too_many_writes(school: str) -> None:

@@ -45,6 +45,8 @@ class Job:
     future: "asyncio.Future[Any]" = attrs.field(init=False)
     result: Any = None
     error: Exception | None = None
+    told: bool = False
+    """Whether the caller has its answer, or is about to get it."""
 
     def fail(self, error: BaseException) -> None:
         """Keep what the rule raised for its caller: it must not end the writer thread."""
@@ -189,6 +191,7 @@ class Groups(ABC):
         """Give callers the results of their jobs; who was told already is not told again."""
         by_loop = defaultdict(list)
         for job in jobs:
+            job.told = True
             by_loop[job.loop].append(job)
         for loop, its in by_loop.items():
             with suppress(RuntimeError):  # The event loop is closed, so no caller waits on it.
@@ -223,8 +226,9 @@ class Groups(ABC):
         """
         if not self._commit_at_once(group, partial(self._join, group)) and len(group) > 1:
             for job in group:
-                job.result = job.error = None  # These are of the first run, which was undone.
-                self._commit_at_once([job], list)
+                if not job.told:
+                    job.result = job.error = None  # These are of the first run, which was undone.
+                    self._commit_at_once([job], list)
 
     def _join(self, group: list[Job]) -> list[Job]:
         with self._changed:

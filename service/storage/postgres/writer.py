@@ -119,7 +119,8 @@ class Writer(Groups):
             if again and is_lost:
                 # PostgreSQL was restarted since the last group, or what is between it and here let go.
                 return self._commit_due(group, again=False)
-            if len(group) > 1 and not is_lost and not is_locked(error) and cause_of(error).sqlstate != READ_ONLY:
+            is_of_all = is_lost or is_locked(error) or isinstance(error, StorageUnavailable)
+            if len(group) > 1 and not is_of_all and getattr(cause_of(error), "sqlstate", None) != READ_ONLY:
                 return False
         answer = self._answer(error, UNKNOWN if is_unsure else NOTHING)
         for job in group:

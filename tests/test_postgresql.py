@@ -25,6 +25,7 @@ from service.errors import Busy, ConstraintViolated, SetupError, StorageUnavaila
 from service.storage import fetch
 from service.storage.groups import Job
 from service.storage.postgres import connections
+from service.storage.postgres import store as store_module
 from service.storage.postgres.connections import TURN, open_database
 from service.storage.postgres.urls import parameters, without_password
 
@@ -392,6 +393,17 @@ async def test_the_time_of_each_job(school: str) -> None:
         assert await store.read(number) == 2
 
 
+async def test_a_connection_that_is_lost_before_a_bulk(school: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What writes in transactions of its own is told that nothing was kept: an earlier COMMIT is no reason to doubt."""
+    monkeypatch.setattr(store_module, "VERIFY_AGAIN", 0)
+    with closing(open_store(school)) as store, psycopg.connect(school, autocommit=True) as other:
+        process = await store.write(lambda db: fetch(db, "SELECT pg_backend_pid()"))
+        assert other.execute("SELECT pg_terminate_backend(%s, 5000)", process[0]).fetchall() == [(True,)]
+        with pytest.raises(StorageUnavailable, match="Nothing was kept"):
+            await store.write(add, alone=True)
+        assert await store.write(add, alone=True) == 1
+
+
 async def test_who_was_told_is_not_run_again(school: str) -> None:
     """A write that was told that nothing was kept is not kept later, when a rule undoes the rest of its group."""
 
@@ -533,6 +545,9 @@ async def test_a_server_that_hangs(own: str, own_server: postgresql.Server) -> N
                 assert isinstance(result, StorageUnavailable)
                 assert seconds < 1.6
                 assert re.search("Nothing was (read|kept)|within 1 s", result.detail)
+            seconds, result = await timed(store.scan(number))
+            assert isinstance(result, StorageUnavailable)
+            assert seconds < 2.6  # libpq waits for two seconds at least.
         await asyncio.sleep(0.1)
         assert await store.write(add) > 1
         assert await store.read(number) == 2

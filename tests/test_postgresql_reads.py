@@ -2,8 +2,10 @@
 
 import asyncio
 import gc
+import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -263,6 +265,33 @@ async def test_a_connection_that_is_lost_under_way(school: str, monkeypatch: pyt
             else:
                 assert (await asyncio.gather(*reading))[1] == 0
         assert await store.read(number) == 0
+
+
+async def test_reads_end_in_their_own_thread(school: str) -> None:
+    """A read that is broken off ends at once, and not when another thread frees the error, as one that logs may do."""
+    ended: list[str] = []
+
+    def broken_off(db: pw.Database) -> None:
+        try:
+            fetch(db, "SELECT pg_sleep(10)")
+        finally:
+            ended.append(threading.current_thread().name)
+
+    class Keeps(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            kept.append(record.exc_info)
+
+    kept: list[object] = []
+    log, handler = logging.getLogger("service.storage.postgres.faults"), Keeps()
+    log.addHandler(handler)
+    try:
+        with closing(open_store(school, busy_timeout=1)) as store:
+            with pytest.raises(StorageUnavailable):
+                await store.read(broken_off)
+            await asyncio.to_thread(kept.clear)
+    finally:
+        log.removeHandler(handler)
+    assert ended == [threading.current_thread().name]
 
 
 async def test_no_thread_can_be_started(school: str) -> None:

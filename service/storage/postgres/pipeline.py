@@ -102,7 +102,7 @@ class Connection(psycopg.Connection[Any]):
     slow = 0.0
     """From how many seconds on a statement is logged; 0 for never."""
     committing = False
-    """Whether the last transaction's COMMIT began. If that fails, nobody can tell whether the transaction was kept."""
+    """Whether a COMMIT began, and has not succeeded. If it fails, nobody can tell whether the transaction was kept."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Have nothing to send yet."""
@@ -151,6 +151,8 @@ class Connection(psycopg.Connection[Any]):
         except asyncio.CancelledError:
             self.close()
             raise
+        finally:
+            gen.close()  # What runs in it can only be ended by this thread, and not by the one that collects garbage.
 
     def begin(self, kind: str | None, lock_timeout: int | None) -> None:
         """Begin a transaction of a kind in `BEGIN`, with the next statement; it waits so many ms for a lock.
@@ -266,8 +268,8 @@ class Connection(psycopg.Connection[Any]):
         told = self.run("COMMIT").statusmessage
         if self._unsure:
             raise Unsure("the wait for the synchronous standby was broken off")
+        self.committing = False
         if told != "COMMIT":
-            self.committing = False
             raise self._undone_by or errors.InFailedSqlTransaction("the transaction was undone")
 
     def rollback(self) -> None:

@@ -105,8 +105,10 @@ class Store:
             thread_safe=False,
             slow=self._slow,
         )
-        db.wait_until(patience=SCAN_SECONDS)
         try:
+            db.wait_until(patience=self._seconds)  # A server that hangs shows that here.
+            db.connect()
+            db.wait_until(patience=SCAN_SECONDS)
             with db.atomic("READ"):
                 return rule(db, *args)
         except ERRORS as error:

@@ -674,6 +674,8 @@ def test_a_trial_holds_nobody_up(path: str, other: Connect) -> None:
         assert [row.id for row in enrollments.list_roster(db, 1)] == [1]
         with db.atomic(), backend_of(db).copied(db, quiet) as copy:
             enrollments.drop(copy, 1, 1)
+            with closing(connect(path, busy_timeout=0.1)) as another, backend_of(db).copied(another, quiet):
+                enrollments.drop(another, 1, 1)
     assert audit(path) == [*before, ("enrolled", 7, 2), ("enrolled", 8, 2)]
 
 

@@ -28,8 +28,9 @@ NUMBERED = ("terms", "students", "courses")
 """The tables whose ids a sequence gives."""
 SCHEMA = Path(__file__).with_name("schema.sql")
 STATEMENT = re.compile("^(?=CREATE )", re.MULTILINE)
-COPY = '"enrollment copy"'
-"""The name of the schema of the copy; nobody else ever sees it, because it is never committed."""
+COPY = "SELECT quote_ident('enrollment copy ' || pg_backend_pid())"
+"""Gives the name of the schema of a copy. Nobody else ever sees the schema, because it is never committed, but of two
+transactions that make one of the same name the second would wait for the end of the first."""
 
 
 @contextmanager
@@ -40,8 +41,9 @@ def copied(db: pw.Database, tick: Callable[[int, int], object]) -> Iterator[pw.D
         if first:
             db.execute_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         ((source,),) = fetch(db, "SELECT quote_ident(current_schema())")
-        db.execute_sql(f"CREATE SCHEMA {COPY}")
-        db.execute_sql(f"SET LOCAL search_path = {COPY}, pg_temp")
+        ((copy,),) = fetch(db, COPY)
+        db.execute_sql(f"CREATE SCHEMA {copy}")
+        db.execute_sql(f"SET LOCAL search_path = {copy}, pg_temp")
         for statement in STATEMENT.split(SCHEMA.read_text("utf-8"))[1:]:
             db.execute_sql(statement.replace("CREATE TABLE", "CREATE UNLOGGED TABLE", 1))
         for at, table in enumerate(TABLES):

@@ -1,5 +1,6 @@
 """The schema on PostgreSQL: migrated once whoever migrates, compared with what it must be, checked and repaired."""
 
+import os
 import subprocess
 import sys
 from contextlib import closing
@@ -160,6 +161,38 @@ def test_a_schema_is_a_school(server: Server) -> None:
         assert broken(north) == broken(south) == []
         with pytest.raises(SchemaMismatch, match="is behind: 001_students"):
             connect(url)
+        behind = f"{url}?options=-csearch_path%3Dwest,north"
+        with pytest.raises(SchemaMismatch, match="is behind: 001_students"):
+            connect(behind)
+        assert schema.status(behind) == (migrating.versions([]), {}, [])
+        assert migrate(behind) == NAMES
+        assert schema.status(behind)[1]["students"] == 0
+
+
+def test_a_schema_that_is_renamed(server: Server) -> None:
+    """The functions of a school would look for its tables under the old name: that is told, and put right."""
+    with server.database() as url:
+        north, south = (f"{url}?options=-csearch_path%3D{name}" for name in ("north", "%22South%5C%20school%22"))
+        migrate(north)
+        run(url, 'ALTER SCHEMA north RENAME TO "South school"')
+        with pytest.raises(SchemaMismatch, match="the function enroll_many is not the service's own"):
+            connect(south)
+        assert schema.repair(south)
+        run(url, f'SET search_path = "South school"; {SCHOOL}')
+        assert broken(south) == []
+        connect(south).close()
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_an_encoding_without_every_letter(server: Server, encoding: str) -> None:
+    """A database that cannot have every letter, or does not know how long a text is, is refused."""
+    name = f"encoded_{os.getpid()}"
+    server.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LOCALE_PROVIDER libc LOCALE 'C'")
+    try:
+        with pytest.raises(SetupError, match=f"its encoding is {encoding}, and not UTF8"):
+            migrate(server.url.removesuffix("/postgres") + f"/{name}")
+    finally:
+        server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def test_another_programs_table(server: Server) -> None:

@@ -34,6 +34,8 @@ _WRAPPED: AbstractContextManager[None] = vars(pw)["__exception_wrapper__"]
 """Raises the errors of the driver within a block as those of Peewee."""
 OLDEST = 15
 """The oldest version of PostgreSQL that the service runs on."""
+WRONG_ENCODING = "its encoding is {}, and not UTF8: make one by createdb --encoding=UTF8 --template=template0"
+"""Why a database is refused that cannot have each letter, or takes its bytes for letters."""
 
 
 class Database(pw.PostgresqlDatabase):
@@ -65,6 +67,8 @@ class Database(pw.PostgresqlDatabase):
             unless_good.callback(connection.close)
             if (version := connection.pgconn.server_version) < OLDEST * 10_000:
                 raise psycopg.NotSupportedError(f"it is PostgreSQL {version // 10_000}; at least {OLDEST} is needed")
+            if (encoding := connection.info.parameter_status("server_encoding")) not in {"UTF8", None}:
+                raise psycopg.NotSupportedError(WRONG_ENCODING.format(encoding))
             connection.until, connection.patience = self._until, self._patience
             if given["application_name"] == NAME:
                 connection.execute(NAME_SCHOOL, prepare=False)

@@ -19,10 +19,13 @@ from service.storage.migrating import TABLES
 CATALOG = Path(__file__).parent / "catalog.sql"
 """All that the migrations make, with a line `-- kind table.name` before the SQL of each."""
 
-# The name of the schema is left out, and so is the search path of the functions, which leads to the schema.
+# The name of the schema is left out, and so is the search path of the functions where it leads to the schema: after
+# ALTER SCHEMA RENAME the functions still look for the tables of the school in the schema of the old name.
 FIND = """
     WITH
-    here AS (SELECT oid, quote_ident(nspname) || '.' AS prefix FROM pg_namespace WHERE nspname = current_schema()),
+    here AS (
+        SELECT oid, quote_ident(nspname) || '.' AS prefix, quote_literal(nspname) || ', ''pg_temp''' AS path
+        FROM pg_namespace WHERE nspname = current_schema()),
     tables AS (
         SELECT oid, relname AS name FROM pg_class
         WHERE relnamespace = (SELECT oid FROM here) AND relkind = 'r' AND relname = ANY(?::text[])),
@@ -62,9 +65,9 @@ FIND = """
         FROM pg_trigger
         JOIN tables ON tables.oid = tgrelid
         WHERE NOT tgisinternal)
-    SELECT kind, name, of_table, regexp_replace(
+    SELECT kind, name, of_table, replace(
         replace(replace(sql, ' ON ' || prefix, ' ON '), ' FUNCTION ' || prefix, ' FUNCTION '),
-        E'\\n SET search_path TO [^\\n]*', E'\\n SET search_path FROM CURRENT')
+        E'\\n SET search_path TO ' || path, E'\\n SET search_path FROM CURRENT')
     FROM found, here"""
 
 HEAD = """\

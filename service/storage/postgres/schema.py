@@ -31,12 +31,13 @@ COLUMNS = """
     JOIN pg_class ON pg_class.oid = attrelid
     WHERE relname = ? AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema())
       AND attnum > 0 AND NOT attisdropped"""
-# The first schema of the search path is where the service makes its tables. If no schema of the path is there, it is
-# made; but "$user", which is the path's own default, is nobody's wish.
+# The first schema of the search path is the school. Where it is not there, no other schema of the path takes its place;
+# but "$user", which is the path's own default, is nobody's wish.
 WISHED = """
     SELECT quote_ident(name) FROM (
-        SELECT (parse_ident(split_part(current_setting('search_path'), ',', 1)))[1] AS name) AS first
-    WHERE current_schema() IS NULL AND name NOT LIKE '$%'"""
+        SELECT (parse_ident(split_part(current_setting('search_path'), ',', 1)))[1] AS name
+        WHERE current_setting('search_path') NOT IN ('', '""')) AS first
+    WHERE name NOT LIKE '$%' AND to_regnamespace(quote_ident(name)) IS NULL"""
 LOCK_PATH = "SELECT pg_advisory_xact_lock(1701711, hashtext(current_setting('search_path')))"
 # A connection has the name of its school, unless the URL names it: see connections.py.
 OTHERS = """
@@ -128,7 +129,8 @@ def back_up(url: str, target: Path, tick: Tick = silent) -> NoReturn:  # noqa: A
 
 def versions(db: pw.Database) -> Versions:
     """Compare the table of the migrations that were applied to a school with the migrations of this code."""
-    return migrating.versions([name for (name,) in fetch(db, APPLIED)] if fetch(db, HAS_TABLE, HISTORY) else [])
+    is_there = fetch(db, HAS_TABLE, HISTORY) and not fetch(db, WISHED)
+    return migrating.versions([name for (name,) in fetch(db, APPLIED)] if is_there else [])
 
 
 def migrate(url: str, tick: Tick = silent) -> list[str]:

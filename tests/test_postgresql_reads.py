@@ -125,7 +125,8 @@ def test_values_of_all_kinds(school: str, monkeypatch: pytest.MonkeyPatch, most:
             db.begin("READ")
             connection.wait(connection.run_together([ask, ask]))
         prepared = fetch(db, "SELECT count(*) FROM pg_prepared_statements WHERE name LIKE 'read_%'")
-        assert prepared[0][0] <= max(most, 5)
+        # To forget them is the last of a packet: PgBouncer would take the next ones for forgotten too.
+        assert prepared[0][0] == (0 if most == 1 else 5)
     assert (
         rows
         == [

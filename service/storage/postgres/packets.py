@@ -6,7 +6,7 @@ read costs would be a cursor and its waiting.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import count
 from typing import Any, Protocol
@@ -125,9 +125,6 @@ class Packets:
         ahead, self._connection.ahead = self._connection.ahead, []
         if not (ahead or asked):
             return
-        if len(self._names) >= MOST_PREPARED:
-            ahead.append("DEALLOCATE ALL")
-            self._names.clear()
         self._pgconn.enter_pipeline_mode()
         for each in ahead:
             self._pgconn.send_query_params(each.encode(), None)
@@ -135,9 +132,24 @@ class Packets:
         names: dict[_Key, bytes] = {}
         for statement in asked:
             answers += self._send_one(statement, names)
+        if is_full := len(self._names) >= MOST_PREPARED:
+            # The last of the packet: PgBouncer then forgets all that was prepared until the answer comes.
+            self._pgconn.send_query_params(b"DEALLOCATE ALL", None)
+            answers.append(None)
         self._pgconn.pipeline_sync()
         results = yield from self._results()
         self._pgconn.exit_pipeline_mode()
+        self._keep(answers, results, names)
+        if is_full:
+            self._names.clear()
+
+    def _keep(
+        self,
+        answers: "Sequence[_Statement | _Key | None]",
+        results: Sequence[PGresult],
+        names: "Mapping[_Key, bytes]",
+    ) -> None:
+        """Keep what each answer is to, and what is prepared by now. Raises the error of what has failed."""
         failed = None
         for of, result in zip(answers, results, strict=True):
             if result.status == ExecStatus.FATAL_ERROR:

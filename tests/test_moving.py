@@ -130,9 +130,18 @@ def test_a_target_with_rows(file: Path, school: str) -> None:
     [
         ("INSERT INTO enrollments (student_id, course_id, enrolled_at) VALUES (99, 1, 'now')", "enrollments"),
         ("UPDATE courses SET enrolled = 0", "not sound: counts: course 1.* Run: python -m service repair"),
-        ("UPDATE students SET name = 'a' || char(0) WHERE id = 2", "cannot be used: .*0x00"),
-        ("UPDATE students SET name = CAST(x'ff' AS TEXT) WHERE id = 2", "cannot be used: Could not decode to UTF-8"),
-        (f"UPDATE students SET name = '{'a' * 201}' WHERE id = 2", "cannot be used: value too long"),
+        (
+            "UPDATE students SET name = 'a' || char(0) WHERE id = 2",
+            "0x00.*in the row of students with id 2",
+        ),
+        (
+            "UPDATE students SET name = CAST(x'ff' AS TEXT) WHERE id = 2",
+            "of students behind id 1 .*decode to UTF-8",
+        ),
+        (
+            f"UPDATE students SET name = '{'a' * 201}' WHERE id = 2",
+            "value too long.*students, line 2, column name",
+        ),
     ],
 )
 def test_a_file_that_is_not_sound(file: Path, school: str, sql: str, why: str) -> None:

@@ -327,5 +327,7 @@ def test_a_database_that_cannot_be_reached(server: Server) -> None:
     """The error names the database and why."""
     url = server.url.removesuffix("/postgres") + "/nowhere"
     for work in (connect, migrate, schema.status):
-        with pytest.raises(SetupError, match=r'cannot be used: .*"nowhere" does not exist'):
+        with pytest.raises(SetupError, match=r'cannot be used: .*"nowhere" does not exist\.$'):
             work(url)
+        with pytest.raises(SetupError, match=r"Connection refused; Is the server running .*\?$"):
+            work("postgresql://a@127.0.0.1:1/b")

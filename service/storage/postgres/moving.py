@@ -10,7 +10,9 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import peewee as pw
+import psycopg
 
+from service.errors import SetupError
 from service.storage import fetch
 from service.storage.checks import Tick
 from service.storage.migrating import TABLES
@@ -76,10 +78,17 @@ def filling(db: pw.Database, tick: Tick) -> Iterator[None]:
 
 
 def fill(db: pw.Database, table: str, columns: Sequence[str], values: Iterable[Sequence[Any]]) -> None:
-    """Put rows into a table."""
-    with db.connection().cursor() as cursor, cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copy:
-        for row in values:
-            copy.write_row(row)
+    """Put rows into a table. Raises SetupError for a value that PostgreSQL cannot have."""
+    row: Sequence[Any] = ()
+    try:
+        with db.connection().cursor() as cursor, cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copy:
+            for row in values:
+                copy.write_row(row)
+    except psycopg.DataError as error:
+        # What PostgreSQL refuses, and not the driver, is of an earlier row: it says "COPY students, line 2, column name".
+        where = error.diag.context or f"the row of {table} with {columns[0]} {row[0]}"
+        message = f"Nothing was moved: {error.diag.message_primary or error}. It is in {where}."
+        raise SetupError(message) from error
 
 
 def go_on_behind(db: pw.Database, given: Mapping[str, int]) -> None:

@@ -215,9 +215,10 @@ def _explained(db: Database, url: str) -> Iterator[None]:
         db.close()
         if isinstance(error, ERRORS):
             found = cause_of(error)
-            reason = getattr(getattr(found, "diag", None), "message_primary", None) or str(found).strip()
+            told = getattr(getattr(found, "diag", None), "message_primary", None) or str(found)
+            reason = "; ".join(line.strip().rstrip(".") for line in told.splitlines())
             if is_locked(error):
                 reason = "another program has it open, such as a server; stop that first"
             message = f"The database {without_password(url)} cannot be used: {poolers.reason_of(reason)}."
-            raise SetupError(message) from error
+            raise SetupError(message.replace("?.", "?")) from error
         raise

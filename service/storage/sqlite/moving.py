@@ -4,12 +4,14 @@ While a file is filled, its triggers and indexes are not there: the rows are wha
 in the same transaction.
 """
 
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import peewee as pw
 
+from service.errors import SetupError
 from service.storage.checks import Tick
 from service.storage.sqlite import drift
 from service.storage.sqlite.check import run as check
@@ -25,10 +27,17 @@ FOR_MUCH = ("PRAGMA cache_size = -262144", "PRAGMA threads = 2")
 
 
 def rows(db: pw.Database, table: str, columns: Sequence[str], key: int) -> Iterator[tuple[Any, ...]]:
-    """Give the values of some columns of all rows, in the order of the first `key` columns, one after the other."""
-    order = ", ".join(columns[:key])
-    found: Iterator[tuple[Any, ...]] = db.execute_sql(f"SELECT {', '.join(columns)} FROM {table} ORDER BY {order}")
-    return found
+    """Give the values of some columns of all rows, in the order of the first `key` columns, one after the other.
+
+    Raises SetupError for a text that is not UTF-8.
+    """
+    order, row = ", ".join(columns[:key]), ("none",)
+    try:
+        for row in db.execute_sql(f"SELECT {', '.join(columns)} FROM {table} ORDER BY {order}"):
+            yield row
+    except sqlite3.OperationalError as error:
+        message = f"Nothing was moved: the row of {table} behind {columns[0]} {row[0]} cannot be read: {error}."
+        raise SetupError(message) from error
 
 
 def given(db: pw.Database, table: str) -> int:

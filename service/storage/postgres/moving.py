@@ -85,7 +85,7 @@ def fill(db: pw.Database, table: str, columns: Sequence[str], values: Iterable[S
             for row in values:
                 copy.write_row(row)
     except psycopg.DataError as error:
-        # What PostgreSQL refuses, and not the driver, is of an earlier row: it says "COPY students, line 2, column name".
+        # What the server refuses, and not the driver, is of an earlier row: "COPY students, line 2, column name".
         where = error.diag.context or f"the row of {table} with {columns[0]} {row[0]}"
         message = f"Nothing was moved: {error.diag.message_primary or error}. It is in {where}."
         raise SetupError(message) from error

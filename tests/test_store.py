@@ -17,7 +17,7 @@ from typing import Any
 import peewee as pw
 import pytest
 from conftest import ROOT
-from stores import as_one_group, fail_to_write, held, names, open_store, stalled, submit, wal
+from stores import as_one_group, fail_to_write, held, names, open_db, open_store, stalled, submit, wal
 
 from service import courses, enrolling, enrollments, students
 from service.errors import (
@@ -833,3 +833,15 @@ def test_a_program_that_ends_waits_for_its_accepted_work_and_no_longer(path: Pat
     ended = subprocess.run(command, cwd=ROOT, check=True, timeout=20, capture_output=True, text=True)
     assert ended.stderr == ""
     assert names(path) == [*map(str, range(500))]
+
+
+@pytest.mark.both
+async def test_a_defect_of_the_writer(store: Store, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong in the writer thread is told to those whose writes it was for, and the next ones are done."""
+    with monkeypatch.context() as patch:
+        patch.setattr(store._writer, "_commit_at_once", lambda *_: 1 // 0)  # noqa: SLF001
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.wait_for(store.write(insert_student, "Ada"), 5)
+    assert (await store.write(insert_student, "Bo")).name == "Bo"
+    with closing(open_db(path)) as db:
+        assert [student.name for student in list_students(db)] == ["Bo"]

@@ -180,7 +180,12 @@ class Groups(ABC):
         return group is not None
 
     def _serve(self, group: list[Job]) -> None:
-        self._commit(group)
+        try:
+            self._commit(group)
+        except Exception as error:  # noqa: BLE001 - a defect: if the thread ended, all later callers would wait for ever.
+            self._let_go()
+            for job in group:
+                job.fail(error)
         self.sizes.observe(len(group))
         self._look_at = min(self._look_at, time.monotonic() + LOOK_AGAIN)
         self._tell(group)

@@ -106,7 +106,7 @@ class Writer(Groups):
         )
         if not is_locked(error):
             self._db.close()
-        if not is_unsure and not alone:
+        if not is_unsure and (not alone or group[0].error is None):  # One that is alone, and has begun, has an error.
             late = time.monotonic() + NEARLY
             rest = [job for job in group if job.until > late]
             if len(rest) < len(group) and (is_lost or is_locked(error)):

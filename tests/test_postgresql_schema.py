@@ -250,6 +250,7 @@ def test_repair(full: str, what: str) -> None:
         ("ALTER TABLE students DROP COLUMN email CASCADE", "the column students.email is missing. If it was renamed"),
         ("ALTER TABLE courses ALTER COLUMN name DROP NOT NULL", "the column courses.name is .* so again"),
         ("DROP TABLE api_sessions", "the table api_sessions is missing. Restore a backup"),
+        ("ALTER TABLE event_notes SET UNLOGGED", "event_notes is UNLOGGED: .*ALTER TABLE event_notes SET LOGGED"),
         (
             "ALTER TABLE courses DROP CONSTRAINT course_seats; "
             + FREE.format("courses", "UPDATE courses SET capacity = 1 WHERE id = 1"),

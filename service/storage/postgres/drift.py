@@ -27,13 +27,13 @@ FIND = """
         SELECT oid, quote_ident(nspname) || '.' AS prefix, quote_literal(nspname) || ', ''pg_temp''' AS path
         FROM pg_namespace WHERE nspname = current_schema()),
     tables AS (
-        SELECT oid, relname AS name FROM pg_class
+        SELECT oid, relname AS name, relpersistence FROM pg_class
         WHERE relnamespace = (SELECT oid FROM here) AND relkind = 'r' AND relname = ANY(?::text[])),
     found (kind, name, of_table, sql) AS (
         SELECT 'function', proname, '', pg_get_functiondef(oid) FROM pg_proc
         WHERE pronamespace = (SELECT oid FROM here) AND prokind = 'f' AND proname LIKE ?
         UNION ALL
-        SELECT 'table', name, name, '' FROM tables
+        SELECT 'table', name, name, CASE relpersistence WHEN 'u' THEN 'UNLOGGED' ELSE '' END FROM tables
         UNION ALL
         SELECT 'column', attname, tables.name, concat_ws(' ',
             format_type(atttypid, atttypmod),
@@ -164,6 +164,8 @@ def _same(ours: Object, found: Object | None) -> bool:
 
 
 def _difference(ours: Object, found: Object | None) -> Difference:
+    if ours.kind == "table" and found:
+        return Difference(ours, f"{ours} is UNLOGGED: a crash empties it", f"ALTER TABLE {ours.name} SET LOGGED.")
     if ours.kind == "table":
         return Difference(ours, f"{ours} is missing", "Restore a backup.")
     if ours.kind == "column" and found:

@@ -221,6 +221,21 @@ def test_a_statement_that_fails_is_undone_alone(school: str) -> None:
         assert number(db) == 1
 
 
+def test_a_savepoint_is_undone_behind_what_is_sent_with_that(school: str) -> None:
+    """Statements that were prepared, before that and after it, are run again as ever."""
+    with closing(open_database(school)) as db:
+        for count in range(3):
+            with db.atomic("IMMEDIATE"):
+                assert number(db) == count
+                with suppress(ZeroDivisionError), db.atomic():
+                    with db.atomic():
+                        add(db)
+                    raise ZeroDivisionError  # The savepoint within was not let go of yet: that is sent with the undoing.
+            with db.atomic("IMMEDIATE"):
+                add(db)
+        assert number(db) == 3
+
+
 def test_a_transaction_that_was_undone_is_not_committed(school: str) -> None:
     """PostgreSQL takes a COMMIT of an undone transaction for success; here it raises the error that undid it."""
     with closing(connect(school)) as db:

@@ -106,6 +106,16 @@ def test_a_swap_that_is_refused_changes_nothing(
 
 
 @pytest.mark.usefixtures("four_courses")
+def test_writes_go_on_behind_a_refused_swap(client: TestClient, path: Path) -> None:
+    """Whoever writes next is not told of a swap that was refused for want of a seat, with its reason and all."""
+    for count in range(3):
+        assert refusal(swap(client, 1, 1, 2, reason="why")) == (409, "course_full")
+        for student in (2 * count + 1, 2 * count + 2):
+            assert put(client, student, 3 + count % 2).status_code in {201, 409}
+    check(path)
+
+
+@pytest.mark.usefixtures("four_courses")
 def test_a_swap_into_a_line_that_the_student_is_in(client: TestClient, path: Path) -> None:
     """Who waits for the other course already is told so, and keeps both."""
     put(client, 6, 2)

@@ -231,6 +231,9 @@ class Connection(psycopg.Connection[Any]):
                     self.cursor().execute("RELEASE SAVEPOINT statement")
         finally:
             self._pipeline = None
+        # For a ROLLBACK TO or a DROP psycopg forgets all that it has prepared. By itself it has PostgreSQL do so behind
+        # the next statement, which it has prepared by then, and would miss.
+        self.wait(self._prepared.maintain_gen(self))
 
     def run_together(self, calls: Iterable[Callable[[], object]]) -> PQGen[None]:
         """Run calls that read, in the transaction that was begun; what they ask at the same time goes in one packet.

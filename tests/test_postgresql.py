@@ -230,7 +230,7 @@ def test_a_savepoint_is_undone_behind_what_is_sent_with_that(school: str) -> Non
                 with suppress(ZeroDivisionError), db.atomic():
                     with db.atomic():
                         add(db)
-                    raise ZeroDivisionError  # The savepoint within was not let go of yet: that is sent with the undoing.
+                    raise ZeroDivisionError  # To let go of the savepoint within is sent together with the undoing.
             with db.atomic("IMMEDIATE"):
                 add(db)
         assert number(db) == 3

@@ -1,6 +1,6 @@
 """Add, find, list, change and delete courses."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from functools import partial
 from typing import Any
 
@@ -108,14 +108,17 @@ def add_course(db: pw.Database, values: Mapping[str, Any]) -> CourseRecord:
 def new_course(values: Mapping[str, Any]) -> dict[str, Any]:
     """Give the columns of a new course in the form that is stored. Raises InvalidPayload."""
     kept = checked(FIELDS, values, required=("name", "level"))
-    _check_window(kept)
+    _check_window(kept, kept)
     return kept
 
 
-def _check_window(values: Mapping[str, Any]) -> None:
+def _check_window(values: Mapping[str, Any], given: Container[str]) -> None:
+    """Hold the bounds of a course against each other, of which the caller has given one or both."""
     opens_at, closes_at = values.get("opens_at"), values.get("closes_at")
     if opens_at and closes_at and closes_at <= opens_at:
-        raise InvalidPayload([(pointer("closes_at"), "must be after opens_at")])
+        late, early = ("closes_at", "must be after opens_at"), ("opens_at", "must be before closes_at")
+        where, what = late if "closes_at" in given else early
+        raise InvalidPayload([(pointer(where), what)])
 
 
 def _no_term(db: pw.Database, values: Mapping[str, Any]) -> ServiceError | None:
@@ -161,7 +164,7 @@ def update_course(db: pw.Database, course_id: Key, changes: Mapping[str, str | i
     waitlist = {name: kept.pop(name) for name in ("waitlist_capacity",) if name in kept}
     with backend_of(db).atomic(db):
         course = find_course(db, course_id)
-        _check_window(msgspec.structs.asdict(course) | kept)
+        _check_window(msgspec.structs.asdict(course) | kept, kept)
         for columns in (kept, waitlist):
             rows.update(db, "courses", course.id, columns, partial(_refused, db, course.id, columns))
         return find_course(db, course.id)

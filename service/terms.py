@@ -1,6 +1,6 @@
 """Add, find, list, change and delete terms, which courses are held in."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from datetime import date
 from typing import Any
 
@@ -47,14 +47,17 @@ def add_term(db: pw.Database, values: Mapping[str, Any]) -> TermRecord:
 def new_term(values: Mapping[str, Any]) -> dict[str, Any]:
     """Give the columns of a new term in the form that is stored. Raises InvalidPayload."""
     kept = checked(FIELDS, values, required=("name",))
-    _check_order(kept)
+    _check_order(kept, kept)
     return kept
 
 
-def _check_order(values: Mapping[str, Any]) -> None:
+def _check_order(values: Mapping[str, Any], given: Container[str]) -> None:
+    """Hold the days of a term against each other, of which the caller has given one or both."""
     starts_on, ends_on = values.get("starts_on"), values.get("ends_on")
     if starts_on and ends_on and ends_on < starts_on:
-        raise InvalidPayload([(pointer("ends_on"), "must not be before starts_on")])
+        late, early = ("ends_on", "must not be before starts_on"), ("starts_on", "must not be after ends_on")
+        where, what = late if "ends_on" in given else early
+        raise InvalidPayload([(pointer(where), what)])
 
 
 def find_term(db: pw.Database, term_id: Key) -> TermRecord:
@@ -78,7 +81,7 @@ def update_term(db: pw.Database, term_id: Key, changes: Mapping[str, str | None]
     kept = checked(FIELDS, changes)
     with backend_of(db).transaction(db):
         term = find_term(db, term_id)
-        _check_order(msgspec.structs.asdict(term) | kept)
+        _check_order(msgspec.structs.asdict(term) | kept, kept)
         rows.update(db, "terms", term.id, kept)
         return find_term(db, term.id)
 

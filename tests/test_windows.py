@@ -88,7 +88,7 @@ def test_a_bound_that_is_no_time_is_refused(client: TestClient, key: str, value:
 
 
 def test_a_window_closes_after_it_opens(client: TestClient) -> None:
-    """A window that closes when it opens, or before, is refused; so is a change of one bound against the other."""
+    """A window that closes when it opens, or before, is refused; so is a change of one bound, which is told of."""
     bounds = {"opens_at": "2026-09-01T10:30:00+02:00", "closes_at": "2026-09-01T08:30:00Z"}
     assert faults(client.post("/courses", json={"name": "M", "level": "1", **bounds})) == ["#/closes_at"]
     assert faults(client.patch("/courses/1", json=bounds)) == ["#/closes_at"]
@@ -97,7 +97,7 @@ def test_a_window_closes_after_it_opens(client: TestClient) -> None:
     for url, method in (("/courses/1", "PATCH"), ("/courses/by-external-id/L", "PUT")):
         assert faults(client.request(method, url, json={"closes_at": opens_at})) == ["#/closes_at"]
         assert client.request(method, url, json={"closes_at": closes_at}).json()["closes_at"] == closes_at
-        assert faults(client.request(method, url, json={"opens_at": closes_at, "name": "N"})) == ["#/closes_at"]
+        assert faults(client.request(method, url, json={"opens_at": closes_at, "name": "N"})) == ["#/opens_at"]
         assert client.request(method, url, json={"closes_at": None}).status_code == 200
     assert client.get("/courses/1").json()["name"] == "Logic"
 

@@ -1,6 +1,6 @@
 """What a registrar's office does in one step: swap courses, withdraw or erase a student, cancel a course."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -12,7 +12,7 @@ from service.enrollments import ScheduleRow, drop, enroll, list_schedule
 from service.errors import ConstraintViolated, InvalidPayload, SeatNeeded
 from service.events import NOBODY, EventRecord, Why, list_events, newest_event, note, why
 from service.fields import pointer
-from service.rows import ExternalId, Key, find_id
+from service.rows import ExternalId, Key, find_id, in_groups
 from service.storage import LEFT_OUT, Pair, backend_of, change, fetch
 from service.students import StudentRecord, delete_student, find_student
 
@@ -29,8 +29,9 @@ OF_COURSE = tuple(
     for null, order in (("NOT NULL", "waiting"), ("NULL", "student_id"))
 )
 DROP = "DELETE FROM enrollments WHERE student_id = ? AND course_id = ? RETURNING student_id"
-OVERRIDE = "SELECT 1 FROM event_notes WHERE event_id = ? AND override"
-BLANK = "UPDATE event_notes SET reason = NULL WHERE event_id = ? RETURNING event_id"
+OVERRIDES = "SELECT event_id FROM event_notes WHERE event_id IN ({}) AND override"
+BLANK = "UPDATE event_notes SET reason = NULL WHERE event_id IN ({}) RETURNING event_id"
+WORDS = "SELECT event_id FROM event_notes WHERE event_id IN ({}) AND reason IS NOT NULL"
 
 
 class Swapped(msgspec.Struct, frozen=True):
@@ -167,9 +168,10 @@ def erase_student(db: pw.Database, student_id: Key, *, actor: str | None = None)
         withdraw(db, student.id, actor=actor)
         delete_student(db, student.id)
         for events in _pages(lambda after: list_events(db, after, student.id, limit=PAGE)):
-            for event in events:
-                if event.reason is not None:
-                    change(db, BLANK, event.id)
+            for some in in_groups(event.id for event in events if event.reason is not None):
+                change(db, BLANK.format(_marks(some)), *some)
+                if fetch(db, WORDS.format(_marks(some)), *some):
+                    raise ConstraintViolated(LEFT_OUT)
 
 
 def export_student(db: pw.Database, student_id: Key) -> StudentExport:
@@ -177,8 +179,13 @@ def export_student(db: pw.Database, student_id: Key) -> StudentExport:
     student = find_student(db, student_id)
     courses = [row for page in _pages(lambda after: list_schedule(db, student.id, None, after, PAGE)) for row in page]
     events = [row for page in _pages(lambda after: list_events(db, after, student.id, limit=PAGE)) for row in page]
-    overrides = [event.id for event in events if event.type != "dropped" and fetch(db, OVERRIDE, event.id)]
-    return StudentExport(student, courses, events, overrides)
+    given = in_groups(event.id for event in events if event.type != "dropped")
+    overrides = [event_id for some in given for (event_id,) in fetch(db, OVERRIDES.format(_marks(some)), *some)]
+    return StudentExport(student, courses, events, sorted(overrides))
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ", ".join("?" * len(values))
 
 
 def _pages(read: Callable[[int], list[Any]]) -> Any:

@@ -145,13 +145,14 @@ def test_other_programs_have_their_say(db: pw.Database, path: Path | str) -> Non
     """What a trigger of another program refuses, aloud or in silence, is refused whole and told as its own rule."""
     for name in ("Logic", "Music"):
         insert_course(db, name, "A1", 1, None)
-    enroll(db, 1, 1)
+    enroll(db, 1, 1, reason="why")
     enroll(db, 2, 1)
     for event, does, calls in (
         ("BEFORE INSERT ON enrollments", refuse("fees unpaid"), "override swap"),
         ("BEFORE INSERT ON enrollments", LEAVE_OUT, "override swap"),
         ("BEFORE DELETE ON enrollments", LEAVE_OUT, "swap withdraw cancel erase"),
         ("BEFORE UPDATE ON enrollments", LEAVE_OUT, "promote"),
+        ("BEFORE UPDATE ON event_notes", LEAVE_OUT, "erase"),
     ):
         before = dump(path)
         for name in calls.split():

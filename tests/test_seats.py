@@ -364,6 +364,23 @@ def test_a_limit_below_what_it_limits_is_refused(
     assert refusal(client.patch("/courses/9", json=changes)) == (404, "course_not_found")
 
 
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"waitlist_capacity": 0, "capacity": 1, "term_id": 9, "external_id": "X"}, "external_id_taken"),
+        ({"waitlist_capacity": 0, "term_id": 9, "capacity": 1}, "capacity_below_enrolled"),
+        ({"waitlist_capacity": 0, "term_id": 9}, "term_not_found"),
+    ],
+)
+def test_of_several_refusals_one_is_told(client: TestClient, path: Path, changes: dict[str, Any], code: str) -> None:
+    """It is the same one on every kind of database, and never the words of a rule that nobody is said to have made."""
+    url = add_course(client, 2, 1, 1, 2, 3)
+    client.put("/courses/by-external-id/X", json={"name": "Other", "level": "A1"})
+    before = dump(path)
+    assert refusal(client.patch(url, json=changes))[1] == code
+    assert dump(path) == before
+
+
 # Lists
 
 

@@ -28,7 +28,6 @@ OF_COURSE = tuple(
     f"SELECT student_id, course_id FROM enrollments WHERE course_id = ? AND waiting IS {null} ORDER BY {order} LIMIT ?"
     for null, order in (("NOT NULL", "waiting"), ("NULL", "student_id"))
 )
-DROP = "DELETE FROM enrollments WHERE student_id = ? AND course_id = ? RETURNING student_id"
 OVERRIDES = "SELECT event_id FROM event_notes WHERE event_id IN ({}) AND override"
 BLANK = "UPDATE event_notes SET reason = NULL WHERE event_id IN ({}) RETURNING event_id"
 WORDS = "SELECT event_id FROM event_notes WHERE event_id IN ({}) AND reason IS NOT NULL"
@@ -140,9 +139,8 @@ def _drop_some(  # noqa: PLR0913, PLR0917 - whose enrollments, which, why and ho
         pairs: list[Pair] = []
         for sql in statements:
             some: Any = fetch(db, sql, found, most - len(pairs))
-            for pair in some:
-                if change(db, DROP, *pair) is None:
-                    raise ConstraintViolated(LEFT_OUT)
+            if backend_of(db).drop_each(db, some) < len(some):
+                raise ConstraintViolated(LEFT_OUT)
             pairs += some
         if told is not NOBODY:
             note(db, since, dict.fromkeys(pairs, told))

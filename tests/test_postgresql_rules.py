@@ -102,6 +102,10 @@ def other(path: str) -> Iterator[Connect]:
             [("dropped", 3, 1), ("dropped", 1, 1), ("promoted", 2, 1)],
         ),
         ("DELETE FROM enrollments WHERE course_id = 3", [("dropped", 5, 3), ("dropped", 4, 3)]),
+        (
+            "DELETE FROM enrollments WHERE student_id IN (1, 3, 4)",
+            [("dropped", 3, 1), ("dropped", 1, 1), ("promoted", 2, 1), ("dropped", 4, 3), ("promoted", 5, 3)],
+        ),
         ("UPDATE courses SET capacity = 2", [("promoted", 3, 1), ("promoted", 5, 3)]),
         ("UPDATE courses SET capacity = NULL WHERE id = 1", [("promoted", 3, 1), ("promoted", 2, 1)]),
         ("UPDATE courses SET capacity = 0 WHERE id = 1", "capacity_below_enrolled: "),
@@ -162,6 +166,20 @@ def test_a_note_is_not_rewritten(path: str, other: Connect, sql: str) -> None:
         (last,) = [event for event in events.list_events(db) if event.actor]
         assert (last.student_id, last.actor, last.reason) == (6, "Di", None)
         assert registrar.export_student(db, 6).overrides == [last.id]
+
+
+def test_a_cancelled_course_is_counted_once(path: str) -> None:
+    """The work grows with the students and not with their square, as it would if each left a version of the course."""
+    changed = "SELECT n_tup_upd FROM pg_stat_xact_user_tables WHERE relid = 'courses'::regclass"
+    with closing(connect(path)) as db:
+        courses.update_course(db, 3, {"waitlist_capacity": None})
+        for student in (1, 2, 3):
+            enrollments.enroll(db, student, 3, override=student < 3)
+        with db.atomic("IMMEDIATE"):
+            ((before,),) = fetch(db, changed)
+            assert registrar.cancel(db, 3) == 5
+            assert fetch(db, changed) == [(before + 2,)]  # For those in line, and for those with a seat.
+        assert [event.student_id for event in events.list_events(db, course_id=3)[-5:]] == [5, 3, 1, 2, 4]
 
 
 def test_ids_are_never_given_twice(path: str, other: Connect) -> None:

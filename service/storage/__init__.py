@@ -77,6 +77,12 @@ class Backend(Protocol):
         a trigger of another program undid the caller's transaction.
         """
 
+    def drop_each(self, db: pw.Database, pairs: Sequence[Pair]) -> int:
+        """Drop pairs of one student, or of one course and in the order of its line, within the caller's transaction.
+
+        Gives how many were dropped: a trigger of another program may leave one as it was.
+        """
+
     def violation(self, db: pw.Database, error: Exception, own: Own, deleted: tuple[str, int] | None) -> ServiceError:
         """Tell which rule refused a statement: one of the service, or one of another program (ConstraintViolated).
 

@@ -408,18 +408,33 @@ BEGIN
     RETURN NEW;
 END $$;
 
--- After all rows are gone, those who waited first: what is promoted then is the head of the line, and stays.
+-- After all rows are gone, those who waited first: what is promoted then is the head of the line, and stays. The counts
+-- of a course move once: each version of a row that the same transaction has left behind makes the next one slower.
 CREATE FUNCTION enrollment_dropped() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     moment text := enrollment_now();
     old record;
+    course bigint;
     event bigint;
+    seats bigint := 0;
+    places bigint := 0;
 BEGIN
-    FOR old IN SELECT * FROM gone ORDER BY waiting IS NULL, waiting, course_id, student_id LOOP
-        event := enrollment_tell('dropped', moment, old.student_id, old.course_id);
-        PERFORM enrollment_count(
-            old.course_id, event, -(old.waiting IS NULL)::int, -(old.waiting IS NOT NULL)::int);
+    FOR old IN SELECT * FROM gone ORDER BY course_id, waiting IS NULL, waiting, student_id LOOP
+        IF course <> old.course_id THEN
+            PERFORM enrollment_count(course, event, -seats, -places);
+            seats := 0; places := 0;
+        END IF;
+        course := old.course_id;
+        event := enrollment_tell('dropped', moment, old.student_id, course);
+        IF old.waiting IS NULL THEN
+            seats := seats + 1;
+        ELSE
+            places := places + 1;
+        END IF;
     END LOOP;
+    IF course IS NOT NULL THEN
+        PERFORM enrollment_count(course, event, -seats, -places);
+    END IF;
     RETURN NULL;
 END $$;
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import peewee as pw
 
-from service.storage import NameKey, fetch
+from service.storage import NameKey, Pair, change, fetch
 from service.storage.sqlite.copying import copied
 from service.storage.sqlite.inserting import insert_each
 from service.storage.sqlite.violations import explain, violation
@@ -21,6 +21,7 @@ __all__ = [
     "NOW",
     "atomic",
     "copied",
+    "drop_each",
     "events_of_student",
     "explain",
     "fetch_anyway",
@@ -40,6 +41,7 @@ FILED = "AND filed"
 JOINED = "CAST(group_concat({}, '') AS BLOB)"
 """What `Backend.JOINED` says. As a text the driver would decode it, and fail where it is not UTF-8."""
 
+DROP = "DELETE FROM enrollments WHERE student_id = ? AND course_id = ? RETURNING student_id"
 # The index of events by student has only the events with `filed`. The event that began an enrollment is filed there
 # when the enrollment is dropped; until then enrollments.event_id leads to it. So the ids of a student's events come
 # from both. Where a trigger of another program wrote an event of its own first, enrollments.event_id may be the id of
@@ -121,6 +123,11 @@ def events_of_student(
     """Do what `Backend.events_of_student` says."""
     whose = (student_id, course_id)
     return fetch(db, LIST_OF_STUDENT, *whose, since, limit, *whose, since, *whose, limit)
+
+
+def drop_each(db: pw.Database, pairs: Sequence[Pair]) -> int:
+    """Do what `Backend.drop_each` says."""
+    return sum(change(db, DROP, *pair) is not None for pair in pairs)
 
 
 def list_rows(  # noqa: PLR0913, PLR0917 - as `Backend.list_rows`.

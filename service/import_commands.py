@@ -4,6 +4,7 @@ What came of it goes to stdout, as a table or as JSON; how far it is goes to std
 """
 
 import gc
+import math
 import signal
 import sys
 import time
@@ -127,6 +128,24 @@ def _why(actor: str | None, reason: str | None) -> Why:
         raise click.BadParameter(error.faults[0][1], param_hint=hint) from error
 
 
+def _check_place(report: Path, files: Sequence[Path]) -> None:
+    """Refuse to write over a file that is imported: the rows that are not refused would be lost with it."""
+    from service.exchange.refusals import place_of  # noqa: PLC0415 - as in `import_`.
+    from service.exchange.report import KINDS  # noqa: PLC0415
+
+    places = {each.resolve() for each in (report, *(place_of(report, kind) for kind in KINDS))}
+    for file in files:
+        if file.resolve() in places:
+            message = f"{file} is to be imported, and would be written over: name another file."
+            raise click.BadParameter(message, param_hint="'--report'")
+
+
+def _check_percent(_: click.Context, __: click.Parameter, value: float) -> float:
+    if math.isnan(value):  # It is neither less nor more than anything, so it would be no limit at all.
+        raise click.BadParameter("nan is no number.")
+    return value
+
+
 @click.command("import", short_help="Import students, courses, terms and enrollments from files.")
 @click.argument(
     "files", nargs=-1, required=True, metavar="FILE...", type=click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -159,6 +178,7 @@ def _why(actor: str | None, reason: str | None) -> Why:
 @click.option(
     "--max-drops",
     type=click.FloatRange(0, 100),
+    callback=_check_percent,
     default=10,
     show_default=True,
     metavar="PERCENT",
@@ -205,6 +225,8 @@ def import_(  # noqa: PLR0913, PLR0917 - each is an option.
     from service.exchange.report import BrokenOff, Report, lines  # noqa: PLC0415
 
     settings = settings_of(database_url=database_url)
+    if refused_to:
+        _check_place(refused_to, files)
     options = Options(
         dry_run=dry_run,
         override=override,

@@ -159,6 +159,26 @@ def test_what_cannot_be_imported(path: Path, tmp_path: Path, text: str, args: li
     assert counts(path) == [0, 0, 0]
 
 
+@pytest.mark.parametrize("report", ["students.csv", "./students.csv", "bad.csv"])
+def test_a_report_in_the_place_of_a_file(path: Path, tmp_path: Path, report: str) -> None:
+    """The refused rows never take the place of a file that is imported, under whatever name."""
+    files = [tmp_path / "students.csv", tmp_path / "bad-students.csv"]
+    for file in files:
+        file.write_text(STUDENTS + "S1,Ada,\nS2,,\n", "utf-8")
+    done = imported(path, *map(str, files), "--report", f"{tmp_path}/{report}")
+    assert done.exit_code == 2
+    assert "is to be imported, and would be written over" in done.stderr
+    assert {file.read_text("utf-8") for file in files} == {STUDENTS + "S1,Ada,\nS2,,\n"}
+    assert counts(path) == [0, 0, 0]
+
+
+def test_no_limit_that_is_no_number(path: Path, files: list[str]) -> None:
+    """What is no number at all is no limit of how many may be dropped."""
+    done = imported(path, *files, "--missing", "drop", "--max-drops", "nan")
+    assert (done.exit_code, counts(path)) == (2, [0, 0, 0])
+    assert "'--max-drops': nan is no number" in done.stderr
+
+
 def test_another_database(tmp_path: Path, files: list[str]) -> None:
     """Where there is no database, the command that makes one is named."""
     done = imported(tmp_path / "no.db", *files)

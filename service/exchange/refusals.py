@@ -20,6 +20,11 @@ COLUMNS: Mapping[Kind, Sequence[str]] = {
 """The columns of refused rows that were in another format than the service's own: all that a row of it may have."""
 
 
+def place_of(path: Path, kind: Kind) -> Path:
+    """Give the file for the refused rows of a kind where rows of several kinds were refused."""
+    return path.with_stem(f"{path.stem}-{kind}")
+
+
 class Refusals:
     """The refused rows of one import.
 
@@ -85,8 +90,7 @@ class Refusals:
             if not self._writers:
                 self._path.write_text(",".join(ADDED), "utf-8")
             for kind in self._writers:
-                several = len(self._writers) > 1
-                place = self._path.with_stem(f"{self._path.stem}-{kind}") if several else self._path
+                place = place_of(self._path, kind) if len(self._writers) > 1 else self._path
                 (Path(folder) / kind).replace(place)
                 self._report.refused_files.append(str(place))
 

@@ -61,6 +61,13 @@ def test_a_table(client: TestClient, db: pw.Database) -> None:
     assert again["totals"]["students"] == told["totals"]["terms"] | {"unchanged": 2}
 
 
+def test_what_the_environment_means_to_others(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An app has its settings from its program, so an import heeds no variable that happens to have such a name."""
+    for name, value in {"PORT": "tcp://10.0.0.1:80", "AUTH": "ldap", "DATABASE_URL": "elsewhere.db"}.items():
+        monkeypatch.setenv(name, value)
+    assert send(client, STUDENTS + "7,Ada\n").json()["totals"]["students"]["created"] == 1
+
+
 @pytest.mark.long
 def test_a_zip_with_who_and_why(guarded: TestClient, db: pw.Database) -> None:
     """A zip has several tables; its events tell the token and the reason. Without the scope, nobody is let past."""

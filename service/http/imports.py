@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
+import attrs
 import msgspec
 from starlette.types import Receive, Scope, Send
 
@@ -137,10 +138,13 @@ class Imports:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=stack.enter_context(errors.open("wb")),
-            # In the environment nobody else on the machine sees a password that the URL has.
+            # In the environment nobody else on the machine sees a password that the URL has. A variable such as PORT
+            # may be the host program's own, and mean nothing to this service.
             env={
                 **os.environ,
+                **{field.name.upper(): "" for field in attrs.fields(Settings)},
                 "DATABASE_URL": self._settings.database_url,
+                "BUSY_TIMEOUT": str(self._settings.busy_timeout),
                 "PYTHONPATH": str(PACKAGE),
                 "PYTHONUTF8": "1",
             },

@@ -379,7 +379,7 @@ def test_too_many_drops(full: pw.Database) -> None:
     assert state(full) == before
     assert report.problem
     assert report.problem.code == "too_many_drops"
-    assert "up to 51 %" in report.problem.detail
+    assert "up to 50 %." in report.problem.detail
     assert (report.missing_count, report.finished) == (2, False)
     allowed = take(full, students("S9"), enrollments("S9 C1", "S1 C1", "S2 C1"), drop_missing=True, max_drops=50)
     assert nonzero(allowed.totals["enrollments"]) == {"waitlisted": 1, "dropped": 2, "unchanged": 2}
@@ -816,6 +816,8 @@ def test_the_report_for_people(full: pw.Database, monkeypatch: pytest.MonkeyPatc
     assert "bad.csv has the refused rows" in shown
     assert "3 of enrollments left out: role teacher." in shown
     assert shown.endswith(" s.")
+    report.missing_count = 1
+    assert "1 enrollment is not in the files, and is dropped:" in lines(report)
     report.refused_files = []
     assert "--report FILE" in "\n".join(lines(report))
     assert "\x1b" not in "\n".join(lines(report))

@@ -63,7 +63,7 @@ class Plan:
             raise TooManyDrops(
                 f"{missing:,} of the {self.of:,} enrollments in these courses are not in the files, which is "
                 f"{percent:.1f} % and more than the {most:g} % that may be dropped, so nothing was imported. If the "
-                f"files are right, let the import drop up to {min(100, int(percent) + 1)} %."
+                f"files are right, let the import drop up to {-(-100 * missing // self.of)} %."
             )
 
 

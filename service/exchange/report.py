@@ -123,8 +123,9 @@ def lines(report: Report) -> Iterator[str]:
 
 def _missing(report: Report) -> Iterator[str]:
     if report.missing_count:
-        is_plan = report.dry_run or report.problem
-        yield f"{report.missing_count:,} enrollments are not in the files{'' if is_plan else ', and are dropped'}:"
+        nouns, are = ("enrollment", "is") if report.missing_count == 1 else ("enrollments", "are")
+        dropped = "" if report.dry_run or report.problem else f", and {are} dropped"
+        yield f"{report.missing_count:,} {nouns} {are} not in the files{dropped}:"
         rows = [
             (
                 each.course_external_id or f"id {each.course_id}",

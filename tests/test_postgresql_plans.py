@@ -18,6 +18,8 @@ from test_plans import CALLS as OF_SQLITE
 from test_plans import LARGE, SMALL, WAITING, Call, undone
 
 from service import bulk, connect, courses, enrollments, students
+from service.rows import find_ids
+from service.storage import fetch
 
 ENROLLED = {SMALL: 100, LARGE: int(os.environ.get("PLANS_ENROLLED", "20000"))}
 NEWEST = ENROLLED[LARGE] + 2 * WAITING
@@ -149,3 +151,12 @@ def test_no_call_does_more_work_for_a_larger_course(db: pw.Database, name: str) 
         for each in plans(db, CALLS[name], course):
             read[course] += each["Plan"]["Shared Hit Blocks"] + each["Plan"]["Shared Read Blocks"]
     assert read[LARGE] <= read[SMALL] * 1.2 + 20, read
+
+
+@pytest.mark.parametrize("count", [1, 500])
+def test_many_values_are_planned_anew(db: pw.Database, count: int) -> None:
+    """What looks for many values keeps no plan, which would be that of the table as it was when it was small."""
+    for _ in range(6):  # After five runs PostgreSQL may keep a plan.
+        find_ids(db, "students", [f"S-{number}" for number in range(count)])
+    kept = fetch(db, "SELECT generic_plans > 0 FROM pg_prepared_statements WHERE statement LIKE ?", f"%IN (%${count})")
+    assert kept == ([(True,)] if count == 1 else [])

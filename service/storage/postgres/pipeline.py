@@ -36,6 +36,9 @@ _PARTS = re.compile(r"""'[^']*'|"[^"]*"|--[^\n]*|%|\?""")
 _WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE)\b|\s*WITH\b.*\b(INSERT INTO|UPDATE|DELETE FROM)\b", re.DOTALL)
 _LATER = re.compile(r"SAVEPOINT|RELEASE SAVEPOINT")
 
+FEW = 100
+"""The most values of a statement that is prepared, if it reads. PostgreSQL keeps the plan of a prepared one: with that
+of a table that was small it goes on to compare hundreds of external ids with each row, for a minute or longer."""
 INTERVAL = 1.0
 """Seconds after which psycopg looks around while it waits."""
 LATE = "the server did not answer in time"
@@ -198,12 +201,13 @@ class Connection(psycopg.Connection[Any]):
         if later:
             self.ahead.append(sql)
             return cursor
+        prepare = False if params and len(params) > FEW and not writes else None
         guarded = writes and (bool(self.ahead) or self.pgconn.transaction_status == TransactionStatus.INTRANS)
         try:
             if self.ahead or guarded:
-                self._run_behind(cursor, placed if params else sql, params or None, guarded=guarded)
+                self._run_behind(cursor, placed if params else sql, params or None, prepare, guarded=guarded)
             else:
-                cursor.execute(placed if params else sql, params or None)
+                cursor.execute(placed if params else sql, params or None, prepare=prepare)
         except errors.InvalidSavepointSpecification as error:
             raise self._undone_by or error from None  # The transaction ended before the savepoint was made.
         except psycopg.Error as error:
@@ -215,7 +219,9 @@ class Connection(psycopg.Connection[Any]):
             raise
         return cursor
 
-    def _run_behind(self, cursor: psycopg.Cursor[Any], sql: str, params: Any, *, guarded: bool) -> None:
+    def _run_behind(
+        self, cursor: psycopg.Cursor[Any], sql: str, params: Any, prepare: bool | None, *, guarded: bool
+    ) -> None:
         if TAKES_TURN in sql and self.ahead[-1:] == [TURN]:
             self.ahead.pop()
         ahead, self.ahead = self.ahead, []
@@ -226,7 +232,7 @@ class Connection(psycopg.Connection[Any]):
                     self.wait(self._exec_command(each))  # Without a cursor, which takes ten times as long.
                 if guarded:
                     self.cursor().execute("SAVEPOINT statement")
-                cursor.execute(sql, params)
+                cursor.execute(sql, params, prepare=prepare)
                 if guarded:
                     self.cursor().execute("RELEASE SAVEPOINT statement")
         finally:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import peewee as pw
@@ -344,6 +344,16 @@ def test_an_active_row_wins(db: pw.Database, rows: Sequence[str]) -> None:
     report = take(db, enrollments(*rows, "S1 C1 drop"))
     assert state(db) == before
     assert nonzero(report.totals["enrollments"]) == {"unchanged": 2, "skipped": {rosters.SUPERSEDED: 1}}
+
+
+@pytest.mark.parametrize("format_", ["csv", "canvas", "oneroster"])
+def test_a_drop_of_nobody(db: pw.Database, format_: Literal["csv", "canvas", "oneroster"]) -> None:
+    """A student system tells of students and courses that are gone; a hand that writes a list may have slipped."""
+    take(db, *SCHOOL)
+    rows = enrollments("S9 C1 drop", "S1 C9 drop", "S9 C9 drop", "S9 C1", "S3 C1 drop", f"{'x' * 201} C1 drop")
+    totals = Import(Found(format_, [rows], [])).run(db).totals["enrollments"]
+    skipped = {} if format_ == "csv" else {"skipped": {rosters.NOT_THERE: 3}}
+    assert nonzero(totals) == {"dropped": 1, "refused": 2 if skipped else 5, **skipped}
 
 
 # Who is missing

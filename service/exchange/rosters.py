@@ -28,6 +28,7 @@ MOST_IN_SLICE = 10_000
 MOST_DROPPED = 2_000
 """The most enrollments of one course that one transaction drops: all other writes wait until its end."""
 SUPERSEDED = "another row enrolls the student in the same course"
+NOT_THERE = "to be dropped, but the student or the course is not there"
 
 EXTERNAL_IDS = """
     SELECT students.external_id, courses.external_id
@@ -50,11 +51,18 @@ class Rosters:
         self._done = 0
 
     def drop_marked(self) -> None:
-        """Drop whoever has a row that says so, but none that enrolls the student in the same course."""
+        """Drop whoever has a row that says so, but none that enrolls the student in the same course.
+
+        OneRoster and Canvas go on telling of students and courses that are long gone, so a drop of none is no fault.
+        """
         drops: dict[int, dict[int, Place]] = defaultdict(dict)
         for placed in self._windows("drop"):
             found, lost = self._pairs.resolve(placed)
-            self._work.refuse("enrollments", lost)
+            for each in lost:
+                if self._work.report.format != "csv" and each[1].code in {"student_not_found", "course_not_found"}:
+                    self._work.skip("enrollments", NOT_THERE)
+                else:
+                    self._work.refuse("enrollments", [each])
             for each in found:
                 student_id, course_id = each.pair
                 if student_id in drops[course_id]:

@@ -196,6 +196,7 @@ def test_the_kind_of_a_file(found: Any, file: str, header: list[str], kind: str)
     ("file", "header", "words"),
     [
         ("list.csv", ["external_id", "name"], "list.csv may be terms or courses or students by its columns"),
+        ("list.csv", ["external_id", "name"], "Name it terms or courses or students (over HTTP with file_name), or"),
         (
             "students.csv",
             ["external_id", "name", "level"],
@@ -205,6 +206,11 @@ def test_the_kind_of_a_file(found: Any, file: str, header: list[str], kind: str)
             "students.csv",
             ["name", "email"],
             "students.csv lacks what students need in the format csv: the column exter",
+        ),
+        (
+            "students.csv",
+            ["Our list", "", "2026"],
+            "Its columns are Our list and 2026. Rename the columns",
         ),
         ("x.csv", ["externalid2", "email"], "Is externalid2 meant for external_id?"),
         ("enrollments.csv", ["student", "course_id"], "the column student_external_id or student_id. Its columns are"),

@@ -26,6 +26,7 @@ from test_seats import audit, run_script
 from service import connect, import_commands
 from service.events import list_events
 from service.exchange.report import Progress
+from service.students import list_students
 
 STUDENTS = "external_id,name,email\n"
 COURSES = "external_id,name,level,capacity\n"
@@ -373,6 +374,16 @@ def test_a_messy_spreadsheet(path: Path, tmp_path: Path) -> None:
     report = json.loads(imported(path, str(tmp_path / "list.csv"), "--json").stdout)
     assert report["totals"]["students"]["unchanged"] == 40
     assert [row["code"] for row in report["refused_rows"]] == ["repeated", "invalid_row"]
+
+
+def test_a_break_within_a_cell(path: Path, tmp_path: Path) -> None:
+    """A name that a spreadsheet shows in two lines is one name; the row behind it is on the line where it begins."""
+    text = '"External\nID",name,email\r\nS1,"Ada \r\n Byron",\r\nS2,Bo,nope\r\n'
+    (tmp_path / "students.csv").write_text(text, "utf-8", newline="")
+    report = json.loads(imported(path, str(tmp_path / "students.csv"), "--json").stdout)
+    assert [(row["line"], row["column"]) for row in report["refused_rows"]] == [(5, "email")]
+    with closing(connect(path)) as db:
+        assert [student.name for student in list_students(db)] == ["Ada Byron"]
 
 
 def test_an_unreadable_file_as_json(path: Path, tmp_path: Path) -> None:

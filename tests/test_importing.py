@@ -230,6 +230,23 @@ def test_refusals(db: pw.Database, table: Kind, row: Mapping[str, str | None], c
     assert sum(nonzero(report.totals[table]).get(name, 0) for name in ("created", "unchanged")) == 2
 
 
+@pytest.mark.parametrize("cell", ["unlimited", "Unlimited", "UNLIMITED"])
+def test_no_limit(db: pw.Database, cell: str) -> None:
+    """A course without a limit has a word for that, in any letters."""
+    take(db, courses("C1", capacity="1", waitlist_capacity="1"))
+    report = take(db, courses("C1", capacity=cell, waitlist_capacity=cell))
+    assert nonzero(report.totals["courses"]) == {"updated": 1}
+    assert (find_course(db, 1).capacity, find_course(db, 1).waitlist_capacity) == (None, None)
+
+
+@pytest.mark.parametrize("cell", ["30.0", "1,000", "-1", "+5", "many", "٣", "none", "9223372036854775808"])
+def test_what_is_no_limit(db: pw.Database, cell: str) -> None:
+    """What a limit must be is said as a spreadsheet has it, where nothing is null."""
+    (row,) = take(db, courses("C1", capacity=cell)).refused_rows
+    assert row.value == cell
+    assert row.detail.startswith("CAPACITY must be a whole number without signs, such as 30, or the word unlimited.")
+
+
 def test_the_same_external_id_twice(db: pw.Database) -> None:
     """A row that says the same as an earlier one changes nothing; one that says something else is refused."""
     row = {"external_id": "S1", "name": "Ada"}

@@ -100,7 +100,7 @@ def test_each_kind_of_cell(tmp_path: Path, namespace: str) -> None:
         '<c s="7"><v>0.5</v></c>': "12:00:00",
         '<c s="4"><v>0.5</v></c>': "12:00:00",
         '<c s="3"><v>5</v></c>': "5",
-        '<c t="s"><v>2</v></c>': "Ada\rB",
+        '<c t="s"><v>2</v></c>': "Ada B",
         '<c t="str"><f>"a"</f><v>a_x0041_</v></c>': "aA",
         '<c t="inlineStr"><is><t> Ada </t></is></c>': "Ada",
         '<c t="b"><v>1</v></c>': "true",

@@ -65,7 +65,10 @@ ACCENTED = st.text(st.sampled_from('aäöüßéÉñ ",;\t\n\r'), max_size=8)
 @given(data=st.data())
 @settings(max_examples=150, deadline=None)
 def test_a_table_in_any_dialect(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """However a table is written, the same cells come back, each row with the line on which it begins."""
+    """However a table is written, the same cells come back, each row with the line on which it begins.
+
+    A space comes back for a break.
+    """
     encoding = data.draw(st.sampled_from(list(ENCODINGS)))
     delimiter, newline = data.draw(st.sampled_from(",;\t")), data.draw(st.sampled_from(["\n", "\r\n", "\r"]))
     quotes_all = data.draw(st.booleans())
@@ -82,7 +85,7 @@ def test_a_table_in_any_dialect(data: st.DataObject, tmp_path_factory: pytest.Te
         csv.writer(piece, delimiter=delimiter, lineterminator=newline, quoting=quotes).writerow(row)
         text += piece.getvalue() + data.draw(st.sampled_from(["", blank]))
         if any(cell.strip() for cell in row):
-            expected.append((line, [cell.strip() for cell in row]))
+            expected.append((line, [re.sub(r"\s*[\r\n]\s*", " ", cell).strip() for cell in row]))
     path = tmp_path_factory.getbasetemp() / "table.csv"
     found = table_of(written(path, ENCODINGS[encoding] + text.encode(encoding)))
     assert [*found.header] == expected[0][1]
@@ -120,7 +123,7 @@ def test_a_list_in_each_dialect(tmp_path: Path, encoding: str, delimiter: str, n
     table = table_of(path)
     assert list(table.header) == ["External ID", "Name"]
     for _ in range(2):
-        assert rows_of(table) == [(2, ["S1", 'Zoë\n"Zo"']), (5, ["S2", "Çelik"]), (7, ["", "Ø"])]
+        assert rows_of(table) == [(2, ["S1", 'Zoë "Zo"']), (5, ["S2", "Çelik"]), (7, ["", "Ø"])]
     assert [note.partition(":")[0] for note in table.notes] == [
         "students.csv is not in UTF-8 and was read as Windows-1252"
     ] * (encoding == "cp1252")

@@ -58,11 +58,11 @@ class Rosters:
         drops: dict[int, dict[int, Place]] = defaultdict(dict)
         for placed in self._windows("drop"):
             found, lost = self._pairs.resolve(placed)
-            for each in lost:
-                if self._work.report.format != "csv" and each[1].code in {"student_not_found", "course_not_found"}:
+            for part, row in lost:
+                if self._work.report.format != "csv" and row.code in {"student_not_found", "course_not_found"}:
                     self._work.skip("enrollments", NOT_THERE)
                 else:
-                    self._work.refuse("enrollments", [each])
+                    self._work.refuse("enrollments", [(part, row)])
             for each in found:
                 student_id, course_id = each.pair
                 if student_id in drops[course_id]:

@@ -95,10 +95,10 @@ class Format:
         if named in best or (len(best) == 1 and named not in fitting):
             return named if named in best else best[0]
         raise UnreadableFile(
-            f"{table.file} may be {' or '.join(best)} by its columns, which are {listed(table.header)}"
+            f"{table.file} may be {' or '.join(best)} by its columns, which are {_columns(table)}"
             + (f", and {named} by its name" if named else "")
-            + f". Rename it to {' or '.join(f'{name}.csv' for name in dict.fromkeys([*best, named or best[0]]))}, or"
-            " add a column that only one of them has."
+            + f". Name it {' or '.join(dict.fromkeys([*best, named or best[0]]))} (over HTTP with file_name), or add a"
+            " column that only one of them has."
         )
 
     def files(self, tables: Sequence[Table]) -> tuple[Files, list[str], list[str]]:
@@ -140,7 +140,8 @@ class Format:
         return (
             f"{table.file} lacks what {name} need in the format {self.title}: the column"
             f"{'s'[: len(missing) != 1]} {listed([' or '.join(names) for names in missing])}. Its columns are "
-            f"{listed(table.header)}.{''.join(meant)} Rename the columns in the file's first row, or name the format."
+            f"{_columns(table)}.{''.join(meant)} Rename the columns in the first row that has a text, take out what is "
+            "above them, or name the format."
         )
 
     def file(self, table: Table, shape: str) -> tuple[File, Sequence[str]]:
@@ -168,6 +169,11 @@ def is_refused(table: Table) -> bool:
 def squashed(name: str) -> str:
     """Give the name of a column without what people write in many ways: case, and what is no letter or digit."""
     return re.sub(r"[\W_]+", "", name).casefold()
+
+
+def _columns(table: Table) -> str:
+    """List the columns of a table that have a name."""
+    return listed([name for name in table.header if name])
 
 
 def listed(names: Sequence[str]) -> str:

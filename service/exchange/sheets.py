@@ -16,7 +16,7 @@ from zipfile import ZIP_DEFLATED, ZipFile
 from service.exchange.errors import UnreadableFile
 from service.exchange.parts import Refused
 from service.exchange.sources import Measure, Source, directory
-from service.exchange.tables import Line, Table
+from service.exchange.tables import Line, Table, unbroken
 
 if TYPE_CHECKING:
     from python_calamine import CalamineSheet
@@ -152,7 +152,7 @@ def _row(line: int, cells: Sequence[object], header: Sequence[str], columns: Col
 def _text(cell: object) -> str:
     match cell:
         case str():
-            return cell
+            return unbroken(cell)
         case bool():
             return "true" if cell else "false"
         case float() if cell.is_integer():

@@ -120,6 +120,11 @@ def _has(source: Source, encoding: str, word: str) -> bool:
     return False
 
 
+def unbroken(text: str) -> str:
+    """Put a space where a cell goes on in a new line, which in a spreadsheet is only for the eye."""
+    return re.sub(r"\s*[\r\n]\s*", " ", text)
+
+
 def _has_text(cells: Sequence[str]) -> bool:
     """Tell whether a row has more than what may stand between cells."""
     return any(cell.strip().strip(DELIMITERS) for cell in cells)
@@ -133,7 +138,7 @@ def _rows(source: Source, encoding: str, delimiter: str, skipped: int = 0) -> It
         try:
             for cells in reader:
                 if cells and begins > skipped:
-                    yield begins, cells
+                    yield begins, cells if reader.line_num == begins else [*map(unbroken, cells)]
                 begins = reader.line_num + 1
         except csv.Error as error:
             raise UnreadableFile(

@@ -69,7 +69,7 @@ def read_cells(values: Mapping[str, str | None]) -> dict[str, Any]:
 def _value(name: str, text: str | None) -> int | str | None:
     if text and re.fullmatch("[0-9]{1,19}", text):
         return int(text)
-    return None if name in LIMITS and text == UNLIMITED else text
+    return None if name in LIMITS and text and text.casefold() == UNLIMITED else text
 
 
 def _name(values: Mapping[str, str | None]) -> str:

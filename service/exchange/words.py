@@ -4,10 +4,13 @@ from collections.abc import Mapping
 from urllib.parse import unquote
 
 from service.errors import InvalidPayload, ServiceError
-from service.exchange.parts import Part, Refused, Row
+from service.exchange.parts import LIMITS, UNLIMITED, Part, Refused, Row
 
 _STUDENT, _COURSE = ("student_external_id", "student_id"), ("course_external_id", "course_id")
 _TERM, _OWN = ("term_external_id", "term_id"), ("external_id", "id")
+
+LIMIT = f"must be a whole number without signs, such as 30, or the word {UNLIMITED}"
+"""What a limit must be, in a file, where nothing is null."""
 
 WORDS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "student_not_found": (
@@ -58,7 +61,8 @@ def refused(part: Part | None, row: Row, error: ServiceError) -> Refused:
     if isinstance(error, InvalidPayload):
         fields = [unquote(where.removeprefix("#/")) for where, _ in error.faults]
         names = [columns.get(field, field) for field in fields]
-        detail = " ".join(f"{name} {what}." for name, (_, what) in zip(names, error.faults, strict=True))
+        whats = [LIMIT if field in LIMITS else what for field, (_, what) in zip(fields, error.faults, strict=True)]
+        detail = " ".join(f"{name} {what}." for name, what in zip(names, whats, strict=True))
         detail += " Mend the row, and import it again."
         return Refused(row.line, names[0], row.values.get(fields[0]), error.code, detail, row.values)
     choices, sentence = WORDS.get(error.code, ((), "{detail}"))

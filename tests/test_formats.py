@@ -453,6 +453,20 @@ def test_a_manifest_that_says_otherwise(found: Any) -> None:
     ]
 
 
+def test_a_delta_of_nothing(found: Any, refused: Any) -> None:
+    """A night without changes is no fault; a set that says that it has files, and has none, is one."""
+    head = [["propertyName", "value"], ["oneroster.version", "1.2"]]
+    set_ = found({"manifest.csv": [*head, *([f"file.{name}", "absent"] for name in DECLARED)]})
+    assert (set_.format, kinds(set_), set_.notes) == (
+        *("oneroster", []),
+        ["The manifest says that there is nothing to import."],
+    )
+    for word in ("delta", "bulk"):
+        manifest = [*head, *([f"file.{name}", word if name == "users" else "absent"] for name in DECLARED)]
+        assert f"users.csv is {word} in manifest.csv, but it is not there." in refused({"manifest.csv": manifest})
+    assert "nothing to import" in refused({"manifest.csv": head})
+
+
 # Canvas.
 
 

@@ -376,6 +376,13 @@ def test_a_messy_spreadsheet(path: Path, tmp_path: Path) -> None:
     assert [row["code"] for row in report["refused_rows"]] == ["repeated", "invalid_row"]
 
 
+def test_a_night_without_changes(path: Path, tmp_path: Path) -> None:
+    """A delta in which nothing has changed is imported as any other."""
+    delta = str(tmp_path / "delta.zip")
+    exported = run("export", delta, "--database-url", str(path), "--format", "oneroster", "--since", "0")
+    assert (exported.exit_code, imported(path, delta).exit_code) == (0, 0)
+
+
 def test_a_break_within_a_cell(path: Path, tmp_path: Path) -> None:
     """A name that a spreadsheet shows in two lines is one name; the row behind it is on the line where it begins."""
     text = '"External\nID",name,email\r\nS1,"Ada \r\n Byron",\r\nS2,Bo,nope\r\n'

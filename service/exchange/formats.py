@@ -36,7 +36,10 @@ def read(files: Sequence[Path], format: FormatName | None = None, *, work: Path)
     if left_out := [*left_out, *others]:
         notes.append(f"{listed(left_out)} {'was' if len(left_out) == 1 else 'were'} left out.")
     parts = sorted(chosen.parts(found, Lookups(work)), key=lambda part: get_args(Kind).index(part.kind))
-    if not parts or all(file.table.empty for files in found.values() for file in files):
+    is_empty = not parts or all(file.table.empty for files in found.values() for file in files)
+    if is_empty and chosen.tells_nothing(found):
+        notes.append("The manifest says that there is nothing to import.")
+    elif is_empty:
         raise UnreadableFile(" ".join(["There is nothing to import in the files.", *notes]))
     return Found(chosen.title, parts, notes)
 

@@ -136,6 +136,12 @@ def notes(files: Files) -> Iterator[str]:
             yield f"{name}.csv is {word} in manifest.csv, but it is not there."
 
 
+def tells_nothing(files: Files) -> bool:
+    """Tell whether the manifest says that no file is there, as in a delta of a time without changes."""
+    words = {_manifest(files).get(f"file.{name}".casefold()) for name in PARTS}
+    return bool(files["manifest"]) and words <= {"absent"}
+
+
 def _gone(row: Record) -> Skipped | None:
     return Skipped(row.line, GONE) if row.cells.get("status", "").casefold() == GONE else None
 
@@ -244,4 +250,4 @@ PARTS: Mapping[str, tuple[Kind, Fields, Callable[[_Set, File], Iterator[Read]]]]
     "enrollments": ("enrollments", ENROLLMENT, _enrollments),
 }
 
-FORMAT = Format("oneroster", SHAPES, parts, frozenset(OTHERS.casefold().split()), notes)
+FORMAT = Format("oneroster", SHAPES, parts, frozenset(OTHERS.casefold().split()), notes, tells_nothing)

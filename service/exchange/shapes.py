@@ -66,6 +66,8 @@ class Format:
     """The names, in small letters, of files that the format has, but an import has no use for."""
     notes: Callable[[Files], Iterator[str]] = lambda _: iter(())
     """Give what is to be said of the files, beside what is said of any file."""
+    tells_nothing: Callable[[Files], bool] = lambda _: False
+    """Tell whether files say themselves that there is nothing to import."""
 
     def count(self, table: Table) -> int:
         """Count the columns of a table that the shape has of which the table has most."""

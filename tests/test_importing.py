@@ -230,6 +230,22 @@ def test_refusals(db: pw.Database, table: Kind, row: Mapping[str, str | None], c
     assert sum(nonzero(report.totals[table]).get(name, 0) for name in ("created", "unchanged")) == 2
 
 
+def test_rows_that_say_other_things(db: pw.Database) -> None:
+    """Each cell gets to its own column, also where the rows beside it leave out what is made of others."""
+    parts = {"given_name": "Alan", "family_name": "Turing"}
+    rows = [{"external_id": "S1", **parts}, {"external_id": "S2", "name": "Turing, Alan", **parts}]
+    for some in (rows, [{**dict(reversed(row.items())), "external_id": f"{row['external_id']}+"} for row in rows]):
+        take(db, part("students", *some))
+    there = [(row.external_id, row.name, row.given_name, row.family_name) for row in list_students(db)]
+    assert sorted(there) == [
+        (key, name, "Alan", "Turing")
+        for key, name in (
+            *(("S1", "Alan Turing"), ("S1+", "Alan Turing")),
+            *(("S2", "Turing, Alan"), ("S2+", "Turing, Alan")),
+        )
+    ]
+
+
 @pytest.mark.parametrize("cell", ["unlimited", "Unlimited", "UNLIMITED"])
 def test_no_limit(db: pw.Database, cell: str) -> None:
     """A course without a limit has a word for that, in any letters."""

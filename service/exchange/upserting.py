@@ -151,8 +151,9 @@ class Upserting:
 
     def _add(self, new: Mapping[str, dict[str, Any]], stored: Stored) -> list[Upserted | ServiceError]:
         """Add rows, which have the same columns."""
-        rows = [*new.values()]
-        ids = insert_many(self._db, self._table, [*rows[0]], [(*row.values(),) for row in rows])
+        columns = [*next(iter(new.values()))]  # A row may have them in another order.
+        rows = [tuple(row[column] for column in columns) for row in new.values()]
+        ids = insert_many(self._db, self._table, columns, rows)
         for key in new:
             del stored[key]
         return [Upserted("created", ids[key]) for key in new]

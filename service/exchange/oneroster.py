@@ -20,7 +20,9 @@ from service.exchange.tables import Record
 SHAPES = {
     "manifest": Shape("propertyName value", ""),
     "academicSessions": Shape(
-        "sourcedId title startDate endDate", "status", "dateLastModified type parentSourcedId schoolYear"
+        "sourcedId title startDate endDate",
+        "status metadata.madeUp",
+        "dateLastModified type parentSourcedId schoolYear",
     ),
     "courses": Shape(
         "sourcedId title courseCode|orgSourcedId|schoolYearSourcedId",
@@ -34,7 +36,7 @@ SHAPES = {
     ),
     "users": Shape(
         "sourcedId givenName|familyName",
-        "status role email",
+        "status role email metadata.name metadata.givenName metadata.familyName",
         "dateLastModified enabledUser username userIds middleName identifier sms phone agentSourcedIds grades password "
         "userMasterIdentifier resourceSourcedIds preferredGivenName preferredMiddleName preferredFamilyName "
         "primaryOrgSourcedId orgSourcedIds pronouns",
@@ -77,6 +79,18 @@ class _Set:
                 yield row.cells.get("sourcedId", ""), "\n".join(" ".join(text.split()) for text in about)
 
         return self.lookups.use("courses", pairs)
+
+    def made_up(self) -> AbstractContextManager[Find]:
+        """Look up whether an academic session stands for no term, but for the courses that have none."""
+
+        def pairs() -> Iterator[tuple[str, str]]:
+            return (
+                (row.cells.get("sourcedId", ""), "")
+                for row in taken(self.files["academicSessions"])
+                if "metadata.madeUp" in row.cells
+            )
+
+        return self.lookups.use("made-up", pairs)
 
     def sessions(self) -> AbstractContextManager[Find]:
         """Look up whether a class is held in an academic session."""
@@ -157,6 +171,8 @@ def _sessions(of_set: _Set, file: File) -> Iterator[Read]:
         def session(row: Record) -> Read:
             if fault := _gone(row) or file.without(row, "sourcedId"):
                 return fault
+            if "metadata.madeUp" in row.cells:
+                return Skipped(row.line, "it stands for no term")
             if of_set.files["classes"] and sessions(row.cells["sourcedId"]) is None:
                 return Skipped(row.line, "no class is held in it")
             return file.term(row, SESSION)
@@ -165,13 +181,15 @@ def _sessions(of_set: _Set, file: File) -> Iterator[Read]:
 
 
 def _classes(of_set: _Set, file: File) -> Iterator[Read]:
-    with of_set.courses() as courses:
+    with of_set.courses() as courses, of_set.made_up() as made_up:
 
         def course(row: Record) -> Read:
             if fault := _gone(row) or file.without(row, "sourcedId"):
                 return fault
             grades, title = (courses(row.cells.get("courseSourcedId", "")) or "\n").split("\n")
-            values = {"name": title, "level": grades, **file.picked(row, CLASS), "term_external_id": _session(row)}
+            term = _session(row)
+            values = {"name": title, "level": grades, **file.picked(row, CLASS)}
+            values["term_external_id"] = "" if made_up(term) is not None else term
             return Row(row.line, {field: text for field, text in values.items() if text})
 
         yield from file.each(course)
@@ -191,9 +209,9 @@ def _users(of_set: _Set, file: File) -> Iterator[Read]:
                 # A delta need not have the enrollment of a student whose name has changed.
                 if of_set.files["enrollments"] and not (of_set.delta and role):
                     return Skipped(row.line, "no student's enrollment")
-            values = file.picked(row, USER)
+            values = file.picked(row, OWN_USER if "metadata.name" in row.cells else USER)
             names = values.keys() & {"given_name", "family_name"}
-            if len(names) == 1:
+            if len(names) == 1 and "name" not in values:
                 # The API makes a name of both, and of one alone it makes none.
                 values["name"] = values[names.pop()]
             return Row(row.line, values)
@@ -238,6 +256,13 @@ USER = {
     "family_name": ["familyName"],
     "email": ["email"],
 }
+OWN_USER = {
+    **USER,
+    "name": ["metadata.name"],
+    "given_name": ["metadata.givenName"],
+    "family_name": ["metadata.familyName"],
+}
+"""What an export of this service has, where the names that OneRoster wants are not those of the student."""
 ENROLLMENT = {
     "student_external_id": ["userSourcedId"],
     "course_external_id": ["classSourcedId"],

@@ -14,6 +14,7 @@ import peewee as pw
 
 from service.exchange.selecting import END, Scan, Sheet, limit
 from service.exchange.sourcing import (
+    BOTH_NAMES,
     CHANGED,
     CHANGES,
     DATED,
@@ -23,6 +24,7 @@ from service.exchange.sourcing import (
     GIVEN_SEATS,
     IN_COURSES,
     LOST_SEATS,
+    OWN,
     PREFIXES,
     SCHOOL_YEAR,
     SEATED,
@@ -50,14 +52,14 @@ ORG = "org-1"
 COLUMNS: Mapping[str, Sequence[str]] = {
     name: ("sourcedId", "status", "dateLastModified", *more.split())
     for name, more in {
-        "academicSessions": "title type startDate endDate parentSourcedId schoolYear",
+        "academicSessions": "title type startDate endDate parentSourcedId schoolYear metadata.madeUp",
         "orgs": "name type identifier parentSourcedId",
         "courses": "schoolYearSourcedId title courseCode grades orgSourcedId subjects subjectCodes",
         "classes": "title grades courseSourcedId classCode classType location schoolSourcedId termSourcedIds subjects "
         "subjectCodes periods metadata.level metadata.capacity metadata.waitlistCapacity",
         "users": "enabledUser username userIds givenName familyName middleName identifier email sms phone "
         "agentSourcedIds grades password userMasterIdentifier preferredGivenName preferredMiddleName "
-        "preferredFamilyName primaryOrgSourcedId pronouns",
+        "preferredFamilyName primaryOrgSourcedId pronouns metadata.name metadata.givenName metadata.familyName",
         "roles": "userSourcedId roleType role beginDate endDate orgSourcedId userProfileSourcedId",
         "enrollments": "classSourcedId schoolSourcedId userSourcedId role primary beginDate endDate",
     }.items()
@@ -163,6 +165,7 @@ class Rosters:
                 startDate=f"'{year - 1}-08-01'",
                 endDate=f"'{year}-07-31'",
                 schoolYear=f"'{year}'",
+                metadata_madeUp="'true'",
             ),
         )
 
@@ -212,6 +215,7 @@ class Rosters:
             identifier=cell("students.external_id"),
             email=cell("students.email"),
             primaryOrgSourcedId=literal(ORG),
+            **{f"metadata_{name}": f"CASE WHEN {BOTH_NAMES} THEN '' ELSE {cell(sql)} END" for name, sql in OWN.items()},
         )
 
     def _roles(self, student: SourcedId) -> Scan:

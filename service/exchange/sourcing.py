@@ -30,6 +30,11 @@ BEFORE = "rtrim(students.name, replace(students.name, ' ', ''))"
 GIVEN = f"coalesce(students.given_name, nullif(rtrim({BEFORE}), ''), students.name)"
 FAMILY = f"coalesce(students.family_name, nullif(substr(students.name, length({BEFORE}) + 1), ''), students.name)"
 
+# What comes of a null is null, which is not true.
+BOTH_NAMES = "students.name = students.given_name || ' ' || students.family_name"
+OWN = {"name": "students.name", "givenName": "students.given_name", "familyName": "students.family_name"}
+"""The SQL of the names as they are, which an import takes where BOTH_NAMES does not hold."""
+
 DATED = "terms.starts_on IS NOT NULL AND terms.ends_on IS NOT NULL"
 YEAR, NEXT = "CAST(substr(terms.ends_on, 1, 4) AS INTEGER)", "CAST(substr(terms.starts_on, 1, 4) AS INTEGER) + 1"
 SCHOOL_YEAR = f"""CASE

@@ -131,6 +131,7 @@ def codes(found: list[tuple[int, dict[str, str], bytes]]) -> list[Any]:
         (LIVE.replace(HOST, b"") + LIVE, ["bad_request", 200]),
         (LIVE.replace(HOST, HOST * 2) + LIVE, ["bad_request", 200]),
         (post(ADA, b"Content-Type: text/plain") + LIVE, ["bad_request", 200]),
+        (post(ADA, b"Content-Encoding: identity \t") + LIVE, [201, 200]),
         (LIVE.replace(b"1.1", b"1.0").replace(HOST, b"Expect: 100-continue\r\n"), [200]),
         (b"GET /students/1%2Fcourses HTTP/1.1\r\n" + HOST + b"\r\n", ["student_not_found"]),
         (b"GET /%68ealth/live HTTP/1.1\r\n" + HOST + b"\r\n", [200]),

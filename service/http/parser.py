@@ -121,7 +121,8 @@ class Parser:
         if self._fields > MAX_FIELDS:
             self._refuse(HeadersTooLarge())
         if self.in_head:
-            self._headers.append((name.lower(), value))
+            # White space at the end of a line is none of the value (RFC 9112, section 5.1); that before it is gone.
+            self._headers.append((name.lower(), value.rstrip()))
 
     def _refuse(self, refusal: ServiceError) -> None:
         self._refusal = refusal

@@ -54,7 +54,8 @@ def test_lines_of_requests(path: Path | str) -> None:
         client.post("/students?secret=1", json={"name": "Hidden Name"}, headers=headers)
         answer = client.post("/students", json={"name": "Hidden Name"}, headers=headers)
         assert (answer.status_code, answer.headers["x-request-id"]) == (201, "from-nginx")
-        client.get("/a%0AFORGED%1b", headers={"cookie": "enrollment=hidden", "x-request-id": "n\tot sane"})
+        made = client.get("/a%0AFORGED%1b", headers={"cookie": "enrollment=hidden", "x-request-id": "n\tot sane"})
+        client.delete(f"/tokens/{token}", headers=headers)
         log = ended()
     events = [json.loads(line) for line in log.splitlines()]
     assert not re.search(f"Hidden|secret|{token}|hidden", log)
@@ -64,6 +65,8 @@ def test_lines_of_requests(path: Path | str) -> None:
     assert told[:2] == [("POST", "/students", 422, "from-nginx"), ("POST", "/students", 201, "from-nginx")]
     assert told[2][:3] == ("GET", "/a\nFORGED\x1b", 404)
     assert re.fullmatch("[0-9a-f]{16}", told[2][3])
+    assert made.headers["x-request-id"] == told[2][3]
+    assert told[3][:3] == ("DELETE", f"/tokens/{token[:13]}...", 404)
     assert (requests[1]["actor"], requests[1]["client"]) == (f"token:{token[4:12]}", "127.0.0.1")
     assert requests[1]["bytes"] == len(answer.content)
     assert 0 < requests[1]["seconds"] < 10
@@ -121,15 +124,26 @@ def test_a_defect_has_its_id(
 )
 def test_which_ids_are_taken(client: TestClient, sent: str, back: str | None) -> None:
     """An id of 1 to 128 visible characters of ASCII is given back, whatever the answer, and no other."""
-    for url in "/students", "/nothing", "/students/1":
-        assert client.get(url, headers={b"x-request-id": sent.encode()}).headers.get("x-request-id") == back
+    headers = {b"x-request-id": sent.encode()}
+    for url in "/students", "/nothing", "/students/1", "/desk/desk.css", "/exports/students.csv":
+        assert client.get(url, headers=headers).headers.get("x-request-id") == back
+    streams = {**headers, b"accept": b"text/event-stream"}
+    assert client.head("/events", headers=streams).headers.get("x-request-id") == back
+    lines = {**headers, b"accept": b"application/x-ndjson", b"content-type": b"text/csv"}
+    assert (
+        client.post(
+            "/imports?file_name=students.csv&dry_run=true", headers=lines, content="external_id,name\n"
+        ).headers.get("x-request-id")
+        == back
+    )
 
 
 def test_text_is_one_line() -> None:
-    """What a client sends ends no line and hides none; values with spaces are quoted."""
+    """What a client sends ends no line and hides none; values with spaces are quoted, and a token is cut off."""
     record = logging.LogRecord("service", logging.INFO, "", 0, "A\r\nB\x85\u2028", (), None)
-    record.told = {"path": "/a b\n", "bytes": 3}
-    assert re.fullmatch(TIME + re.escape(r' INFO A\r\nB\x85\u2028 path="/a b\n" bytes=3'), Text().format(record))
+    record.told = {"path": "/a b\n", "bytes": 3, "token": "enr_4fJq0Zc2_b3"}
+    line = r' INFO A\r\nB\x85\u2028 path="/a b\n" bytes=3 token=enr_4fJq0Zc2_...'
+    assert re.fullmatch(TIME + re.escape(line), Text().format(record))
 
 
 @pytest.mark.anyio

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import msgspec
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from service.enrolling import EnrollmentRecord, Result
 from service.errors import BulkRefused, FeedRewound, Invalid, InvalidPayload, ServiceError
@@ -175,6 +175,14 @@ class Home(msgspec.Struct, frozen=True):
     name: str
     version: str
     links: dict[str, str]
+
+
+def start(answer: Answer, scope: Scope, *more: tuple[bytes, bytes]) -> Message:
+    """Give the start of an answer that is sent in parts, with the headers that every answer has, and `more`."""
+    known = known_id(scope)
+    given_back = ((HEADER, known),) if known else ()
+    headers = [*answer.headers, *answer.always, *given_back, *more]
+    return {"type": "http.response.start", "status": answer.status, "headers": headers}
 
 
 def ok(value: T, headers: Headers = ()) -> Ok[T]:

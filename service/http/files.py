@@ -7,7 +7,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
 from service.errors import Busy
-from service.http.answers import ALWAYS, Ok
+from service.http.answers import Ok, start
 from service.http.calls import Call
 
 if TYPE_CHECKING:
@@ -48,8 +48,7 @@ class Attachment(Ok[T], Generic[T], frozen=True):
         """
         assert self.file is not None  # noqa: S101 - only a struct's field needs a default.
         with self.file as file:
-            headers = [*self.headers, *ALWAYS, (b"content-length", b"%d" % self.size)]
-            await send({"type": "http.response.start", "status": self.status, "headers": headers})
+            await send(start(self, scope, (b"content-length", b"%d" % self.size)))
             left = 0 if scope["method"] == "HEAD" else self.size
             while left > PART:
                 await send({"type": "http.response.body", "body": await _read(file, PART), "more_body": True})

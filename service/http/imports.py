@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 from service.errors import Busy, ConstraintViolated, StorageUnavailable
 from service.exchange.errors import TooManyDrops, UnreadableUpload
 from service.exchange.report import Progress, Report
-from service.http.answers import ALWAYS, Ok, Stream, ok
+from service.http.answers import Ok, Stream, ok, start
 from service.http.body import FILES, MAX_UPLOAD, NDJSON, Upload
 from service.http.calls import Call
 from service.http.edge import InsufficientScope
@@ -54,9 +54,8 @@ class Lines(Stream, frozen=True):
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
         """Send the lines as the command gives them."""
-        del scope
         async with self.stack:
-            await send({"type": "http.response.start", "status": self.status, "headers": [*self.headers, *ALWAYS]})
+            await send(start(self, scope))
             async for line in self.command.lines():
                 await send({"type": "http.response.body", "body": line, "more_body": True})
         await send({"type": "http.response.body", "body": b""})

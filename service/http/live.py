@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.errors import Busy, ServiceError
 from service.events import EventRecord, follow_events, list_events
-from service.http.answers import ALWAYS, Stream
+from service.http.answers import Stream, start
 from service.http.calls import Call
 from service.http.guard import Guard
 from service.http.listener import PAGE, Batch, Group, Listener, last_event_id
@@ -246,7 +246,7 @@ class EventStream(Stream, frozen=True):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer, to a HEAD request without the events."""
         listener: Listener = self.listener
-        await send({"type": "http.response.start", "status": self.status, "headers": [*self.headers, *ALWAYS]})
+        await send(start(self, scope))
         if scope["method"] != "HEAD":
             feed: Feed = self.feeds.of_loop()
             feed.add(listener)

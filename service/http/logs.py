@@ -22,6 +22,8 @@ _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 """What would end or change a line: a client may send it in a path."""
 _BARE = re.compile(r"[^\s\"=\\]+")
 """A value that needs no quotes."""
+_SECRET = re.compile("(enr_[0-9A-Za-z]{8}_)[0-9A-Za-z]+")
+"""A token: a client may have put one into a path by mistake. Its id is no secret."""
 
 requests = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ class Text(logging.Formatter):
         told = " ".join(f"{name}={_shown(value)}" for name, value in _told(record).items())
         line = _escaped(f"{_time(record)} {record.levelname} {record.getMessage()} {told}".rstrip())
         more = self.formatException(record.exc_info).splitlines() if record.exc_info else []
-        return "\n    ".join([line, *map(_escaped, more)])
+        return _SECRET.sub(r"\1...", "\n    ".join([line, *map(_escaped, more)]))
 
 
 class Json(logging.Formatter):
@@ -47,7 +49,7 @@ class Json(logging.Formatter):
         """Write an event."""
         event = {"time": _time(record), "level": record.levelname.lower(), "message": record.getMessage()}
         more = {"traceback": self.formatException(record.exc_info)} if record.exc_info else {}
-        return json.dumps({**event, **_told(record), **more})
+        return _SECRET.sub(r"\1...", json.dumps({**event, **_told(record), **more}))
 
 
 def _time(record: logging.LogRecord) -> str:
@@ -103,6 +105,7 @@ class AccessLog:
             await self._app(scope, receive, send)
             return
         CURRENT.set(scope)
+        request_id(scope)  # The line will have an id: from here on the answer gives it back.
         began, status, size = time.perf_counter(), 0, 0
 
         async def counted(message: Message) -> None:

@@ -19,6 +19,8 @@ from service.tokens import COLUMNS, Grant, Unusable, find_token, grant, moment, 
 LASTS = timedelta(hours=12)
 """How long a session lasts, if its token does not end before."""
 ENDED = "The session has ended."
+HALF = timedelta(milliseconds=0.5)
+"""What makes a moment that is cut to the millisecond a rounded one."""
 
 FORGET = "DELETE FROM api_sessions WHERE ends_at <= ?"
 INSERT = "INSERT INTO api_sessions (hash, token_id, ends_at) VALUES (?, ?, ?)"
@@ -64,7 +66,8 @@ def find_session(db: pw.Database, cookie: str) -> Grant:
 def show_session(db: pw.Database, granted: Grant) -> SessionRecord:
     """Tell who it is that something is granted to. Raises TokenNotFound for a token that is not there."""
     name = show_token(db, granted.token_id).name if granted.token_id else None
-    ends_at = None if granted.ends == inf else written(datetime.fromtimestamp(granted.ends, UTC))
+    # As a float, a moment that is far away is some microseconds before or after itself: `written` would cut those off.
+    ends_at = None if granted.ends == inf else written(datetime.fromtimestamp(granted.ends, UTC) + HALF)
     return SessionRecord(granted.actor, name, sorted(granted.scopes), ends_at)
 
 

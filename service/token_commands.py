@@ -87,7 +87,7 @@ def create(database_url: str | None, name: str, scopes: Sequence[Scope], expires
     """
     with _opened(database_url) as db, db.atomic("IMMEDIATE"):
         try:
-            made = tokens.create_token(db, name, scopes, expires)
+            made = tokens.create_token(db, name, scopes, None if expires is None else tokens.moment(expires))
         except InvalidPayload as error:
             raise click.BadParameter(error.faults[0][1], param_hint="'--name'") from error
         shown = tokens.show_token(db, tokens.find_token(db, made).token_id)

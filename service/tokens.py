@@ -136,16 +136,17 @@ EVERYBODY = Grant(None, SCOPES)
 """Where no token is needed: nobody is known, and everything is granted."""
 
 
-def create_token(db: pw.Database, name: str, scopes: Iterable[Scope], expires: timedelta | None = None) -> str:
+def create_token(db: pw.Database, name: str, scopes: Iterable[Scope], expires_at: str | None = None) -> str:
     """Make a token, and give it: it is stored nowhere, so this is the only time.
 
-    Raises InvalidPayload for the name, and ConstraintViolated.
+    `expires_at` is the moment from which on it counts no more, as `moment` writes it. Raises InvalidPayload for the
+    name, and ConstraintViolated.
     """
     kept = checked({"name": NAME}, {"name": name})["name"]
     token_id = "".join(secrets.choice(_DIGITS) for _ in range(_ID_LENGTH))
     token, digest = _make(token_id)
     words = " ".join(scope for scope in SCOPES if scope in {*scopes})
-    change(db, INSERT, token_id, digest, kept, words, moment(), None if expires is None else moment(expires))
+    change(db, INSERT, token_id, digest, kept, words, moment(), expires_at)
     return token
 
 

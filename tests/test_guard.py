@@ -666,11 +666,23 @@ def test_no_token_is_made_of(app: TestClient, db: pw.Database, payload: Any) -> 
     assert len(tokens.list_tokens(db)) == 1
 
 
-def test_a_token_expires_when_it_was_asked_to(app: TestClient, db: pw.Database) -> None:
-    """The moment may be in any zone; it is kept in UTC."""
-    payload = {"name": "x", "scopes": ["read"], "expires_at": "2999-01-01T01:00:00+01:00"}
+@pytest.mark.parametrize(
+    ("asked", "kept"),
+    [
+        ("2999-01-01T01:00:00+01:00", "2999-01-01T00:00:00.000Z"),
+        ("2999-01-01T00:00:00.0009Z", "2999-01-01T00:00:00.000Z"),
+        ("9999-12-31T23:59:59.999Z", "9999-12-31T23:59:59.999Z"),
+        (None, None),
+    ],
+)
+def test_a_token_expires_when_it_was_asked_to(
+    app: TestClient, db: pw.Database, asked: str | None, kept: str | None
+) -> None:
+    """The moment may be in any zone; it is kept in UTC, to the millisecond, and the token counts until then."""
+    payload = {"name": "x", "scopes": ["read"], "expires_at": asked}
     answer = app.post("/tokens", json=payload, headers=bearing(made(db, "admin")))
-    assert answer.json()["expires_at"][:19] == "2999-01-01T00:00:00"
+    assert (answer.status_code, answer.json()["expires_at"]) == (201, kept)
+    assert app.get("/session", headers=bearing(answer.json()["token"])).json()["ends_at"] == kept
 
 
 @pytest.mark.parametrize("token_id", ["nobody00", "x", "%00", "%ff", "enr_nobody0", "a" * 1000])
@@ -685,7 +697,7 @@ def test_no_such_token(app: TestClient, db: pw.Database, token_id: str) -> None:
 def test_who_asks(app: TestClient, db: pw.Database, client: TestClient) -> None:
     """GET /session tells who asks, what for and until when; where it is open, everybody may do everything."""
     assert refusal(app.get("/session")) == (401, "unauthorized")
-    token = tokens.create_token(db, "office", ["enroll"], timedelta(hours=1))
+    token = tokens.create_token(db, "office", ["enroll"], tokens.moment(timedelta(hours=1)))
     told = app.get("/session", headers=bearing(token)).json()
     record = tokens.show_token(db, token[4:12])
     assert told == {

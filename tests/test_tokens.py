@@ -156,7 +156,7 @@ def test_a_token_has_a_name(db: pw.Database, name: str) -> None:
 
 def test_a_token_counts_until_it_expires(db: pw.Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """A token with an end counts until then, one without always; and the grant says when it ends."""
-    forever, token = tokens.create_token(db, "a", ["read"]), tokens.create_token(db, "b", ["read"], HOUR)
+    forever, token = tokens.create_token(db, "a", ["read"]), tokens.create_token(db, "b", ["read"], tokens.moment(HOUR))
     ends = tokens.find_token(db, token).ends
     assert abs(ends - (datetime.now(UTC) + HOUR).timestamp()) < 5
     assert tokens.find_token(db, forever).ends == float("inf")
@@ -217,7 +217,7 @@ def test_rotation_with_grace(db: pw.Database, monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_grace_ends_with_the_token(db: pw.Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long the grace, neither secret outlives the token, nor its revocation."""
-    old = tokens.create_token(db, "desk", ["read"], HOUR)
+    old = tokens.create_token(db, "desk", ["read"], tokens.moment(HOUR))
     new = tokens.rotate_token(db, parts(old)[0], 5 * HOUR)
     assert tokens.find_token(db, old).ends == tokens.find_token(db, new).ends
     with monkeypatch.context() as patched:
@@ -229,7 +229,7 @@ def test_the_grace_ends_with_the_token(db: pw.Database, monkeypatch: pytest.Monk
 
 def test_what_has_ended_is_not_rotated(db: pw.Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rotation brings no token back that was revoked or has expired, nor one that never was."""
-    revoked, expired = (parts(tokens.create_token(db, "desk", ["read"], HOUR))[0] for _ in range(2))
+    revoked, expired = (parts(tokens.create_token(db, "desk", ["read"], tokens.moment(HOUR)))[0] for _ in range(2))
     tokens.revoke_token(db, revoked)
     move_clock(monkeypatch, 2 * HOUR)
     for token_id, said in ((revoked, "is revoked"), (expired, "is expired"), ("nobody00", "No token has the id")):
@@ -307,7 +307,7 @@ def test_a_session_is_its_tokens(db: pw.Database, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("way", ["revoked", "rotated", "expired", "old secret"])
 def test_a_session_ends_with_its_token(db: pw.Database, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     """A session ends when its token is revoked, rotated or has expired, or when the grace of its secret is over."""
-    token = tokens.create_token(db, "desk", ["read"], HOUR if way == "expired" else None)
+    token = tokens.create_token(db, "desk", ["read"], tokens.moment(HOUR) if way == "expired" else None)
     if way == "old secret":
         tokens.rotate_token(db, parts(token)[0], HOUR)
     cookie, shown = sessions.open_session(db, token)

@@ -1,8 +1,7 @@
 """The handlers of tokens, by which whoever runs the service lets programs and people in."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -26,12 +25,9 @@ async def list_tokens(call: Call) -> Ok[list[TokenRecord]]:
 async def create_token(call: Call, payload: NewToken) -> Created[MadeTokenRecord]:
     """Make a token; it is shown this once."""
     call.own_cookies()
-    expires = None
-    if payload.expires_at is not None:
-        expires = datetime.fromisoformat(payload.expires_at) - datetime.now(UTC)
-        if expires <= timedelta():
-            raise InvalidPayload([(pointer("expires_at"), "must be to come")])
-    made = await call.store.write(_shown, partial(tokens.create_token, expires=expires), payload.name, payload.scopes)
+    if payload.expires_at is not None and payload.expires_at <= tokens.moment():
+        raise InvalidPayload([(pointer("expires_at"), "must be to come")])
+    made = await call.store.write(_shown, tokens.create_token, payload.name, payload.scopes, payload.expires_at)
     return created(made, call.url(f"/tokens/{made.id}"))
 
 

@@ -1,5 +1,7 @@
 """The cookie of a session: its name, what it says to the browser, and how it is read."""
 
+from collections.abc import Callable
+
 import attrs
 from starlette.types import Scope
 
@@ -15,6 +17,8 @@ class Cookies:
     """
 
     secure: bool
+    forget: Callable[[], None]
+    """Lets what was found of sessions and tokens be forgotten, so that what is changed here counts here at once."""
 
     @property
     def name(self) -> str:

@@ -94,7 +94,7 @@ class TokenGuard:
         self._used: dict[str, str] = {}
         """The day of its last use that is noted for a token."""
         self._noting: set[asyncio.Task[None]] = set()
-        self.cookies = Cookies(settings.public_url.lower().startswith("https:"))
+        self.cookies = Cookies(settings.public_url.lower().startswith("https:"), self._forget)
 
     def key(self, scope: Scope) -> object:
         """Do what `Guard.key` says."""
@@ -154,6 +154,11 @@ class TokenGuard:
         with suppress(ServiceError):  # The request does not wait for this. If it fails, the next second tries again.
             await self._store.write(tokens.note_use, token_id, day)
             self._used[token_id] = day
+
+    def _forget(self) -> None:
+        """Find everything anew: a token was made or changed, or a session has ended."""
+        self._kept.clear()
+        self._asked = -inf
 
     async def _ask(self) -> None:
         """Find whether a token was ever made: from then on one is needed."""

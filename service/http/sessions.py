@@ -30,4 +30,5 @@ async def close_session(call: Call) -> NoContent:
     cookies = call.own_cookies()
     if cookie := call.cookie():
         await call.store.write(sessions.close_session, cookie)
+        cookies.forget()
     return no_content((cookies.take(),))

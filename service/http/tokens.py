@@ -24,10 +24,11 @@ async def list_tokens(call: Call) -> Ok[list[TokenRecord]]:
 
 async def create_token(call: Call, payload: NewToken) -> Created[MadeTokenRecord]:
     """Make a token; it is shown this once."""
-    call.own_cookies()
+    cookies = call.own_cookies()
     if payload.expires_at is not None and payload.expires_at <= tokens.moment():
         raise InvalidPayload([(pointer("expires_at"), "must be to come")])
     made = await call.store.write(_shown, tokens.create_token, payload.name, payload.scopes, payload.expires_at)
+    cookies.forget()
     return created(made, call.url(f"/tokens/{made.id}"))
 
 
@@ -39,15 +40,17 @@ async def show_token(call: Call, token_id: TokenId) -> Ok[TokenRecord]:
 
 async def rotate_token(call: Call, token_id: TokenId, payload: Rotation) -> Ok[MadeTokenRecord]:
     """Give a token a new secret, which is shown this once; sessions that were begun with the old one end."""
-    call.own_cookies()
-    grace = timedelta(hours=payload.grace_hours)
-    return ok(await call.store.write(_shown, tokens.rotate_token, token_id, grace))
+    cookies, grace = call.own_cookies(), timedelta(hours=payload.grace_hours)
+    made = await call.store.write(_shown, tokens.rotate_token, token_id, grace)
+    cookies.forget()
+    return ok(made)
 
 
 async def revoke_token(call: Call, token_id: TokenId) -> NoContent:
     """Let a token and its sessions count no more; it stays in the list."""
-    call.own_cookies()
+    cookies = call.own_cookies()
     await call.store.write(tokens.revoke_token, token_id)
+    cookies.forget()
     return no_content()
 
 

@@ -45,12 +45,14 @@ def create_app(  # noqa: PLR0913 - a host program turns each of these on or off.
     With `migrate`, pending migrations are applied first. With `snapshot_per_turn` reads are faster, but that is right
     only where nothing else in this program writes to the file. With `check_origins`, requests are refused that a page
     of another site sends through a browser; a host program does that itself, as only it knows its names. With
-    `check_tokens`, requests need a token as the setting `auth` says; with `authenticate`, that function of the host
-    program says who makes a request, and what for; without both, every request is granted. Raises SchemaMismatch when
-    the database is missing or its schema is not the one of this code, and SetupError when the database cannot be used.
+    `check_tokens`, requests need a token as the setting `auth` says, and always where it says `tokens`; with
+    `authenticate`, that function of the host program says who makes a request, and what for; else every request is
+    granted. Raises SchemaMismatch when the database is missing or its schema is not the one of this code, and
+    SetupError when the database cannot be used.
     """
     settings = settings or Settings()
-    if check_tokens and authenticate:
+    checks_tokens = settings.auth == "tokens" or (check_tokens and settings.auth == "auto")
+    if (check_tokens or checks_tokens) and authenticate:
         raise ValueError("Either the service checks its tokens or the host program authenticates, and not both.")
     store = open_store(
         settings.database_url,
@@ -61,7 +63,6 @@ def create_app(  # noqa: PLR0913 - a host program turns each of these on or off.
         slow_ms=settings.slow_ms,
     )
 
-    checks_tokens = check_tokens and settings.auth != "none"
     guard: Guard | None = None
     if checks_tokens:
         guard = TokenGuard(store, settings)

@@ -251,12 +251,15 @@ def test_the_first_token_closes_the_door(path: Path) -> None:
 
 
 def test_embedded_apps_are_open(db: pw.Database, path: Path) -> None:
-    """Without check_tokens and authenticate, an app asks for no token, whatever AUTH says, and has no sessions."""
+    """Without check_tokens and authenticate, an app asks for no token unless AUTH says so, and has no sessions."""
     token = made(db, "read")
-    with DeclaringClient(create_app(Settings(database_url=str(path), auth="tokens"))) as client:
+    with DeclaringClient(create_app(Settings(database_url=str(path)))) as client:
         assert client.post("/students", json={"name": "Ada"}, headers=bearing("any")).status_code == 201
         assert refusal(client.post("/session", json={"token": token})) == (404, "not_found")
         assert refusal(client.delete("/session")) == (404, "not_found")
+    with DeclaringClient(create_app(Settings(database_url=str(path), auth="tokens"))) as client:
+        assert refusal(client.get("/students")) == (401, "unauthorized")
+        assert client.get("/students", headers=bearing(token)).status_code == 200
 
 
 # Embedded
@@ -298,6 +301,8 @@ def test_either_the_host_or_tokens(path: Path) -> None:
     """Two who decide would be one too many."""
     with pytest.raises(ValueError, match="and not both"):
         create_app(Settings(database_url=str(path)), check_tokens=True, authenticate=at_once)
+    with pytest.raises(ValueError, match="not both"):
+        create_app(Settings(database_url=str(path), auth="tokens"), authenticate=at_once)
 
 
 # What is remembered

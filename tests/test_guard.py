@@ -297,6 +297,14 @@ def test_a_host_program_authenticates(db: pw.Database, path: Path, authenticate:
         assert refusal(client.post("/session", json={"token": token})) == (404, "not_found")
 
 
+def test_a_text_is_no_list_of_scopes(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A host's function that gives a text as the scopes is told so, rather than that everybody lacks a scope."""
+    app = create_app(Settings(database_url=str(path)), authenticate=lambda *_: ("ada", "read"))
+    with TestClient(app) as client:
+        assert refusal(client.get("/students")) == (500, "internal_error")
+    assert "`authenticate` gives the scopes as the text 'read': it must give a list of words." in caplog.text
+
+
 def test_either_the_host_or_tokens(path: Path) -> None:
     """Two who decide would be one too many."""
     with pytest.raises(ValueError, match="and not both"):

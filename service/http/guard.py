@@ -74,7 +74,10 @@ class HostGuard:
         who = await found if isawaitable(found) else found
         if who is None:
             raise Unauthorized
-        return _let_in(scope, right, Grant(*who))
+        actor, scopes = who
+        if isinstance(scopes, str):  # Its letters would be taken for scopes, and nobody would be let in.
+            raise TypeError(f"`authenticate` gives the scopes as the text {scopes!r}: it must give a list of words.")
+        return _let_in(scope, right, Grant(actor, scopes))
 
 
 class TokenGuard:

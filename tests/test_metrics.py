@@ -79,13 +79,15 @@ def test_what_is_counted(serve: Callable[..., Server], path: Path | str) -> None
     assert of(found, "http_requests_total", method="GET", path=ELSEWHERE, status="404") == 1
     assert of(found, "http_requests_total", method=ELSEWHERE, path="/students", status="405") == 1
     assert of(found, "http_requests_total", method="GET", path="/students/by-external-id/{external_id}", status="404")
-    assert of(found, "http_request_seconds_count", method="GET", path=schedule) == 4
-    assert 0 < of(found, "http_request_seconds_sum", method="GET", path=schedule) < 5
-    assert of(found, "http_request_seconds_bucket", method="GET", path=schedule, le="+Inf") == 4
+    for status, count in ("200", 3), ("403", 1):
+        asked = {"method": "GET", "path": schedule, "status": status}
+        assert of(found, "http_request_seconds_count", **asked) == count
+        assert 0 < of(found, "http_request_seconds_sum", **asked) < 5
+        assert of(found, "http_request_seconds_bucket", **asked, le="+Inf") == count
     buckets = [
         value for (name, labels), value in found.items() if name.endswith("_bucket") and ("path", schedule) in labels
     ]
-    assert len(buckets) == 2 * 17
+    assert len(buckets) == 4 * 17
     refusals = {dict(labels)["code"]: value for (name, labels), value in found.items() if "refusals" in name}
     assert refusals.keys() == PROBLEMS.keys()
     assert {code for code, count in refusals.items() if count} >= {

@@ -5,7 +5,6 @@ https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
 
 import platform
 import sqlite3
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 
@@ -14,7 +13,7 @@ from service.events import newest_event
 from service.http.answers import PlainText, Text, text
 from service.http.calls import Call
 from service.http.metrics import Metrics
-from service.storage.measured import SECONDS, Histogram, Measured
+from service.storage.measured import Histogram, Measured
 from service.version import __version__
 
 TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -22,7 +21,7 @@ TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FAMILIES = {
     "enrollment_build_info": ("gauge", "The versions of the service, of Python and of SQLite, as labels; always 1."),
     "enrollment_http_requests_total": ("counter", "Requests answered, by method, path of the API and status."),
-    "enrollment_http_request_seconds": ("histogram", "Seconds until an answer was known, by method and path."),
+    "enrollment_http_request_seconds": ("histogram", "Seconds until an answer was known, by method, path and status."),
     "enrollment_refusals_total": ("counter", "Requests refused, by the code of the problem."),
     "enrollment_http_connections": ("gauge", "Connections that are open."),
     "enrollment_writes_waiting": ("gauge", "Writes that wait for the writer thread."),
@@ -82,19 +81,18 @@ def _one(value: float | None, **labels: str) -> Samples:
 
 
 def _requests(metrics: Metrics) -> Samples:
-    for (method, path, status), each in metrics.requests.items():
-        yield "", {"method": method, "path": path, "status": str(status)}, sum(each.counts)
+    for labels, each in _by_operation(metrics):
+        yield "", labels, sum(each.counts)
 
 
 def _latencies(metrics: Metrics) -> Samples:
-    alike = defaultdict[tuple[str, str], list[Histogram]](list)
-    for (method, path, _), each in metrics.requests.items():
-        alike[method, path].append(each)
-    for (method, path), several in alike.items():
-        total = Histogram(SECONDS)
-        total.counts = [*map(sum, zip(*(each.counts for each in several), strict=True))]
-        total.sum = sum(each.sum for each in several)
-        yield from _histogram(total, {"method": method, "path": path})
+    for labels, each in _by_operation(metrics):
+        yield from _histogram(each, labels)
+
+
+def _by_operation(metrics: Metrics) -> Iterator[tuple[Labels, Histogram]]:
+    for (method, path, status), each in metrics.requests.items():
+        yield {"method": method, "path": path, "status": str(status)}, each
 
 
 def _histogram(histogram: Histogram, labels: Labels | None = None) -> Samples:

@@ -1,6 +1,7 @@
 """The command `backup`: the copy is whole, of one moment, and its owner's alone; an old copy is never half lost."""
 
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -93,6 +94,9 @@ def test_a_backup_ends_although_others_write(large: Path, tmp_path: Path) -> Non
 
         assert schema.back_up(large, target, tick) == target.stat().st_size > 2 * SYNC
     assert len(ticks) > 4
+    shares = [int(share) for share in re.findall(r"copy (\d+) %", " ".join(ticks))]
+    assert shares == sorted(shares)
+    assert shares[0] < 50 < shares[-1] == 100
     assert names(target) == ["Ada"]
     assert len(names(large)) == 1 + len(ticks)
 
@@ -160,7 +164,7 @@ def test_a_backup_that_is_killed(large: Path, tmp_path: Path, number: signal.Sig
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
         assert process.stdout
-        assert process.stdout.readline() == "copy\n"
+        assert process.stdout.readline().startswith("copy ")
         unfinished = tmp_path / f"{target.name}{UNFINISHED}{process.pid}"
         assert unfinished.stat().st_mode & 0o777 == 0o600
         # One that is under way stays, and so does what only has a similar name.

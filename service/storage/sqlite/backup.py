@@ -116,9 +116,9 @@ def _copy(db: pw.SqliteDatabase, unfinished: Path, tick: Tick) -> None:
         copy.execute("PRAGMA journal_mode = OFF")
         copy.execute("PRAGMA synchronous = OFF")
 
-        def progress(_: int, __: int, ___: int) -> None:
+        def progress(_: int, left: int, pages: int) -> None:
             nonlocal synced
-            tick("copy", time.monotonic() - started)
+            tick(f"copy {100 - 100 * left // pages} %", time.monotonic() - started)
             size = os.fstat(file.fileno()).st_size
             if size - synced >= SYNC:
                 synced = size

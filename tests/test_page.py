@@ -44,6 +44,10 @@ def test_it_shows_every_operation(page: str) -> None:
     assert "curl -i 127.0.0.1:8000/students/1" in curls
     assert "curl -i -X DELETE 127.0.0.1:8000/students/1/courses/1" in curls
     shown = {unescape(line) for line in curls}
+    assert not [line for line in shown if "\\u" in line]
+    assert "curl -OJ 127.0.0.1:8000/exports/oneroster.zip" in shown
+    for accept in "text/event-stream", "application/x-ndjson":
+        assert f"Ask with the header <code>Accept: {accept}</code>." in page
     assert """curl -i 127.0.0.1:8000/students --json '{"name": "Ada Lovelace"}'""" in shown
     assert """curl -i -X PATCH 127.0.0.1:8000/courses/1 --json '{"capacity": 31}'""" in shown
 

@@ -96,8 +96,6 @@ HEADERS: dict[str, Schema] = {
         "example": 1,
     },
 }
-
-
 CONDITIONS = {
     conditional.IF_MATCH: "Do it only if the record has one of these tags, or any: `*`. Else the answer is 412.",
     conditional.IF_NONE_MATCH: "The answer is 304, to a write 412, if the record has one of these tags, or any: `*`.",
@@ -112,8 +110,10 @@ LAST_EVENT_ID: Schema = {
     "example": "17",
 }
 STREAMS = {
-    "text/event-stream": "Server-sent events without an end: the `data` of each is an Event, and its `id` the Event's.",
-    body.NDJSON.decode(): "JSON lines that tell how far the import is; the last line is the Report.",
+    "text/event-stream": "Server-sent events without an end: the `data` of each is an Event, and its `id` the Event's. "
+    "Ask with the header `Accept: text/event-stream`.",
+    body.NDJSON.decode(): "JSON lines that tell how far the import is; the last line is the Report. Ask with the "
+    f"header `Accept: {body.NDJSON.decode()}`.",
 }
 """What an answer in parts is, by its media type."""
 

@@ -165,13 +165,17 @@ def _curl(path: str, method: str, each: Part) -> str:
     content = next(iter(each.get("requestBody", {"content": {}})["content"].values()), None)
     verb = "" if method == ("post" if content else "get") else f"-X {method.upper()} "
     if "requestBody" in each and "text/csv" in each["requestBody"]["content"]:
-        return f"curl -i {HOST}{path} -H 'content-type: text/csv' --data-binary @students.csv"
-    return f"curl -i {verb}{HOST}{path}" + (f" --json '{json.dumps(content['example'])}'" if content else "")
+        return f"curl -i '{HOST}{path}?file_name=students.csv' -H 'content-type: text/csv' --data-binary @students.csv"
+    if "application/zip" in each["responses"].get("200", {}).get("content", ()):
+        return f"curl -OJ {HOST}{path}"
+    body = f" --json '{json.dumps(content['example'], ensure_ascii=False)}'" if content else ""
+    return f"curl -i {verb}{HOST}{path}{body}"
 
 
 def _contents(contents: Part) -> Iterator[str]:
     for kind, content in contents.items():
-        yield f'<p class="soft">{kind}: {_rule(content["schema"])}</p>'
+        told = content["schema"].get("description", "")
+        yield f'<p class="soft">{kind}: {_rule(content["schema"])}{_marked(told and f". {told}")}</p>'
         if (example := content.get("example")) is not None:
             text = example.rstrip() if isinstance(example, str) else _json(example)
             yield f'<pre tabindex="0"><code>{escape(text)}</code></pre>'

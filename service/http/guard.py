@@ -115,7 +115,7 @@ class TokenGuard:
         cookie = self.cookies.read(scope)
         if cookie and (found := self._known(cookie) or await self._of_session(cookie)):
             if scope["method"] not in SAFE and not is_same_origin(headers := dict(scope["headers"]), self._public):
-                raise ForeignOrigin(headers.get(b"origin", b"unknown").decode("latin-1"))
+                raise ForeignOrigin(headers.get(b"origin", b"the request does not say which").decode("latin-1"))
             return _let_in(scope, right, found)
         raise Unauthorized
 

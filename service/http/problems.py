@@ -82,7 +82,8 @@ PROBLEMS = {
         403,
         "A page of another site may not write",
         "A browser sent the request for a page of another site, or of a file. If the page is the service's own and a "
-        "proxy changes the Host, whoever runs the service sets PUBLIC_URL. Programs send no Origin.",
+        "proxy changes the Host, whoever runs the service sets PUBLIC_URL. Programs send no Origin, and a token: with "
+        "the cookie of a session only the service's own pages may write.",
     ),
     "not_found": Problem(
         404,

@@ -39,9 +39,11 @@ def logging_server(path: Path | str, **environ: str) -> Iterator[tuple[httpx2.Cl
             process.terminate()
             return process.communicate(timeout=20)[1]
 
-        with httpx2.Client(base_url=found[0]) as client:
-            yield client, ended
-        process.kill()
+        try:
+            with httpx2.Client(base_url=found[0]) as client:
+                yield client, ended
+        finally:
+            process.kill()
 
 
 @pytest.mark.both
@@ -54,6 +56,7 @@ def test_lines_of_requests(path: Path | str) -> None:
         client.post("/students?secret=1", json={"name": "Hidden Name"}, headers=headers)
         answer = client.post("/students", json={"name": "Hidden Name"}, headers=headers)
         assert (answer.status_code, answer.headers["x-request-id"]) == (201, "from-nginx")
+        client.get("/", headers=[("content-type", "a/b"), ("content-type", "a/b")])
         made = client.get("/a%0AFORGED%1b", headers={"cookie": "enrollment=hidden", "x-request-id": "n\tot sane"})
         client.delete(f"/tokens/{token}", headers=headers)
         log = ended()
@@ -70,6 +73,9 @@ def test_lines_of_requests(path: Path | str) -> None:
     assert (requests[1]["actor"], requests[1]["client"]) == (f"token:{token[4:12]}", "127.0.0.1")
     assert requests[1]["bytes"] == len(answer.content)
     assert 0 < requests[1]["seconds"] < 10
+    assert "A client was refused: The header field Content-Type comes more than once." in {
+        each["message"] for each in events
+    }
     slow = [event for event in events if event["message"] == "A statement was slow."]
     assert [each for each in slow if each["sql"] == "COMMIT" and each["ms"] > 0]
     # The threads that read from PostgreSQL do not know for which request they do.

@@ -89,7 +89,8 @@ class Connections:
     def noted(self, refusal: ServiceError) -> ServiceError:
         """Count and log why a client is refused before the application is asked, and give the refusal back.
 
-        The line is of the level INFO, which `serve` leaves out: what clients send must not fill the log.
+        The line is of the level INFO, which `serve` leaves out without ACCESS_LOG: what clients send must not fill the
+        log.
         """
         self._tally.refuse_at_once({}, refusal)
         logger.info("A client was refused: %s", refusal.detail)

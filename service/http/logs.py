@@ -26,6 +26,8 @@ _SECRET = re.compile("(enr_[0-9A-Za-z]{8}_)[0-9A-Za-z]+")
 """A token: a client may have put one into a path by mistake. Its id is no secret."""
 
 requests = logging.getLogger(__name__)
+BY_REQUEST = (requests, logging.getLogger("service.http.connections"))
+"""What logs requests, and what logs why something was refused that is none."""
 
 
 class Text(logging.Formatter):
@@ -80,12 +82,14 @@ def logging_as(settings: Settings) -> Iterator[None]:
     handler.setFormatter(Json() if settings.log == "json" else Text())
     root = logging.getLogger()
     root.addHandler(handler)
-    requests.setLevel(logging.INFO if settings.access_log else logging.WARNING)
+    for each in BY_REQUEST:
+        each.setLevel(logging.INFO if settings.access_log else logging.WARNING)
     try:
         yield
     finally:
         root.removeHandler(handler)
-        requests.setLevel(logging.NOTSET)
+        for each in BY_REQUEST:
+            each.setLevel(logging.NOTSET)
 
 
 class AccessLog:

@@ -1,4 +1,4 @@
-// What happens, as it happens: what, to whom, by whom, and why.
+// What happens, as it happens.
 
 import { actors, get, query } from "./api.js";
 import { bdi, chip, h, pulse, soft } from "./dom.js";
@@ -50,10 +50,7 @@ export async function show(desk, { signal }) {
 	const later = pulse(async () => render(), signal);
 	return {
 		...{ title: t("activity"), refresh },
-		node: [
-			top(h("h1", null, t("activity")), soft(t("activity.hint", { n: KEPT }))),
-			h("div", { class: "listing" }, table, none),
-		],
+		node: [top(h("h1", t("activity")), soft(t("activity.hint", { n: KEPT }))), h("div.listing", table, none)],
 		events(came) {
 			const newest = rows[0]?.id ?? 0;
 			rows = [

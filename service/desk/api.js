@@ -1,10 +1,9 @@
-// Requests to the service that the desk came from, wherever it is mounted.
+// Requests to the service that the desk came from.
 
 import { has, t, moment } from "./words.js";
 
 export const root = new URL(".", document.baseURI);
 
-/** The words for people of a problem: those of the file of words, or else the service's own. */
 function wordsOf(problem) {
 	const given = Object.entries(problem).map(([name, value]) => [name, /s_at$/.test(name) ? moment(value) : value]);
 	const key = `refusal.${problem.code}`;
@@ -19,7 +18,8 @@ export class Refusal extends Error {
 	}
 }
 
-const noAnswer = (status) => new Refusal({ code: "no_answer", status, detail: t("no_answer") });
+const noAnswer = (status, method) =>
+	new Refusal({ code: "no_answer", status, detail: t(method === "GET" ? "no_answer.read" : "no_answer") });
 const read = (answer) => (/json/.test(answer.headers.get("content-type") ?? "") ? answer.json() : null);
 
 export async function reach(method, path, options) {
@@ -28,12 +28,12 @@ export async function reach(method, path, options) {
 		answer = await fetch(new URL(`.${path}`, root), { method, ...options });
 	} catch (error) {
 		if (error.name === "AbortError") throw error;
-		throw noAnswer(0);
+		throw noAnswer(0, method);
 	}
 	if (answer.ok) return answer;
 	const problem = await read(answer);
 	if (answer.status === 401 && path !== "/session") dispatchEvent(new Event("signed-out"));
-	throw problem?.code ? new Refusal(problem) : noAnswer(answer.status);
+	throw problem?.code ? new Refusal(problem) : noAnswer(answer.status, method);
 }
 
 /** Ask the service. Gives {value, next, status}; `next` is the path of the next page of a list, or null. */
@@ -42,7 +42,8 @@ export async function ask(method, path, { body, signal } = {}) {
 	if (body !== undefined) headers["content-type"] = "application/json";
 	const answer = await reach(method, path, { headers, signal, body: body && JSON.stringify(body) });
 	const value = await read(answer);
-	// Of the path in Link only the query is taken: a proxy that was set up wrong may have another beginning in mind.
+	if (method !== "GET") names.delete(path.replace("/erase", ""));
+	// Only the query of Link is taken: a proxy that was set up wrong may have another path in mind.
 	const link = /<([^>]*)>; rel="next"/.exec(answer.headers.get("link") ?? "");
 	const next = link ? path.split("?")[0] + new URL(link[1], root).search : null;
 	return { value, next, status: answer.status };
@@ -50,10 +51,7 @@ export async function ask(method, path, { body, signal } = {}) {
 
 export const get = async (path, signal) => (await ask("GET", path, { signal })).value;
 export const post = async (path, body) => (await ask("POST", path, { body })).value;
-export async function patch(path, body) {
-	names.delete(path);
-	return (await ask("PATCH", path, { body })).value;
-}
+export const patch = async (path, body) => (await ask("PATCH", path, { body })).value;
 export const remove = async (path) => (await ask("DELETE", path), true);
 
 export async function all(path, signal) {
@@ -66,13 +64,16 @@ export async function all(path, signal) {
 	return rows;
 }
 
-/** Give a query that has those of the values that say something, and one that is there although it is empty. */
+/** Give a query of the values that say something, and perhaps of one that is empty. */
 export function query(values, empty) {
 	const given = Object.entries(values).filter(([, value]) => value !== "" && value !== null && value !== undefined);
 	if (empty) given.push([empty, ""]);
 	const text = new URLSearchParams(given).toString();
 	return text && `?${text}`;
 }
+
+/** The number or code by which people know a row: the school's own, or else the id. */
+export const numberOf = ({ external_id: number, id }) => number ?? `#${id}`;
 
 const names = new Map();
 const wanted = [];
@@ -82,12 +83,10 @@ const READERS = 2;
 let readers = 0;
 
 /**
- * Give the name of a student or a course by its id, null where there is none any more, undefined where it cannot be
- * read. Few names are read at once, to leave connections for everything else. When very many are asked for, those that
- * were asked for first are out of sight, and are not read.
+ * Give the name of a student or a course by its path, null where it is gone, undefined where it cannot be read. Few are
+ * read at once, to leave connections for others; of very many, those that are long out of sight are not.
  */
-export function nameOf(kind, id) {
-	const key = `/${kind}/${id}`;
+export function nameOf(key) {
 	if (!names.has(key)) {
 		if (names.size >= MOST_NAMES) names.delete(names.keys().next().value);
 		names.set(key, new Promise((found) => wanted.push({ key, found })));
@@ -111,7 +110,7 @@ async function readNames() {
 	readers -= 1;
 }
 
-/** The names of tokens, by what the events tell as the actor. */
+/** The names of tokens, by the actor of their events. */
 export const actors = new Map();
 
 export async function readTokens(signal) {
@@ -121,7 +120,6 @@ export async function readTokens(signal) {
 }
 
 export function forgetNames() {
-	actors.clear();
 	names.clear();
 	wanted.length = 0;
 }

@@ -1,6 +1,6 @@
-// One course: its seats, who has one, who waits, and what an office does with them.
+// One course: its seats, who has one, and who waits.
 
-import { all, get, post, remove } from "./api.js";
+import { all, get, numberOf, post, remove } from "./api.js";
 import { bdi, beside, button, h, put, sleep, soft } from "./dom.js";
 import { fields } from "./courses.js";
 import { editing, openForm, outcome, performing, REASON } from "./form.js";
@@ -14,9 +14,9 @@ export async function show(desk, { id, signal }) {
 	let [course, terms] = await Promise.all([get(`/courses/${id}`, signal), all("/terms?limit=1000", signal)]);
 	const here = `/courses/${course.id}`;
 	const said = outcome(desk.late, signal);
-	const facts = h("div", { class: "facts" });
+	const facts = h("div.facts");
 	const heading = h("h1");
-	const line = h("p", { class: "soft about" });
+	const line = h("p.soft.about");
 	const view = { said, refresh };
 	const act = seating(desk, view);
 	const may = (what, student, does, ...scopes) =>
@@ -31,19 +31,14 @@ export async function show(desk, { id, signal }) {
 			[t("course.since"), "date soft noprint"],
 			actions("acts noprint"),
 		],
-		row: (student) => [
-			bdi(student.external_id),
-			link("students", student),
-			when(student.enrolled_at),
-			dropping(student),
-		],
+		row: (student) => [bdi(numberOf(student)), link("students", student), when(student.enrolled_at), dropping(student)],
 	});
 	const line_up = list({
 		...{ key: "waitlist", signal },
 		columns: [[t("waitlist.place"), "place"], [t("student.name"), "wide"], actions()],
 		row: (student) => [
 			student.position,
-			[link("students", student), beside(student.external_id)],
+			[link("students", student), beside(numberOf(student))],
 			[may("override", student, () => act.override(student, course), "enroll", "override"), dropping(student)],
 		],
 	});
@@ -68,7 +63,7 @@ export async function show(desk, { id, signal }) {
 			places === 0 && waitlisted === 0
 				? t("facts.no-line")
 				: t(places === null ? "facts.line" : "facts.places", { n: waitlisted, places: places ?? 0 });
-		put(facts, seats(course), h("p", null, free, " ", wait), availability(course));
+		put(facts, seats(course), h("p", free, " ", wait), availability(course));
 		waiting.hidden = waitlisted === 0;
 	}
 
@@ -84,7 +79,7 @@ export async function show(desk, { id, signal }) {
 
 	/** A changed limit or window, and a moment at which enrolling opens or closes, make no event. */
 	async function watch() {
-		for (await sleep(1000); !signal.aborted; await sleep(1000)) {
+		for (await sleep(500); !signal.aborted; await sleep(500)) {
 			if (document.hidden || !desk.feed.connected) continue;
 			const now = await get(here, signal).catch((error) => error);
 			if (JSON.stringify(now) !== JSON.stringify(course)) view.refresh();
@@ -96,7 +91,7 @@ export async function show(desk, { id, signal }) {
 
 	function cancel() {
 		const values = { course: course.name, n: course.enrolled + course.waitlisted };
-		const intro = [h("p", null, say("cancel.what", values)), soft(t("cancel.hint"))];
+		const intro = [h("p", say("cancel.what", values)), soft(t("cancel.hint"))];
 		const send = (given) => post(`${here}/cancel`, given);
 		return perform("cancel", { danger: true, intro, fields: [REASON], send }, (given) =>
 			say("cancel.done", { ...values, n: given.dropped }),
@@ -104,7 +99,7 @@ export async function show(desk, { id, signal }) {
 	}
 
 	async function erase() {
-		const intro = h("p", null, say("delete.what", { name: course.name }));
+		const intro = h("p", say("delete.what", { name: course.name }));
 		if (await openForm("delete", { danger: true, intro, send: () => remove(here) })) desk.go("courses");
 	}
 
@@ -119,6 +114,7 @@ export async function show(desk, { id, signal }) {
 			label: t("enroll.student"),
 			hint: t("enroll.hint"),
 			choose: (student) => act.enroll(student, course),
+			lost: said.bad,
 		});
 	await Promise.all([roster.show(`${here}/students?order=name`), line_up.show(`${here}/waitlist`)]);
 	tell();
@@ -132,14 +128,14 @@ export async function show(desk, { id, signal }) {
 			desk.can("write") && button(t("edit"), edit),
 			button(t("print"), print),
 			more(
-				h("a", { class: "button", href: `exports${here}/roster.csv?excel=1` }, t("csv")),
+				h("a.button", { href: `exports${here}/roster.csv?excel=1` }, t("csv")),
 				desk.can("enroll") && button(t("cancel"), cancel, "danger"),
 				desk.can("write") && button(t("delete"), erase, "danger"),
 			),
 		),
 		facts,
-		h("div", { class: "noprint" }, find && find.node, said.node),
-		h("div", { class: "two" }, waiting, section("roster", "roster", roster.node)),
+		h("div.noprint", find && find.node, said.node),
+		h("div.two", waiting, section("roster", "roster", roster.node)),
 	];
 	const events = (came) => came.some((each) => each.course_id === course.id) && view.refresh();
 	watch();

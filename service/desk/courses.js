@@ -1,4 +1,4 @@
-// The courses, with a bar of seats for each, that moves as events come; and one course, in course.js.
+// The courses, with a bar of seats for each.
 
 import { all, post, query } from "./api.js";
 import { bdi, beside, button, h, select } from "./dom.js";
@@ -61,12 +61,7 @@ export async function show(desk, { id, query: asked, signal }) {
 		"aria-label": t("course.term"),
 		onchange: (event) => find({ term_id: event.target.value }),
 	});
-	const level = h("input", {
-		...{ type: "search", value: wanted.level, placeholder: t("course.level.every"), "aria-label": t("course.level") },
-		...{ autocomplete: "off", dir: "auto", class: "level" },
-		onchange: (event) => find({ level: event.target.value.trim() }),
-		onsearch: (event) => find({ level: event.target.value.trim() }),
-	});
+	const level = search(t("course.level.every"), wanted.level, (level) => find({ level }), signal);
 	async function add() {
 		const made = await openForm("course.add", {
 			fields: fields(terms),
@@ -79,7 +74,7 @@ export async function show(desk, { id, query: asked, signal }) {
 	await rows.show(path());
 	arrows(rows.node, input, rows.shown);
 	const node = [
-		top(h("h1", null, t("courses")), null, desk.can("write") && button(t("course.add.title"), add, "main")),
+		top(h("h1", t("courses")), null, desk.can("write") && button(t("course.add.title"), add, "main")),
 		filters(input, term, level),
 		rows.node,
 	];

@@ -1,34 +1,33 @@
-// The frame of the desk: who is there, where to go, whether the service answers, and the view that is shown.
+// The frame of the desk: who is there, whether the service answers, and the view that is shown.
 
-import { ask, forgetNames, get, post, readTokens, Refusal } from "./api.js";
+import { actors, ask, forgetNames, get, post, readTokens, Refusal } from "./api.js";
 import { bdi, button, fine, h, icon, pulse, put, soft } from "./dom.js";
 import { Feed } from "./feed.js";
 import { outcome } from "./form.js";
 import { login } from "./login.js";
+import { tellName } from "./parts.js";
 import { loadWords, t } from "./words.js";
 
-/** The views: the beginning of the path, which is the name of the module, and the scope that the view is offered for. */
+/** The views: the name of the module, with which the path begins, and the scope that the view is offered for. */
 const VIEWS = [["courses"], ["students"], ["terms"], ["activity"], ["import", "import"], ["keys", "admin"]];
 
 const feed = new Feed();
 const desk = { feed, session: null, can: (scope) => desk.session.scopes.includes(scope) };
 const main = h("main", { id: "main", tabindex: "-1" });
 const nav = h("nav");
-const spoken = h("div", { class: "unseen", role: "status" });
-const lost = h("div", { class: "lost", role: "alert" });
+const spoken = h("div.unseen", { role: "status" });
+const lost = h("div.lost", { role: "alert" });
 let leaving = new AbortController();
 let shown = null;
-/** What the feed told while a view was being read: the view may have been read before it happened. */
+/** What the feed told while a view was being read, perhaps from before it happened. */
 let missed = null;
 
 /** What comes of what was done in a view that was left meanwhile. */
 desk.late = outcome();
 desk.late.node.className = "late";
 
-/** Say something to whoever hears the page and does not see it. */
 desk.announce = (words) => put(spoken, words);
 
-/** Change the query of the address, by which a view is found again, without another view. */
 desk.note = (path) => history.replaceState(null, "", `#/${path}`);
 
 desk.go = (path) => {
@@ -46,32 +45,31 @@ const offered = () => VIEWS.filter(([, scope]) => !scope || desk.can(scope)).map
 function navigation() {
 	const { name } = desk.session;
 	const here = /^#\/(\w*)/.exec(location.hash)?.[1];
-	const to = (at) =>
-		h("a", { href: `#/${at}`, "aria-current": at === here && "page" }, icon(at), h("span", null, t(at)));
+	const to = (at) => h("a", { href: `#/${at}`, "aria-current": at === here && "page" }, icon(at), h("span", t(at)));
 	const who = [
-		name && h("p", null, fine(t("who")), " ", bdi(name)),
+		name && h("p", fine(t("who")), " ", bdi(name)),
 		name && !["enroll", "write", "import"].some(desk.can) && soft(t("who.reads")),
 		name && button(t("sign-out"), signOut, "plain"),
-		h("a", { class: "soft", href: "docs" }, t("nav.docs")),
+		h("a.soft", { href: "docs" }, t("nav.docs")),
 	];
-	const views = offered().map((at) => h("li", null, to(at)));
+	const views = offered().map((at) => h("li", to(at)));
 	nav.setAttribute("aria-label", t("nav"));
-	put(nav, h("ul", null, views), h("div", { class: "who" }, who));
+	put(nav, h("ul", views), h("div.who", who));
 }
 
 function frame() {
 	const skip = (event) => (event.preventDefault(), main.focus());
 	navigation();
-	put(document.body, h("a", { class: "skip", href: "#main", onclick: skip }, t("skip")), lost, nav, main, spoken);
+	put(document.body, h("a.skip", { href: "#main", onclick: skip }, t("skip")), lost, nav, main, spoken);
 }
 
 const trouble = (error, again) => [
-	h("h1", null, t("failed")),
-	h("p", { class: "bad", role: "alert" }, error.message),
+	h("h1", t("failed")),
+	h("p.bad", { role: "alert" }, error.message),
 	button(t("again"), again),
 ];
 
-/** Whether the view may be left: one that is at work says what would become of that, and asks. */
+/** Whether the view may be left: one that is at work asks first. */
 const mayLeave = async () => !shown?.leave || shown.leave();
 
 async function signOut() {
@@ -80,13 +78,14 @@ async function signOut() {
 	signedOut();
 }
 
-/** Ask who is there. Where the address is, it stays, so that the same view comes again. */
+/** Ask who is there. The address stays, so that the same view comes again. */
 function signedOut(error) {
 	if (document.body.contains(main) || !shown) {
 		leaving.abort();
 		feed.stop();
 		shown = null;
 		forgetNames();
+		actors.clear();
 		desk.late.clear();
 		document.title = t("login.title");
 		put(document.body, login({ error, done: begin }));
@@ -100,11 +99,11 @@ async function begin() {
 	} catch (error) {
 		if (error.status === 401) return signedOut();
 		if (error.status === 403) return signedOut(error);
-		put(document.body, h("main", { class: "alone" }, trouble(error, begin)));
-		return undefined;
+		return put(document.body, h("main.alone", trouble(error, begin)));
 	}
 	// A host program that lets people in by itself leaves no tokens to see to.
 	const { session } = desk;
+	actors.set(session.actor, session.name);
 	const withhold = ({ status }) =>
 		status === 404 && (session.scopes = session.scopes.filter((each) => each !== "admin"));
 	if (desk.can("admin")) await readTokens().catch(withhold);
@@ -126,9 +125,10 @@ async function route() {
 	const { signal } = leaving;
 	navigation();
 	const told = (missed = []);
+	main.ariaBusy = "true";
 	let view;
 	try {
-		// What happens from here on is told by the feed, so that nothing is missed between the two.
+		// The feed tells what happens from here on, so that nothing is missed.
 		const [{ show }] = await Promise.all([import(`./${name}.js`), feed.ready]);
 		view = await show(desk, { id, query: Object.fromEntries(new URLSearchParams(text)), signal });
 	} catch (error) {
@@ -136,6 +136,7 @@ async function route() {
 		view = { title: t("failed"), node: trouble(error, route) };
 	}
 	if (signal.aborted) return;
+	main.ariaBusy = null;
 	shown = view;
 	missed = null;
 	document.title = `${view.title} · ${t("desk")}`;
@@ -149,7 +150,6 @@ async function route() {
 	for (const tell of told) tell(view);
 }
 
-/** Tell the view that is shown, and the one that is to come. */
 function tellView(tell) {
 	missed?.push(tell);
 	if (shown) tell(shown);
@@ -158,7 +158,7 @@ function tellView(tell) {
 feed.addEventListener("events", ({ detail }) => tellView((view) => view.events?.(detail)));
 feed.addEventListener("all", () => tellView((view) => view.refresh?.()));
 feed.addEventListener("state", ({ detail: connected }) => {
-	put(lost, !connected && h("p", null, t("lost")));
+	put(lost, !connected && h("p", t("lost")));
 	if (connected) desk.announce(t("lost.over"));
 });
 addEventListener("hashchange", async ({ oldURL, newURL }) => {
@@ -166,10 +166,9 @@ addEventListener("hashchange", async ({ oldURL, newURL }) => {
 	if (!shown?.leave && !asking) return route();
 	// A form that is open stays, with what was typed.
 	history.replaceState(null, "", oldURL);
-	if (asking || !(await mayLeave())) return undefined;
+	if (asking || !(await mayLeave())) return;
 	shown.leave = null;
 	location.href = newURL;
-	return undefined;
 });
 addEventListener("signed-out", () => signedOut(shown && new Error(t("login.ended"))));
 // What a view asked for by itself, such as who is passed over by an override, may be refused too.
@@ -185,7 +184,12 @@ document.addEventListener("visibilitychange", () => {
 	else feed.start();
 });
 // A change of a name or a term makes no event.
-setInterval(() => !document.hidden && feed.connected && shown?.refresh?.(), 60000);
+setInterval(() => {
+	if (document.hidden || !feed.connected) return;
+	forgetNames();
+	document.querySelectorAll(".named").forEach(tellName);
+	shown?.refresh?.();
+}, 60000);
 addEventListener("keydown", (event) => {
 	const typing = /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName) && event.target.type !== "checkbox";
 	if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !document.querySelector("dialog[open]")) {

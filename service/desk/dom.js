@@ -10,10 +10,12 @@ const ICONS = {
 	keys: "M8 16a4 4 0 1 0 0-8 4 4 0 0 0 0 8ZM12 12h9M18 12v4",
 };
 
-/** Make an element. A property that begins with "on" is a listener, one that is null or false is left out. */
-export function h(tag, properties, ...children) {
+/** Make an element, such as "p.soft": its properties, if any, of which those with "on" are listeners; its children. */
+export function h(kind, ...children) {
+	const [tag, ...classes] = kind.split(".");
 	const node = document.createElement(tag);
-	for (const [name, value] of Object.entries(properties ?? {})) {
+	if (classes.length) node.className = classes.join(" ");
+	for (const [name, value] of Object.entries(children[0]?.constructor === Object ? children.shift() : {})) {
 		if (value === null || value === undefined || value === false) continue;
 		if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
 		else node.setAttribute(name, value === true ? "" : value);
@@ -22,7 +24,6 @@ export function h(tag, properties, ...children) {
 	return node;
 }
 
-/** Give an element these children and no others. */
 export function put(node, ...children) {
 	node.replaceChildren(...children.flat(9).filter((each) => each !== null && each !== undefined && each !== false));
 	return node;
@@ -38,7 +39,7 @@ export function icon(name) {
 	return svg;
 }
 
-/** Give a listener that does work, but not again while it is at work; meanwhile its button looks so. */
+/** Give a listener that does work, but not again while it is at work, as its button shows. */
 export const once = (work, button) => async (event) => {
 	event.preventDefault();
 	button ??= event.currentTarget;
@@ -51,11 +52,10 @@ export const once = (work, button) => async (event) => {
 	}
 };
 
-/** A button: its words, what it does, a class, and what it is called where the words alone do not say it. */
+/** A button: its words, what it does, a class, and its name where the words do not say it. */
 export const button = (words, act, kind, label) =>
 	h("button", { type: "button", class: kind, "aria-label": label, onclick: once(act) }, words);
 
-/** A choice of [value, words]. */
 export const select = (chosen, options, more) =>
 	h(
 		"select",
@@ -63,21 +63,26 @@ export const select = (chosen, options, more) =>
 		options.map(([value, words]) => h("option", { value, selected: String(value) === chosen, dir: "auto" }, words)),
 	);
 
-/** Show a text of somebody's own, if there is one: it may run from right to left, and turns nothing around it. */
+/** Show a text of somebody's own, if there is one, whatever its direction. */
 export const bdi = (text, more) => text && h("bdi", { dir: "auto", ...more }, text);
 
-export const soft = (...children) => h("p", { class: "soft" }, ...children);
-export const fine = (...children) => h("span", { class: "soft" }, ...children);
-/** A number or a code beside a name. */
-export const beside = (text) => bdi(text, { class: "soft beside-name" });
-export const chip = (kind, words) => h("span", { class: `chip ${kind}` }, words);
+export const soft = (...children) => h("p.soft", ...children);
+export const fine = (...children) => h("span.soft", ...children);
+export const beside = (text) => text && ["\u2002", bdi(text, { class: "soft beside-name" })];
+export const chip = (kind, words) => h(`span.chip.${kind}`, words);
+
+/** Give the focus to the menu of a node, to the field that enrolls, or to the heading. */
+export function refocus(node) {
+	const menu = node?.closest("main .more")?.firstChild;
+	(menu ?? document.querySelector("main .picker input") ?? document.querySelector("main h1"))?.focus();
+}
 
 let counted = 0;
 export const newId = (word) => `${word}-${(counted += 1)}`;
 
 export const sleep = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 
-/** Give a function that does work, or has it done once more: once at a time, and at most once in 250 milliseconds. */
+/** Give a function that does work, or has it done once more: one at a time, at most once in 250 milliseconds. */
 export function pulse(work, signal, failed = () => {}) {
 	let wanted = false;
 	let resting = false;
@@ -88,7 +93,7 @@ export function pulse(work, signal, failed = () => {}) {
 		try {
 			await work();
 		} catch (error) {
-			// What could not be read is read again when the connection is back, and a 401 has led to the sign-in.
+			// When the connection is back it is read again, and a 401 has led to the sign-in.
 			failed(error);
 		}
 		setTimeout(
@@ -104,7 +109,7 @@ export function pulse(work, signal, failed = () => {}) {
 
 const shownIn = new WeakMap();
 
-/** Put rows into a parent in their order: the node of a row that has not changed stays as it is, with its focus. */
+/** Put rows into a parent in their order: the node of a row that has not changed stays, with its focus. */
 export function keyed(parent, rows, make, key = (row) => row.id) {
 	const before = shownIn.get(parent) ?? new Map();
 	const after = new Map();
@@ -126,7 +131,7 @@ export function keyed(parent, rows, make, key = (row) => row.id) {
 	shownIn.set(parent, after);
 }
 
-/** Put a node in the place of another one; where the focus was in the old one, it goes to the same place in the new. */
+/** Put a node in the place of another one, with the focus in the same place. */
 function swapIn(old, node) {
 	const inside = old.contains(document.activeElement) ? [...old.querySelectorAll("a, button")] : [];
 	const at = inside.indexOf(document.activeElement);

@@ -1,4 +1,4 @@
-// The feed of events, as it goes on: one stream for the whole page, followed while the page can be seen.
+// The feed of events: one stream for the whole page, followed while the page can be seen.
 
 import { get, root } from "./api.js";
 import { sleep } from "./dom.js";
@@ -7,17 +7,17 @@ const BEYOND = "9223372036854775807";
 const MOST_BEHIND = 500;
 const EVERY = 1000;
 const GATHER = 30;
-/** Milliseconds between two questions whether the service still answers, and those that an answer may take. */
+/** Milliseconds between two questions whether the service answers, and for an answer. */
 const PROBE = 5000;
 
 const patient = (signal) => AbortSignal.any([signal, AbortSignal.timeout(PROBE)]);
 
 /**
- * Tells "events" with what came, "all" where everything has to be read anew, and "state" with whether the service
- * answers. Where the service gives no stream, the events are asked for each second.
+ * Tells "events" with what came, "all" where everything is to be read anew, and "state" with whether the service answers.
+ * Where the service gives no stream, the events are asked for each second.
  */
 export class Feed extends EventTarget {
-	/** The id of the last event that is known; null as long as nothing was read that an event could change. */
+	/** The id of the last event that is known; null before anything was read that an event could change. */
 	last = null;
 	connected = true;
 	ready = null;
@@ -44,7 +44,7 @@ export class Feed extends EventTarget {
 		this.last = null;
 	}
 
-	/** The id of the newest event: the service names it to whoever asks for what comes after every id. */
+	/** The id of the newest event, which the service names to whoever asks for what comes after every id. */
 	static async newest(signal) {
 		try {
 			await get(`/events?limit=1&after=${BEYOND}`, patient(signal));
@@ -88,7 +88,7 @@ export class Feed extends EventTarget {
 		return new Promise((ended, failed) => {
 			const stream = new EventSource(new URL(`events?after=${this.last}`, root));
 			const waiting = [];
-			// A connection that is cut off somewhere on the way looks like one on which nothing happens.
+			// A connection that is cut off looks like one on which nothing happens.
 			const probe = setInterval(() => this.#read(signal).catch((error) => (failed(error), end())), PROBE);
 			function end() {
 				clearInterval(probe);

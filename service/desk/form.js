@@ -1,7 +1,7 @@
-// Forms in dialogs: what is asked, and beside each field what the service says of it.
+// Forms in dialogs, with what the service says of a field beside it.
 
 import { patch, Refusal } from "./api.js";
-import { button, h, newId, once, put, select } from "./dom.js";
+import { button, h, newId, once, put, refocus, select } from "./dom.js";
 import { picker } from "./picker.js";
 import { has, say, t, zone } from "./words.js";
 
@@ -18,7 +18,6 @@ function local(text) {
 	return new Date(at - at.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
 }
 
-/** Give a kind of field that is an input: its properties, and what it gives for a text that is not empty. */
 const typed =
 	(properties, read = (text) => text) =>
 	({ value }, common) => {
@@ -26,7 +25,7 @@ const typed =
 		return { input, give: () => (input.value.trim() ? read(input.value.trim()) : null) };
 	};
 
-/** How each kind of field is asked for: its control, what it gives, and what is around it where that is not a label. */
+/** The kinds of fields: the control, what it gives, and what is around it where that is no label. */
 export const KINDS = {
 	text: typed((value) => ({ value, dir: "auto", autocomplete: "off" })),
 	count: typed((value) => ({ value, type: "number", min: 0 }), Number),
@@ -41,12 +40,12 @@ export const KINDS = {
 	},
 	check({ value, label }, common) {
 		const input = h("input", { ...common, type: "checkbox", checked: value });
-		return { input, give: () => input.checked, node: h("label", { class: "check" }, input, h("span", null, label)) };
+		return { input, give: () => input.checked, node: h("label.check", input, h("span", label)) };
 	},
 	checks({ value, label, options }, common) {
 		const boxes = options.map(([id, words]) => KINDS.check({ value: value.includes(id), label: words }, { value: id }));
 		const nodes = boxes.map((box) => box.node);
-		const node = h("fieldset", common, h("legend", null, label), nodes);
+		const node = h("fieldset", common, h("legend", label), nodes);
 		const give = () => boxes.filter((box) => box.give()).map((box) => box.input.value);
 		return { input: boxes[0].input, give, node };
 	},
@@ -58,27 +57,27 @@ export const KINDS = {
 };
 
 /**
- * Show the form that is called `key` in the words, in a dialog. Each field has a `name`, the `key` of its words, and
- * `values` has what it is now; `fields` may be of the kinds above. `send` gets the values, and what it gives is what this
- * gives; where it is refused, the form stays and says so. Gives undefined where the form is left.
+ * Show the form that is called `key` in the words. Each field has a `name`, the `key` of its words and a kind, and
+ * `values` has what it is now. Gives what `send` gives for the values, or undefined where the form is left; where `send`
+ * is refused, the form stays and says so.
  */
 export function openForm(key, { intro, fields = [], values = {}, danger = false, send, onlyChanges = false }) {
 	const id = newId("form");
-	const general = h("div", { class: "bad", role: "alert" });
+	const general = h("div.bad", { role: "alert" });
 	const parts = fields.map((asked) => {
 		const said = has(`${asked.key}.hint`) && t(`${asked.key}.hint`);
 		const field = { label: t(asked.key), value: values[asked.name], hint: said, ...asked };
 		const own = `${id}-${field.name}`;
-		const fault = h("p", { class: "bad", id: `${own}-fault`, role: "alert" });
+		const fault = h("p.bad", { id: `${own}-fault`, role: "alert" });
 		const hint = field.kind === "moment" ? t("form.zone", { zone: zone() }) : field.kind !== "pick" && field.hint;
 		const common = { id: own, "aria-describedby": `${own}-hint ${own}-fault`, required: field.required };
 		const made = KINDS[field.kind ?? "text"](field, common);
-		const required = field.required && h("span", { class: "soft" }, ` (${t("form.required")})`);
+		const required = field.required && h("span.soft", ` (${t("form.required")})`);
 		const node = h(
 			"div",
 			{ class: field.pair ? "field pair" : "field" },
 			made.node ?? [h("label", { for: own }, field.label, required), made.input],
-			h("p", { class: "soft", id: `${own}-hint` }, hint),
+			h("p.soft", { id: `${own}-hint` }, hint),
 			fault,
 		);
 		return { ...made, field, fault, node, before: JSON.stringify(made.give()) };
@@ -89,10 +88,10 @@ export function openForm(key, { intro, fields = [], values = {}, danger = false,
 		"form",
 		{ method: "dialog", novalidate: true },
 		h("h2", { id: `${id}-title` }, t(`${key}.title`)),
-		intro && h("div", { class: "intro" }, intro),
+		intro && h("div.intro", intro),
 		parts.map((part) => part.node),
 		general,
-		h("div", { class: "buttons" }, leave, submit),
+		h("div.buttons", leave, submit),
 	);
 	const dialog = h("dialog", { "aria-labelledby": `${id}-title` }, form);
 
@@ -104,10 +103,10 @@ export function openForm(key, { intro, fields = [], values = {}, danger = false,
 	function refuse(error) {
 		if (!(error instanceof Refusal)) throw error;
 		const faults = (error.problem.errors ?? []).map((each) => [each.pointer?.split("/")[1], each.detail]);
-		for (const [name, words] of faults.length ? faults : [[FIELD_OF[error.code], error.message]]) {
+		for (const [name, words] of faults.length ? faults : [[error.field ?? FIELD_OF[error.code], error.message]]) {
 			const part = parts.find((each) => each.field.name === name);
 			if (part) blame(part, words);
-			else general.append(h("p", null, words));
+			else general.append(h("p", words));
 		}
 		(parts.find((part) => part.fault.textContent)?.input ?? submit).focus();
 	}
@@ -117,10 +116,17 @@ export function openForm(key, { intro, fields = [], values = {}, danger = false,
 	return new Promise((done) => {
 		const open = new AbortController();
 		const unload = (event) => dialog.isConnected && parts.some(changed) && event.preventDefault();
+		const from = document.activeElement;
 		let sending;
 		addEventListener("beforeunload", unload, { signal: open.signal });
-		// Whoever leaves the form while it is being sent is told what came of it all the same.
-		dialog.addEventListener("close", () => (open.abort(), dialog.remove(), done(sending)));
+		// Whoever leaves the form while it is being sent is told what came of it.
+		dialog.addEventListener("close", () => {
+			open.abort();
+			dialog.remove();
+			// What opened the form may be in a menu that is closed, or gone.
+			if (document.activeElement === document.body) refocus(from);
+			done(sending);
+		});
 		async function submitted() {
 			for (const part of parts) {
 				put(part.fault);
@@ -134,17 +140,17 @@ export function openForm(key, { intro, fields = [], values = {}, danger = false,
 			const wrong = parts.find((part) => part.fault.textContent);
 			if (wrong) return wrong.input.focus();
 			const sent = onlyChanges ? parts.filter(changed) : parts;
+			if (onlyChanges && !sent.length) return dialog.close();
 			const values = Object.fromEntries(sent.map((part) => [part.field.name, part.give()]));
 			sending = (async () => (await send(values)) ?? null)();
 			try {
 				await sending;
 				dialog.close();
 			} catch (error) {
-				if (!dialog.open) return undefined;
+				if (!dialog.open) return;
 				sending = undefined;
 				refuse(error);
 			}
-			return undefined;
 		}
 		form.addEventListener("submit", once(submitted, submit));
 		document.body.append(dialog);
@@ -153,7 +159,7 @@ export function openForm(key, { intro, fields = [], values = {}, danger = false,
 	});
 }
 
-/** Give a function that shows a form, lets the view say with what `tell` gives what came of it, and reads it anew. */
+/** Give a function that shows a form; then the view says what `tell` gives, and is read anew. */
 export const performing =
 	(view, after = () => {}) =>
 	async (key, options, tell) => {
@@ -171,23 +177,20 @@ export const editing = (perform, key, fields, values, path) =>
 
 export const REASON = { name: "reason", key: "reason" };
 
-/**
- * A place beside what is done that says what came of it, with an undo where there is one. What comes after the view was
- * left, which `signal` tells, is said in the place of `late`.
- */
+/** A place that says what came of what was done, or `late` does, once the view was left, as `signal` tells. */
 export function outcome(late, signal) {
-	const node = h("div", { class: "outcome", role: "status" });
+	const node = h("div.outcome", { role: "status" });
 	let atWork = 0;
 	let old = true;
 	function tell(kind, words, ...more) {
 		if (signal?.aborted) return late.tell(kind, words, ...more);
-		const close = button("×", () => told.remove(), "plain", t("outcome.close"));
-		const told = h("div", { class: `told ${kind}` }, h("p", null, words), more, close);
+		const close = button("×", () => (told.remove(), refocus()), "plain", t("outcome.close"));
+		const told = h(`div.told.${kind}`, h("p", words), more, close);
 		if (late && old) put(node);
 		old = !atWork;
 		return node.append(told);
 	}
-	/** Do work, and say side by side what comes of all the work that is done at the same time. */
+	/** Do work, and say side by side what comes of all that is done at the same time. */
 	async function during(work) {
 		atWork += 1;
 		await work().finally(() => (atWork -= 1));

@@ -15,7 +15,7 @@ const TYPES = {
 
 const typeOf = ({ name }) => TYPES[/\.(\w+)$/.exec(name)?.[1].toLowerCase()];
 
-/** Read the lines of an import: `tell` gets those that say how far it is. Gives the report, which is the last one. */
+/** Read the lines of an import: `tell` gets how far it is. Gives the report, the last line. */
 async function follow(answer, tell) {
 	const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
 	let text = "";
@@ -33,11 +33,11 @@ async function follow(answer, tell) {
 
 export async function show(desk, { signal }) {
 	const said = outcome(desk.late, signal);
-	const fill = h("span", { class: "fill" });
-	const bar = h("div", { class: "bar", role: "progressbar", "aria-label": t("import.progress") }, fill);
+	const fill = h("span.fill");
+	const bar = h("div.bar", { role: "progressbar", "aria-label": t("import.progress") }, fill);
 	const line = soft();
 	const cease = button(t("import.stop"), () => stop.abort());
-	const progress = h("div", { class: "progress", hidden: true }, bar, line, cease);
+	const progress = h("div.progress", { hidden: true }, bar, line, cease);
 	const result = h("div");
 	let file = null;
 	let stop = null;
@@ -46,7 +46,7 @@ export async function show(desk, { signal }) {
 
 	const asked = (name, kind, value, more) => {
 		const made = KINDS[kind]({ value, label: t(`import.${name}`) }, more);
-		return { ...made, node: made.node ?? h("label", { class: "field" }, t(`import.${name}`), made.input) };
+		return { ...made, node: made.node ?? h("label.field", t(`import.${name}`), made.input) };
 	};
 	const override = desk.can("override") && asked("override", "check", false, { onchange: () => check() });
 	const drop = asked("drop", "check", false, { onchange: () => ((most.node.hidden = !drop.give()), check()) });
@@ -54,7 +54,6 @@ export async function show(desk, { signal }) {
 	const reason = asked("why", "text", "");
 	most.node.hidden = true;
 
-	/** Say how far the work is; before the first line the file is on its way. */
 	function tell({ stage, rows, of, percent, seconds_left: left } = {}) {
 		const words = stage ? (has(`import.stage.${stage}`) ? t(`import.stage.${stage}`) : t(stage)) : t("import.sending");
 		const text = about(
@@ -91,7 +90,7 @@ export async function show(desk, { signal }) {
 	}
 
 	async function send(dry) {
-		// The browser reads the file again, and gives no part of one that was saved meanwhile.
+		// The browser gives no part of a file that was saved meanwhile.
 		await file.slice(0, 1).arrayBuffer();
 		const asks = {
 			...{ dry_run: dry || null, file_name: file.name, override: (override && override.give()) || null },
@@ -135,24 +134,22 @@ export async function show(desk, { signal }) {
 		}
 	}
 
-	/** Show what the file would do; once more, where another file or another option was chosen meanwhile. */
 	async function check() {
 		if (stop || !file) return (again = !applying && file !== null);
 		do {
 			again = false;
 			await run(true);
 		} while (again);
-		return undefined;
 	}
 
 	function take(files) {
-		if (applying) return undefined;
+		if (applying) return;
 		if (files.length === 1 && typeOf(files[0])) return ((file = files[0]), check());
 		return said.bad(t("import.kinds"));
 	}
 
 	async function leave() {
-		const intro = h("p", null, t("import.leave.what"));
+		const intro = h("p", t("import.leave.what"));
 		return openForm("import.leave", { danger: true, intro, send: () => true });
 	}
 
@@ -165,7 +162,7 @@ export async function show(desk, { signal }) {
 		},
 	});
 	const choose = button(t("import.choose"), () => input.click(), "main");
-	const zone = h("div", { class: "zone" }, choose, input, soft(t("import.zone")));
+	const zone = h("div.zone", choose, input, soft(t("import.zone")));
 	const over = (event, is) => (event.preventDefault(), zone.classList.toggle("over", is));
 	addEventListener("dragover", (event) => over(event, true), { signal });
 	addEventListener("dragleave", (event) => over(event, event.relatedTarget !== null), { signal });
@@ -173,13 +170,13 @@ export async function show(desk, { signal }) {
 	addEventListener("beforeunload", (event) => applying && event.preventDefault(), { signal });
 
 	const options = h(
-		"div",
-		{ class: "options", role: "group", "aria-label": t("import.options") },
+		"div.options",
+		{ role: "group", "aria-label": t("import.options") },
 		[override, drop, most, reason].map((each) => each && each.node),
 	);
 	const view = {
 		...{ title: t("import"), said, leave: null },
-		node: [top(h("h1", null, t("import")), soft(t("import.hint"))), zone, options, said.node, progress, result],
+		node: [top(h("h1", t("import")), soft(t("import.hint"))), zone, options, said.node, progress, result],
 	};
 	return view;
 }

@@ -1,4 +1,4 @@
-// The tokens by which programs and people get in: make, rotate, revoke. Whoever may do so sees this view.
+// The tokens by which programs and people get in.
 
 import { post, readTokens, remove } from "./api.js";
 import { bdi, beside, button, chip, fine, h, soft } from "./dom.js";
@@ -43,10 +43,7 @@ export async function show(desk, { signal }) {
 
 	async function reveal(made, words) {
 		if (!made) return;
-		said.good([
-			h("span", null, say(words, { token: made.name })),
-			h("code", { class: "secret", tabindex: "0" }, made.token),
-		]);
+		said.good([h("span", say(words, { token: made.name })), h("code.secret", { tabindex: "0" }, made.token)]);
 		said.node.querySelector("code").focus();
 		await refresh();
 	}
@@ -54,7 +51,7 @@ export async function show(desk, { signal }) {
 	async function add() {
 		const first = desk.session.name === null;
 		const made = await openForm("token.add", {
-			intro: first && h("p", { class: "warn" }, t("token.first")),
+			intro: first && h("p.warn", t("token.first")),
 			fields: [
 				{ name: "name", key: "token.name", required: true },
 				{
@@ -68,7 +65,7 @@ export async function show(desk, { signal }) {
 			],
 			async send(values) {
 				if (!first) return post("/tokens", values);
-				// From the first token on everybody needs one: this desk signs in with it before it asks for anything else.
+				// From the first token on everybody needs one: this desk signs in with it before it asks anything.
 				desk.feed.stop();
 				try {
 					const token = await post("/tokens", values);
@@ -84,7 +81,7 @@ export async function show(desk, { signal }) {
 
 	async function rotate(token) {
 		const made = await openForm("rotate", {
-			intro: h("p", null, say("rotate.what", { token: token.name })),
+			intro: h("p", say("rotate.what", { token: token.name })),
 			fields: [{ name: "grace_hours", key: "rotate.grace", kind: "count", value: 0 }],
 			send: ({ grace_hours }) => post(`/tokens/${token.id}/rotate`, { grace_hours: grace_hours ?? 0 }),
 		});
@@ -92,14 +89,14 @@ export async function show(desk, { signal }) {
 	}
 
 	async function revoke({ id, name }) {
-		const intro = h("p", null, say("revoke.what", { token: name }));
+		const intro = h("p", say("revoke.what", { token: name }));
 		const send = () => remove(`/tokens/${id}`);
 		await perform("revoke", { danger: true, intro, send }, () => say("revoke.done", { token: name }));
 		heading.focus();
 	}
 
-	const heading = h("h1", null, t("keys"));
-	const node = h("div", { class: "listing" }, table, none);
+	const heading = h("h1", t("keys"));
+	const node = h("div.listing", table, none);
 	await refresh();
 	arrows(node);
 	const head = top(heading, soft(t("keys.hint")), button(t("token.add.title"), add, "main"));

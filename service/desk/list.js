@@ -1,26 +1,25 @@
-// A table of a list of the API, whose pages are read when the reader comes to their place.
+// A list of the API, whose pages are read when the reader comes to their place.
 
-import { ask } from "./api.js";
+import { ask, root } from "./api.js";
 import { button, h, keyed, put, soft } from "./dom.js";
+import { short } from "./parts.js";
 import { t } from "./words.js";
 
 const LIMIT = 100;
 const MOST = 1000;
 
-/** The head of a column of buttons, which is read out and not seen. */
-export const actions = (kind = "acts") => [h("span", { class: "unseen" }, t("actions")), kind];
+export const actions = (kind = "acts") => [h("span.unseen", t("actions")), kind];
 
 /**
- * Make a table with a head. Gives the table, and what fills it with rows, whose cells `row` gives. The rows stand in
- * bodies of 100, so that the browser lays out no more than those that are seen.
+ * Make a table with a head. Gives it, and what fills it with rows, whose cells `row` gives. The rows stand in bodies of
+ * 100, so that the browser lays out only those that are seen.
  */
 export function tableOf(label, columns, row) {
 	const heads = columns.map(([words, kind]) => h("th", { scope: "col", class: kind }, words));
-	const table = h("table", { class: "list", "aria-label": label }, h("thead", null, h("tr", null, heads)));
+	const table = h("table.list", { "aria-label": label }, h("thead", h("tr", heads)));
 	const make = (each) =>
 		h(
 			"tr",
-			null,
 			row(each).map((cell, at) => h("td", { class: columns[at][1] }, cell)),
 		);
 	const bodies = [];
@@ -35,13 +34,13 @@ export function tableOf(label, columns, row) {
 }
 
 /**
- * `key` is that of the list's words; `columns` are [words, class] of each head; `row` gives the cells of a row; `loaded`
- * is told how many rows are there, and whether more are to come.
+ * `key` is that of the list's words; `columns` are [words, class]; `row` gives the cells of a row; `loaded` is told how
+ * many rows are there, and whether more are to come.
  */
 export function list({ key, columns, row, signal, loaded = () => {} }) {
 	const { table, fill } = tableOf(t(key), columns, row);
-	const foot = h("div", { class: "foot" });
-	const node = h("div", { class: "listing" }, table, foot);
+	const foot = h("div.foot");
+	const node = h("div.listing", table, foot);
 	let rows = [];
 	let path = null;
 	let next = null;
@@ -58,9 +57,12 @@ export function list({ key, columns, row, signal, loaded = () => {} }) {
 		fill(rows);
 		sight.disconnect();
 		if (next) {
-			put(foot, button(t("list.more"), more, "plain"));
+			put(
+				foot,
+				button(t("list.more"), () => more(), "plain"),
+			);
 			sight.observe(foot);
-		} else put(foot, rows.length === 0 && soft(t(`${key}.none`)));
+		} else put(foot, rows.length === 0 && soft(t(`${key}.none`), short(new URL(path, root).searchParams.get("q"))));
 		loaded(rows.length, Boolean(next));
 	}
 
@@ -68,10 +70,9 @@ export function list({ key, columns, row, signal, loaded = () => {} }) {
 		if (error.name === "AbortError") return;
 		if (rows.length === 0) table.hidden = true;
 		const again = button(t("again"), () => (rows.length ? more() : show(path)), "plain");
-		put(foot, h("p", { class: "bad", role: "alert" }, error.message), again);
+		put(foot, h("p.bad", { role: "alert" }, error.message), again);
 	}
 
-	/** Read so many rows at least, from a path on. Gives them, and the path of what follows. */
 	async function read(from, least = 1) {
 		const found = [];
 		let following = from;
@@ -84,10 +85,10 @@ export function list({ key, columns, row, signal, loaded = () => {} }) {
 		return [found, following];
 	}
 
-	async function more() {
+	async function more(least) {
 		if (reading || !next) return reading;
 		const mine = version;
-		reading = read(next)
+		reading = read(next, least)
 			.then(([found, following]) => {
 				if (mine !== version) return;
 				reading = null;
@@ -127,7 +128,7 @@ export function list({ key, columns, row, signal, loaded = () => {} }) {
 		const mine = version;
 		const before = rows;
 		const [found, following] = await read(path, Math.ceil(rows.length / LIMIT) * LIMIT);
-		if (mine !== version) return undefined;
+		if (mine !== version) return;
 		if (rows !== before || reading) {
 			// More rows came meanwhile, perhaps from before what happened.
 			await reading;
@@ -138,9 +139,9 @@ export function list({ key, columns, row, signal, loaded = () => {} }) {
 		return render();
 	}
 
-	/** Read all that is to come. Tells whether that was possible; if not, the foot of the list says why. */
+	/** Read all that is to come. Tells whether that was possible; if not, the foot says why. */
 	async function whole() {
-		for (let before = null; next && next !== before; await more()) before = next;
+		for (let before = null; next && next !== before; await more(MOST)) before = next;
 		return !next;
 	}
 

@@ -5,12 +5,12 @@ import { h, once, put } from "./dom.js";
 import { t } from "./words.js";
 
 export function login({ error, done }) {
-	const said = h("p", { class: "bad", role: "alert", id: "token-fault" }, error?.message);
+	const said = h("p.bad", { role: "alert", id: "token-fault" }, error?.message);
 	const input = h("input", {
 		...{ id: "token", type: "password", autocomplete: "current-password", spellcheck: "false" },
 		...{ required: true, "aria-describedby": "token-hint token-fault" },
 	});
-	const button = h("button", { class: "main" }, t("login.action"));
+	const button = h("button.main", t("login.action"));
 	async function send() {
 		put(said);
 		input.removeAttribute("aria-invalid");
@@ -26,15 +26,14 @@ export function login({ error, done }) {
 		await done();
 	}
 	return h(
-		"main",
-		{ class: "alone" },
-		h("h1", null, t("login.title")),
+		"main.alone",
+		h("h1", t("login.title")),
 		h(
 			"form",
 			{ novalidate: true, onsubmit: once(send, button) },
 			h("label", { for: "token" }, t("login.token")),
 			input,
-			h("p", { class: "soft", id: "token-hint" }, t("login.hint")),
+			h("p.soft", { id: "token-hint" }, t("login.hint")),
 			said,
 			button,
 		),

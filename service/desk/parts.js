@@ -1,4 +1,4 @@
-// What several views show: a bar of seats, a link with a name, a search, what an enrollment came to.
+// What several views show.
 
 import { nameOf } from "./api.js";
 import { bdi, chip, fine, h, put } from "./dom.js";
@@ -6,16 +6,15 @@ import { date, moment, t } from "./words.js";
 
 export function seats(course) {
 	const { enrolled, capacity, waitlisted } = course;
-	const fill = h("span", { class: "fill" });
+	const fill = h("span.fill");
 	const part = capacity ? Math.min(enrolled / capacity, 1) : 1;
 	fill.style.setProperty("width", `${part * 100}%`);
 	const limit = capacity !== null;
 	return h(
-		"div",
-		{ class: `seats ${course.availability}` },
-		h("span", { class: "count" }, t(limit ? "seats.of" : "seats.any", { n: enrolled, capacity: capacity ?? 0 })),
-		limit ? h("span", { class: "bar", "aria-hidden": "true" }, fill) : fine(t("seats.unlimited")),
-		h("span", { class: "wait" }, waitlisted > 0 && t("seats.wait", { n: waitlisted })),
+		`div.seats.${course.availability}`,
+		h("span.count", t(limit ? "seats.of" : "seats.any", { n: enrolled, capacity: capacity ?? 0 })),
+		limit ? h("span.bar", { "aria-hidden": "true" }, fill) : fine(t("seats.unlimited")),
+		h("span.wait", waitlisted > 0 && t("seats.wait", { n: waitlisted })),
 	);
 }
 
@@ -23,13 +22,17 @@ export const availability = ({ availability: is }) => chip(is, t(`availability.$
 
 export const link = (kind, row) => h("a", { href: `#/${kind}/${row.id}` }, bdi(row.name));
 
-/** A link to a student or a course of which the id is known; the name comes when it is there. */
+export async function tellName(node) {
+	const path = node.hash.slice(1);
+	const name = await nameOf(path);
+	const [, kind, id] = path.split("/");
+	if (name) put(node, bdi(name));
+	else if (name === null) node.replaceWith(t(`gone.${kind}`, { n: id }));
+}
+
 export function named(kind, id) {
-	const node = h("a", { href: `#/${kind}/${id}` }, `#${id}`);
-	nameOf(kind, id).then((name) => {
-		if (name) put(node, bdi(name));
-		else if (name === null) node.replaceWith(t(`gone.${kind}`, { n: id }));
-	});
+	const node = h("a", { href: `#/${kind}/${id}`, class: "named" }, `#${id}`);
+	tellName(node);
 	return node;
 }
 
@@ -44,24 +47,26 @@ export function more(...buttons) {
 		onclick: (event) => close(event.target.closest("div")),
 		onkeydown: (event) => event.key === "Escape" && node.open && (close(true), node.firstChild.focus()),
 	};
-	const summary = h("summary", { class: "button" }, t("more"));
-	const node = h("details", { class: "more", ...listeners }, summary, h("div", null, given));
+	const summary = h("summary.button", t("more"));
+	const node = h("details.more", { ...listeners }, summary, h("div", given));
 	return node;
 }
 
 export const top = (heading, line, ...buttons) =>
-	h("div", { class: "top" }, h("div", null, heading, line), h("div", { class: "buttons noprint" }, buttons));
+	h("div.top", h("div", heading, line), h("div.buttons.noprint", buttons));
 
-export const back = (to) => h("a", { class: "back noprint", href: `#/${to}` }, t(`${to}.back`));
+export const back = (to) => h("a.back.noprint", { href: `#/${to}` }, t(`${to}.back`));
 
-export const section = (key, kind, node) =>
-	h("section", { class: kind, "aria-label": t(key) }, h("h2", null, t(key)), node);
+export const section = (key, kind, node) => h("section", { class: kind, "aria-label": t(key) }, h("h2", t(key)), node);
 
 export const about = (...parts) => parts.filter(Boolean).map((part, at) => [at > 0 && " · ", part]);
 
-export const filters = (...fields) => h("div", { class: "filters", role: "search" }, fields);
+export const filters = (...fields) => h("div.filters", { role: "search" }, fields);
 
-/** A field that searches as somebody types; its `flush` searches at once for what was typed just now. */
+/** Tell where so short a search looks. */
+export const short = (text) => text && !/\S{3}/.test(text) && ` ${t("search.short")}`;
+
+/** A field that searches as somebody types; its `flush` searches at once. */
 export function search(label, value, find, signal) {
 	let timer = 0;
 	const run = () => {
@@ -80,10 +85,7 @@ export function search(label, value, find, signal) {
 	return input;
 }
 
-/**
- * Let the arrows go up and down in a table, from one link to the next, and from the search into the table, once the table
- * has what was searched, which `shown` tells.
- */
+/** Let the arrows go from link to link in a table, and into it from the search, once `shown` tells that it is read. */
 export function arrows(node, from, shown) {
 	node.addEventListener("keydown", (event) => {
 		if (event.key !== "ArrowDown" && event.key !== "ArrowUp") return;

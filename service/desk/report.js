@@ -1,4 +1,4 @@
-// What came of a file, or would: how many rows came to what, who is not in it, and the rows that are refused.
+// What came of a file, or would, and the rows that are refused.
 
 import { bdi, button, h, put, select, soft } from "./dom.js";
 import { tableOf } from "./list.js";
@@ -14,7 +14,7 @@ const MOST = 500;
 
 const cell = (value) => (/[",\r\n]|^\s|\s$/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
 
-/** Let the reader keep refused rows, to be mended: as CSV, in UTF-8 with the mark by which spreadsheets know it. */
+/** Keep refused rows, to be mended: as CSV, in UTF-8 with the mark by which spreadsheets know it. */
 function save(kind, rows) {
 	const columns = [...new Set(rows.flatMap(({ row, column }) => [...Object.keys(row), column].filter(Boolean)))];
 	const lines = rows.map(({ row, column, value, line, code, detail }) => {
@@ -37,15 +37,14 @@ export function totalsOf({ totals }) {
 	const row = (count) =>
 		h(
 			"tr",
-			null,
 			h("th", { scope: "row" }, t(`import.${count}`)),
-			kinds.map((kind) => h("td", null, shown(totals[kind][count]))),
+			kinds.map((kind) => h("td", shown(totals[kind][count]))),
 		);
 	const table = h(
-		"table",
-		{ class: "totals", "aria-label": t("import.totals") },
-		h("thead", null, h("tr", null, h("td"), kinds.map(head))),
-		h("tbody", null, counts.map(row)),
+		"table.totals",
+		{ "aria-label": t("import.totals") },
+		h("thead", h("tr", h("td"), kinds.map(head))),
+		h("tbody", counts.map(row)),
 	);
 	return [kinds.length ? table : soft(t("import.empty")), left];
 }
@@ -61,7 +60,7 @@ export function missingOf({ missing, missing_count: n }) {
 		h("a", { href: `#/students/${each.student_id}` }, bdi(each.student_name)),
 	]);
 	fill(missing.slice(0, MOST).map((each, id) => ({ id, ...each })));
-	return h("section", null, h("h2", null, t("import.missing", { n })), table);
+	return h("section", h("h2", t("import.missing", { n })), table);
 }
 
 export function refusedOf({ refused_rows: refused }, announce, signal) {
@@ -104,7 +103,7 @@ export function refusedOf({ refused_rows: refused }, announce, signal) {
 		});
 	};
 	find();
-	// A row that is in no file, such as a student whom nobody could drop, cannot be mended in one.
+	// A row that is in no file cannot be mended in one.
 	const keep = NOUNS.map((kind) => {
 		const some = rows.filter((each) => each.file && each.kind === kind);
 		return some.length > 0 && button(t("import.csv", { kind: t(kind) }), () => save(kind, some));
@@ -112,7 +111,7 @@ export function refusedOf({ refused_rows: refused }, announce, signal) {
 	return h(
 		"section",
 		{ "aria-label": t("import.refused") },
-		top(h("h2", null, t("import.refused-rows")), count, keep),
+		top(h("h2", t("import.refused-rows")), count, keep),
 		filters(
 			search(t("import.search"), "", (q) => find({ q }), signal),
 			choice("kind", t, t("import.kind.every")),

@@ -1,13 +1,14 @@
-// What an office does with one student and one course: enroll, drop, undo, override. Both views do it here.
+// What an office does with one student and one course: enroll, drop, undo, override.
 
 import { Refusal, get, post, query, remove } from "./api.js";
-import { button, h } from "./dom.js";
+import { bdi, button, h } from "./dom.js";
 import { openForm, performing, REASON } from "./form.js";
 import { moment, say, t } from "./words.js";
 
+const NAMED = 10;
 const OVERRIDABLE = new Set(["course_full", "enrollment_not_open", "enrollment_closed", "already_waitlisted"]);
 
-/** `view` says what came of it; then the focus goes to what it finds students or courses with, and it is read anew. */
+/** `view` says what came of it, gets the focus where it finds students or courses, and is read anew. */
 export function seating(desk, view) {
 	const { said } = view;
 	const focus = () => view.find.input.focus();
@@ -17,8 +18,8 @@ export function seating(desk, view) {
 	const overriding = (student, course) =>
 		desk.can("override") && button(t("override.do"), () => override(student, course));
 
-	/** `words` are those for a seat and for a place on the waitlist. */
-	const enroll = (student, course, words = ["came.seat", "came.place"]) =>
+	/** `words` are those for a seat, for a place on the waitlist, and for neither. */
+	const enroll = (student, course, words = ["came.seat", "came.place", "refused"]) =>
 		said.during(async () => {
 			try {
 				const value = await post(`/students/${student.id}/courses`, { course_id: course.id });
@@ -27,8 +28,9 @@ export function seating(desk, view) {
 				said.good(say(words[seated ? 0 : 1], values), !seated && overriding(student, course));
 			} catch (error) {
 				if (!(error instanceof Refusal)) throw error;
+				const key = error.code === "course_full" ? words[2] : "refused";
 				said.bad(
-					say("refused", { name: student.name, words: error.message }),
+					say(key, { name: student.name, words: error.message }),
 					OVERRIDABLE.has(error.code) && overriding(student, course),
 				);
 			}
@@ -40,12 +42,13 @@ export function seating(desk, view) {
 		const waits = status === "waitlisted";
 		const done = await openForm("drop", {
 			...{ danger: true, fields: [REASON] },
-			intro: h("p", null, say(waits ? "drop.waits" : "drop.what", names(student, course))),
+			intro: h("p", say(waits ? "drop.waits" : "drop.what", names(student, course))),
 			send: (values) => remove(`/students/${student.id}/courses/${course.id}${query(values)}`),
 		});
 		if (!done) return;
-		// The seat may have gone to the head of the waitlist meanwhile, and a place in line to the next student.
-		const undo = button(t("undo"), () => enroll(student, course, ["undo.seat", waits ? "undo.place" : "undo.gone"]));
+		// The seat, or the place in line, may have gone to another student meanwhile.
+		const again = waits ? ["undo.seat", "undo.place", "undo.line"] : ["undo.seat", "undo.gone", "undo.full"];
+		const undo = button(t("undo"), () => enroll(student, course, again));
 		said.good(say("drop.done", names(student, course)), undo);
 		undo.focus();
 		await view.refresh();
@@ -53,13 +56,22 @@ export function seating(desk, view) {
 
 	async function override(student, course) {
 		const here = `/courses/${course.id}`;
-		const [now, [head]] = await Promise.all([get(here), get(`${here}/waitlist?limit=1`)]);
-		const whom = !head ? "override.nobody" : head.id === student.id ? "override.head" : "override.passes";
+		const [now, line, places] = await Promise.all([
+			get(here),
+			get(`${here}/waitlist?limit=${NAMED}`),
+			get(`/students/${student.id}/courses?status=waitlisted&limit=1000`),
+		]);
+		// Whoever waits behind the student is not passed over.
+		const place = places.find((each) => each.id === course.id)?.position;
+		const n = place ? place - 1 : now.waitlisted;
+		const whom = place === 1 ? "override.head" : n ? "override.passes" : "override.nobody";
+		const named = line.slice(0, n).map((each, at) => [at > 0 && ", ", bdi(each.name)]);
+		const head = h("span", named, n > NAMED && ", …");
 		const intro = [
-			h("p", null, say("override.what", names(student, course))),
-			h("p", { class: head && "warn" }, say(whom, { ...names(student, course), n: now.waitlisted, head: head?.name })),
-			now.seats_left === 0 && h("p", null, t("override.grows", { n: now.capacity + 1 })),
-			now.availability === "closed" && h("p", null, t("override.closed", { at: moment(now.closes_at) })),
+			h("p", say("override.what", names(student, course))),
+			h("p", { class: n > 0 && "warn" }, say(whom, { ...names(student, course), n, head })),
+			now.seats_left === 0 && h("p", t("override.grows", { n: now.capacity + 1 })),
+			now.availability === "closed" && h("p", t("override.closed", { at: moment(now.closes_at) })),
 		];
 		const body = { course_id: course.id, override: true };
 		const send = (values) => post(`/students/${student.id}/courses`, { ...body, ...values });

@@ -1,6 +1,6 @@
-// One student: the schedule, the places in line, what has happened, and what an office does.
+// One student: the schedule, the places in line, and what has happened.
 
-import { get, post, root } from "./api.js";
+import { get, numberOf, post, root } from "./api.js";
 import { heads, eventCells } from "./activity.js";
 import { bdi, button, chip, fine, h, put } from "./dom.js";
 import { editing, openForm, outcome, performing, REASON } from "./form.js";
@@ -16,7 +16,7 @@ export async function show(desk, { id, signal }) {
 	const here = `/students/${student.id}`;
 	const said = outcome(desk.late, signal);
 	const heading = h("h1");
-	const line = h("p", { class: "soft about" });
+	const line = h("p.soft.about");
 	const view = { said, refresh };
 	const act = seating(desk, view);
 	const may = (what, course, does) => button(t(what), does, "plain", t(`${what}.from`, { course: course.name }));
@@ -44,7 +44,7 @@ export async function show(desk, { id, signal }) {
 
 	function tell() {
 		put(heading, bdi(student.name));
-		put(line, about(bdi(student.external_id), bdi(student.email)));
+		put(line, about(bdi(numberOf(student)), bdi(student.email)));
 	}
 
 	async function refresh() {
@@ -55,13 +55,18 @@ export async function show(desk, { id, signal }) {
 	async function swap(course) {
 		const values = { student: student.name, course: course.name };
 		const given = await openForm("swap", {
-			intro: h("p", null, say("swap.what", values)),
+			intro: h("p", say("swap.what", values)),
 			fields: [
 				{ name: "enroll_course_id", key: "swap.to", kind: "pick", of: "courses", required: true },
 				{ name: "or_wait", key: "swap.wait", kind: "check" },
 				REASON,
 			],
-			send: async (asked) => post(`${here}/swap`, { drop_course_id: course.id, ...asked }),
+			send: (asked) =>
+				post(`${here}/swap`, { drop_course_id: course.id, ...asked }).catch((error) => {
+					if (error.status === 409) error.field = "enroll_course_id";
+					if (error.code === "course_full" && !asked.or_wait) error.message = t("swap.full");
+					throw error;
+				}),
 		});
 		if (!given) return;
 		const { name: other } = await get(`/courses/${given.enrollment.course_id}`);
@@ -79,13 +84,13 @@ export async function show(desk, { id, signal }) {
 		const send = (given) => post(`${here}/withdraw`, given);
 		return perform(
 			"withdraw",
-			{ danger: true, intro: h("p", null, say("withdraw.what", values)), fields: [REASON], send },
+			{ danger: true, intro: h("p", say("withdraw.what", values)), fields: [REASON], send },
 			(given) => say("withdraw.done", { ...values, n: given.dropped }),
 		);
 	}
 
 	async function erase() {
-		const intro = h("p", null, say("erase.what", { student: student.name }));
+		const intro = h("p", say("erase.what", { student: student.name }));
 		const gone = await openForm("erase", { danger: true, intro, send: () => post(`${here}/erase`) });
 		if (gone !== undefined) desk.go("students");
 	}
@@ -97,6 +102,7 @@ export async function show(desk, { id, signal }) {
 			label: t("enroll.course"),
 			hint: t("enroll.course.hint"),
 			choose: (course) => act.enroll(student, course),
+			lost: said.bad,
 		});
 	await Promise.all([schedule.show(`${here}/courses`), history.show(`/events?student_id=${student.id}`)]);
 	tell();
@@ -111,7 +117,7 @@ export async function show(desk, { id, signal }) {
 			desk.can("enroll") && button(t("withdraw"), withdraw, "danger"),
 			more(h("a", kept, t("export")), desk.can("write") && button(t("erase"), erase, "danger")),
 		),
-		h("div", { class: "noprint" }, find && find.node, said.node),
+		h("div.noprint", find && find.node, said.node),
 		section("schedule", null, schedule.node),
 		section("history", null, history.node),
 	];

@@ -1,6 +1,6 @@
-// The students, found by any part of the name or by the number; and one student, in student.js.
+// The students, found by any part of the name or by the number.
 
-import { post, query } from "./api.js";
+import { numberOf, post, query } from "./api.js";
 import { bdi, button, h } from "./dom.js";
 import { openForm } from "./form.js";
 import { list } from "./list.js";
@@ -24,7 +24,7 @@ export async function show(desk, { id, query: asked, signal }) {
 			[t("student.name"), "wide"],
 			[t("student.email"), "half"],
 		],
-		row: (student) => [bdi(student.external_id), link("students", student), bdi(student.email)],
+		row: (student) => [bdi(numberOf(student)), link("students", student), bdi(student.email)],
 		loaded: (n, more) => input.value && desk.announce(t(more ? "list.first" : "list.all", { n })),
 	});
 	const path = (q) => `/students${query({ q }, q ? null : "name")}`;
@@ -49,7 +49,7 @@ export async function show(desk, { id, query: asked, signal }) {
 	await rows.show(path(asked.q ?? ""));
 	arrows(rows.node, input, rows.shown);
 	const node = [
-		top(h("h1", null, t("students")), null, desk.can("write") && button(t("student.add.title"), add, "main")),
+		top(h("h1", t("students")), null, desk.can("write") && button(t("student.add.title"), add, "main")),
 		filters(input),
 		rows.node,
 	];

@@ -42,13 +42,13 @@ export async function show(desk, { signal }) {
 		);
 	const edit = (term) => editing(perform, "term.edit", FIELDS, term, `/terms/${term.id}`);
 	async function erase(term) {
-		const intro = h("p", null, say("delete.what", { name: term.name }));
+		const intro = h("p", say("delete.what", { name: term.name }));
 		await perform("delete", { danger: true, intro, send: () => remove(`/terms/${term.id}`) }, () =>
 			say("deleted", { name: term.name }),
 		);
 		head.focus();
 	}
-	const head = h("h1", null, t("terms"));
+	const head = h("h1", t("terms"));
 	await rows.show("/terms");
 	arrows(rows.node);
 	const adds = desk.can("write") && button(t("term.add.title"), add, "main");

@@ -21,14 +21,13 @@ function found(key, values) {
 }
 
 const NUMBER = new Intl.NumberFormat();
-/** Write a value as it is shown: a number as it is written in the reader's own country. */
 export const shown = (value) => (typeof value === "number" ? NUMBER.format(value) : String(value));
 
 export function t(key, values = {}) {
 	return found(key, values).replace(/\{(\w+)\}/g, (_, name) => shown(values[name]));
 }
 
-/** Give the words of a key as nodes, in which each text that is put in stands by itself, whatever its direction. */
+/** Give the words of a key as nodes; a text that is put in stands by itself, whatever its direction. */
 export function say(key, values = {}) {
 	return found(key, values)
 		.split(/\{(\w+)\}/)

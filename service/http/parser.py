@@ -122,7 +122,7 @@ class Parser:
             self._refuse(HeadersTooLarge())
         if self.in_head:
             # White space at the end of a line is none of the value (RFC 9112, section 5.1); that before it is gone.
-            self._headers.append((name.lower(), value.rstrip()))
+            self._headers.append((name.lower(), value.rstrip(b" \t")))
 
     def _refuse(self, refusal: ServiceError) -> None:
         self._refusal = refusal

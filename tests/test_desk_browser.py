@@ -925,6 +925,35 @@ def test_refusals_in_their_place(desk: Page, url: str) -> None:
     expect(told(desk)).not_to_contain_text("changed")
 
 
+def test_refusals_beside_their_fields(desk: Page, url: str) -> None:
+    """Each fault is beside its field, with the names that the form has for the fields, and no number is rounded."""
+    form = desk.get_by_role("dialog")
+
+    def fault(label: str) -> Locator:
+        return form.locator(".field", has=desk.get_by_label(label)).get_by_role("alert")
+
+    desk.goto(f"{url}/desk#/terms")
+    desk.get_by_role("button", name="Edit Autumn").click()
+    form.get_by_label("Last day").fill("2026-08-31")
+    form.get_by_role("button", name="Save").click()
+    expect(fault("Last day")).to_have_text("must not be before First day")
+    desk.keyboard.press("Escape")
+    desk.goto(f"{url}/desk#/courses/1")
+    desk.get_by_role("button", name="Edit").click()
+    for seats in ("1.5", "-1", "9007199254740993"):
+        form.get_by_label("Seats").fill(seats)
+        form.get_by_role("button", name="Save").click()
+        expect(fault("Seats")).to_have_text("must be a whole number from 0 to 9007199254740991")
+    form.get_by_label("Seats").fill("3")
+    form.get_by_role("button", name="Save").click()
+    expect(told(desk)).to_contain_text("Logic is changed.")
+    desk.get_by_role("button", name="Drop Ada Lovelace").click()
+    form.get_by_label("Reason").fill("R" * 201)
+    form.get_by_role("button", name="Drop").click()
+    expect(fault("Reason")).to_have_text("must have at most 200 characters")
+    expect(form.get_by_label("Reason")).to_be_focused()
+
+
 def test_numbers_in_a_row(desk: Page, url: str) -> None:
     """Whoever types number after number, each with Enter, loses none on a slow line, and hears of one of nobody."""
     desk.goto(f"{url}/desk#/courses/2")

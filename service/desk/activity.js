@@ -10,7 +10,6 @@ import { seconds, t } from "./words.js";
 const KEPT = 300;
 const KIND = { enrolled: "open", promoted: "open", waitlisted: "waitlist", dropped: "closed" };
 
-/** The heads of a table of events; one that is of a single student has no column for the student. */
 export const heads = (student = true) =>
 	[
 		[t("event.at"), "moment soft"],

@@ -53,7 +53,7 @@ function navigation() {
 		h("a.soft", { href: "docs" }, t("nav.docs")),
 	];
 	const views = offered().map((at) => h("li", to(at)));
-	nav.setAttribute("aria-label", t("nav"));
+	nav.ariaLabel = t("nav");
 	put(nav, h("ul", views), h("div.who", who));
 }
 
@@ -80,7 +80,7 @@ async function signOut() {
 
 /** Ask who is there. The address stays, so that the same view comes again. */
 function signedOut(error) {
-	if (document.body.contains(main) || !shown) {
+	if (main.isConnected || !shown) {
 		leaving.abort();
 		feed.stop();
 		shown = null;
@@ -179,7 +179,7 @@ addEventListener("unhandledrejection", (event) => {
 });
 // A page that nobody sees asks nothing, and holds none of the few connections that a browser has for one host.
 document.addEventListener("visibilitychange", () => {
-	if (!desk.session || !document.body.contains(main)) return;
+	if (!desk.session || !main.isConnected) return;
 	if (document.hidden) feed.stop();
 	else feed.start();
 });
@@ -191,7 +191,7 @@ setInterval(() => {
 	shown?.refresh?.();
 }, 60000);
 addEventListener("keydown", (event) => {
-	const typing = /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName) && event.target.type !== "checkbox";
+	const typing = event.target.matches?.("input:not([type=checkbox]), select");
 	if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !document.querySelector("dialog[open]")) {
 		const search = main.querySelector("[data-search], .picker input");
 		if (search) {

@@ -28,7 +28,7 @@ const typed =
 /** The kinds of fields: the control, what it gives, and what is around it where that is no label. */
 export const KINDS = {
 	text: typed((value) => ({ value, dir: "auto", autocomplete: "off" })),
-	count: typed((value) => ({ value, type: "number", min: 0 }), Number),
+	count: typed((value) => ({ value, type: "number", min: 0, max: Number.MAX_SAFE_INTEGER }), Number),
 	moment: typed(
 		(value) => ({ value: local(value), type: "datetime-local" }),
 		(text) => new Date(text).toISOString(),
@@ -95,16 +95,22 @@ export function openForm(key, { intro, fields = [], values = {}, danger = false,
 	);
 	const dialog = h("dialog", { "aria-labelledby": `${id}-title` }, form);
 
+	const partOf = (name) => parts.find((part) => part.field.name === name);
+
 	function blame(part, words) {
 		put(part.fault, words);
-		part.input.setAttribute("aria-invalid", "true");
+		part.input.ariaInvalid = "true";
 	}
 
 	function refuse(error) {
 		if (!(error instanceof Refusal)) throw error;
-		const faults = (error.problem.errors ?? []).map((each) => [each.pointer?.split("/")[1], each.detail]);
+		const faults = (error.problem.errors ?? []).map((each) => [
+			each.pointer?.split("/")[1] ?? each.parameter,
+			// The service names the fields as programs do.
+			each.detail.replace(/\w+_\w+/g, (name) => partOf(name)?.field.label ?? name),
+		]);
 		for (const [name, words] of faults.length ? faults : [[error.field ?? FIELD_OF[error.code], error.message]]) {
-			const part = parts.find((each) => each.field.name === name);
+			const part = partOf(name);
 			if (part) blame(part, words);
 			else general.append(h("p", words));
 		}
@@ -130,12 +136,14 @@ export function openForm(key, { intro, fields = [], values = {}, danger = false,
 		async function submitted() {
 			for (const part of parts) {
 				put(part.fault);
-				part.input.removeAttribute("aria-invalid");
+				part.input.ariaInvalid = null;
 			}
 			put(general);
 			for (const part of parts) {
-				if (part.input.validity.badInput) blame(part, t("form.unreadable"));
-				else if (part.field.required && part.give() === null) blame(part, t("form.missing"));
+				const { input, field } = part;
+				if (input.validity.badInput) blame(part, t("form.unreadable"));
+				else if (field.required && part.give() === null) blame(part, t("form.missing"));
+				else if (!input.validity.valid) blame(part, t("form.count", { most: input.max }));
 			}
 			const wrong = parts.find((part) => part.fault.textContent);
 			if (wrong) return wrong.input.focus();

@@ -63,8 +63,8 @@ export async function show(desk, { signal }) {
 		);
 		put(line, text);
 		fill.style.setProperty("width", `${percent ?? 0}%`);
-		bar.setAttribute("aria-valuetext", line.textContent);
-		bar.setAttribute("aria-valuenow", Math.round(percent ?? 0));
+		bar.ariaValueText = line.textContent;
+		bar.ariaValueNow = Math.round(percent ?? 0);
 	}
 
 	function tellReport(report) {

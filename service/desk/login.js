@@ -13,13 +13,13 @@ export function login({ error, done }) {
 	const button = h("button.main", t("login.action"));
 	async function send() {
 		put(said);
-		input.removeAttribute("aria-invalid");
+		input.ariaInvalid = null;
 		try {
 			if (!input.value.trim()) throw new Error(t("form.missing"));
 			await post("/session", { token: input.value.trim() });
 		} catch (refusal) {
 			put(said, refusal.message);
-			input.setAttribute("aria-invalid", "true");
+			input.ariaInvalid = "true";
 			input.focus();
 			return;
 		}

@@ -48,13 +48,13 @@ export function picker({ kind, label, hint, choose = () => {}, lost = () => {}, 
 		active = -1;
 		options.hidden = true;
 		put(options);
-		input.setAttribute("aria-expanded", "false");
+		input.ariaExpanded = "false";
 		input.removeAttribute("aria-activedescendant");
 	}
 
 	function mark(at) {
 		active = at;
-		[...options.children].forEach((each, index) => each.setAttribute("aria-selected", String(index === at)));
+		[...options.children].forEach((each, index) => (each.ariaSelected = index === at));
 		if (at < 0) return input.removeAttribute("aria-activedescendant");
 		input.setAttribute("aria-activedescendant", options.children[at].id);
 		options.children[at].scrollIntoView({ block: "nearest" });
@@ -90,7 +90,7 @@ export function picker({ kind, label, hint, choose = () => {}, lost = () => {}, 
 			}),
 		);
 		options.hidden = rows.length === 0;
-		input.setAttribute("aria-expanded", String(rows.length > 0));
+		input.ariaExpanded = rows.length > 0;
 		active = -1;
 		put(note, t(rows.length ? "pick.found" : "pick.none", { n: rows.length }), rows.length === 0 && short(text()));
 	}

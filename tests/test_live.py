@@ -856,7 +856,7 @@ def test_a_page_that_cannot_be_read(path: Path, db: pw.SqliteDatabase, caplog: p
         async def receive() -> Any:
             await asyncio.sleep(10)
 
-        await stream({"type": "http", "method": "GET"}, receive, send)
+        await stream({"type": "http", "method": "GET", "headers": []}, receive, send)
         feeds.store.close()
         return sent
 

@@ -90,6 +90,7 @@ def tag(client: httpx2.Client, url: str) -> str:
 @pytest.mark.parametrize("url", RECORDS)
 def test_a_record_has_a_tag(school: TestClient, url: str) -> None:
     """The tag is a strong one, the hash of the body; HEAD has it too, and it is the same by external id."""
+    school.headers["x-request-id"] = "abc"
     answer = school.get(url)
     assert answer.headers.get_list("etag") == [f'"{blake2b(answer.content, digest_size=12).hexdigest()}"']
     assert answer.headers["cache-control"] == "no-store"
@@ -169,7 +170,7 @@ def test_who_has_the_record_gets_no_body(school: TestClient, method: str, url: s
         answer = school.request(method, url, headers={"if-none-match": given})
         assert (answer.status_code, answer.content) == (304, b"")
         assert {name for name, _ in answer.headers.multi_items()} == {
-            *("etag", "cache-control", "x-content-type-options", "cross-origin-resource-policy")
+            *("etag", "cache-control", "x-content-type-options", "cross-origin-resource-policy", "x-request-id")
         }
         assert (answer.headers["etag"], answer.headers["cache-control"]) == (known, "no-store")
     for given in (OTHER, known.upper().replace('"', '"x', 1), f"W/{OTHER}"):

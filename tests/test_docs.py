@@ -45,7 +45,7 @@ SHOWN = "127.0.0.1:8000"
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LEFT_OUT = [
     *("date", "content-type", "content-length"),
-    *("cache-control", "x-content-type-options", "cross-origin-resource-policy", "etag"),
+    *("cache-control", "x-content-type-options", "cross-origin-resource-policy", "x-request-id", "etag"),
 ]
 """The headers that the pages do not show, in the order in which the pages say so."""
 EXAMPLE = re.compile(r"^```sh\n(curl [^`]*?)\n```\n\n```http\n(HTTP(?:.*\n)*?)```", re.MULTILINE)

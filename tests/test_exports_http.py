@@ -69,6 +69,7 @@ def large(path: Path | str) -> Path | str:
 def test_a_file(school: TestClient, db: pw.Database, monkeypatch: pytest.MonkeyPatch, url: str, part: int) -> None:
     """A file comes whole, as CSV that a browser saves, in however many parts; HEAD gets its headers and no body."""
     monkeypatch.setattr(files, "PART", part)
+    school.headers["x-request-id"] = "abc"
     answer = school.get(url)
     file, size = to_temporary(db, CSV[url])
     with file:

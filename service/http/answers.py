@@ -12,7 +12,7 @@ from service.http import body
 from service.http.calls import Call
 from service.http.edge import Edge, Headers
 from service.http.problems import PROBLEMS
-from service.http.request_ids import HEADER, known_id
+from service.http.request_ids import HEADER, id_of
 from service.storage.event_loop import in_pieces
 
 T = TypeVar("T")
@@ -64,9 +64,7 @@ class Answer(msgspec.Struct, frozen=True):
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
         """Send the answer, to a HEAD request without the body."""
         # A new list, because a middleware of the host program may append to it.
-        headers = [*self.headers, *self.always]
-        if known := known_id(scope):
-            headers.append((HEADER, known))
+        headers = [*self.headers, *self.always, (HEADER, id_of(scope))]
         if self.status not in (NO_CONTENT, NOT_MODIFIED):
             headers.append((b"content-length", b"%d" % len(self.body)))
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
@@ -179,9 +177,7 @@ class Home(msgspec.Struct, frozen=True):
 
 def start(answer: Answer, scope: Scope, *more: tuple[bytes, bytes]) -> Message:
     """Give the start of an answer that is sent in parts, with the headers that every answer has, and `more`."""
-    known = known_id(scope)
-    given_back = ((HEADER, known),) if known else ()
-    headers = [*answer.headers, *answer.always, *given_back, *more]
+    headers = [*answer.headers, *answer.always, (HEADER, id_of(scope)), *more]
     return {"type": "http.response.start", "status": answer.status, "headers": headers}
 
 

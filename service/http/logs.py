@@ -109,7 +109,6 @@ class AccessLog:
             await self._app(scope, receive, send)
             return
         CURRENT.set(scope)
-        request_id(scope)  # The line will have an id: from here on the answer gives it back.
         began, status, size = time.perf_counter(), 0, 0
 
         async def counted(message: Message) -> None:

@@ -1,7 +1,7 @@
 """The id of a request, by which what a client or a proxy saw can be found in the log.
 
-A client or a proxy sends an id in the header X-Request-ID, and gets it back. Where none came, one is made, with which
-each line of the log and each answer that says that the service failed has to do.
+A client or a proxy sends an id in the header X-Request-ID, and gets it back. Where none came, one is made. Each line of
+the log about the request has the id, and so has an answer that says that the service failed.
 """
 
 from contextvars import ContextVar

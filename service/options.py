@@ -22,7 +22,7 @@ def settings_of(**given: Any) -> Settings:
 def show(what: str, seconds: float) -> None:
     """Show on a terminal what is at work, and for how many seconds."""
     if sys.stdout.isatty():
-        click.echo(f"\r{what:<14}{seconds:.0f} s", nl=False)
+        click.echo(f"\r{what:<13} {seconds:.0f} s", nl=False)
 
 
 def clear() -> None:

@@ -16,6 +16,7 @@ from service.courses import insert_course
 from service.enrolling import EnrollmentRecord
 from service.enrollments import enroll, list_roster
 from service.errors import ConstraintViolated, CourseFull
+from service.events import list_events
 from service.students import insert_student
 
 pytestmark = pytest.mark.both
@@ -167,4 +168,18 @@ def test_other_programs_have_their_say(db: pw.Database, path: Path | str) -> Non
             with host_rule(path, event, does), pytest.raises(ConstraintViolated):
                 done()
         assert dump(path) == before
+    check(path)
+
+
+def test_a_trigger_that_drops_along(db: pw.Database, path: Path | str) -> None:
+    """Who leaves a lecture may leave its lab by a trigger of another program; all of that is one withdrawal."""
+    for name in ("Lecture", "Lab"):
+        insert_course(db, name, "A1")
+    along = "DELETE FROM enrollments WHERE student_id = OLD.student_id AND course_id = 2"
+    for course in (1, 2):
+        enroll(db, 1, course)
+    with host_rule(path, "AFTER DELETE ON enrollments", along, when="OLD.course_id = 1"):
+        assert registrar.withdraw(db, 1, reason="moved") == 2
+    told = [(event.type, event.course_id, event.reason) for event in list_events(db)[-2:]]
+    assert sorted(told) == [("dropped", 1, "moved"), ("dropped", 2, "moved")]
     check(path)

@@ -24,10 +24,11 @@ _LOCKED = {
 }
 """The SQLSTATEs of errors that pass if a transaction is tried again."""
 _RAISED = {
+    "27",  # triggered_data_change_violation: a trigger before a row has changed the row, or another one of them.
     "44",  # with_check_option_violation
     "P0",  # plpgsql_error, which has RAISE without a code, ASSERT, and SELECT INTO STRICT.
 }
-"""The first two letters of the SQLSTATEs that the rules of other programs raise."""
+"""The first two characters of the SQLSTATEs that the rules of other programs raise."""
 
 
 def cause_of(error: BaseException) -> Any:

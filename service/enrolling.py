@@ -29,7 +29,7 @@ from service.errors import (
 from service.events import NOBODY, Why, newest_event, note
 from service.fields import MAX_ID, Status, timestamp
 from service.overrides import override
-from service.rows import Key, find_each, find_id, not_found
+from service.rows import ExternalId, Key, find_each, find_id, not_found
 from service.storage import Outcome, Pair, backend_of, fetch, fetch_one
 
 # A position is counted row by row. Where the place in line is nearer to the last place than to the first one, it takes
@@ -218,5 +218,7 @@ def find_enrollment(db: pw.Database, student_id: Key, course_id: Key) -> Enrollm
     pair = find_id(db, "students", student_id), find_id(db, "courses", course_id)
     row = fetch_one(db, FIND_ENROLLMENT, *pair)
     if row is None:
-        raise EnrollmentNotFound(*pair)
+        keys = zip((student_id, course_id), pair, strict=True)
+        unknown = [key.text if isinstance(key, ExternalId) and not found else None for key, found in keys]
+        raise EnrollmentNotFound(*pair, *unknown)
     return EnrollmentRecord(*row)

@@ -87,6 +87,8 @@ class EnrollmentNotFound(NotFound):
     code, sentence = "enrollment_not_found", "This student is not enrolled in this course."
     student_id: int
     course_id: int
+    student_external_id: str | None = None
+    course_external_id: str | None = None
 
 
 class Conflict(ServiceError):
@@ -188,10 +190,8 @@ class BulkRefused(Conflict):
 class StudentHasEnrollments(Conflict):
     """A student with enrollments is not deleted."""
 
-    code, sentence = (
-        "student_has_enrollments",
-        "Student {student_id} is enrolled or waiting somewhere; drop that first.",
-    )
+    code = "student_has_enrollments"
+    sentence = "Student {student_id} is enrolled or waiting somewhere; drop that first."
     student_id: int
 
 

@@ -107,6 +107,16 @@ def test_a_swap_that_is_refused_changes_nothing(
 
 
 @pytest.mark.usefixtures("four_courses")
+def test_a_swap_from_an_external_id_that_no_course_has(client: TestClient) -> None:
+    """The one that was mistyped is named; one that a course has is not, as the answer has the id of the course."""
+    client.patch("/courses/4", json={"external_id": "GO"})
+    for external_id, named in (("OG", {"course_external_id": "OG"}), ("GO", {"course_id": 4})):
+        answer = client.post("/students/1/swap", json={"drop_course_external_id": external_id, "enroll_course_id": 3})
+        assert refusal(answer) == (404, "enrollment_not_found")
+        assert {name: value for name, value in answer.json().items() if name.startswith("course_")} == named
+
+
+@pytest.mark.usefixtures("four_courses")
 def test_writes_go_on_behind_a_refused_swap(client: TestClient, path: Path) -> None:
     """Whoever writes next is not told of a swap that was refused for want of a seat, with its reason and all."""
     for count in range(3):

@@ -295,21 +295,30 @@ def test_the_server_goes_and_comes_back(browser: Browser, school: Path) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as free:
         port = str(free.getsockname()[1])
     options = ("--database-url", str(school), "--port", port)
-    with tab(browser) as page:
+    with tab(browser) as page, tab(browser) as other:
         with serving(*options) as server:
             page.goto(f"{server.url}/desk#/courses/1")
             expect(page.locator(".facts")).to_contain_text("1 student waits")
+            other.goto(f"{server.url}/desk")
+            expect(other.get_by_role("link", name="Sets")).to_be_visible()
         expect(page.get_by_role("alert")).to_contain_text("The service does not answer.")
         pick(page, "Enroll a student", "20004")
         expect(page.locator(".note")).to_contain_text("No answer came from the service")
         page.get_by_role("button", name="Give a seat to Alan Turing").click()
         expect(told(page)).to_contain_text("No answer came from the service")
+        expect(other.locator(".lost")).to_contain_text("The service does not answer.")
+        other.get_by_role("link", name="Students").click()
+        expect(other.get_by_role("heading", name="This cannot be shown")).to_be_focused()
+        expect(other.locator("main [role=alert]")).to_have_text(
+            "No answer came from the service. Try again in a moment."
+        )
         with connect(school) as db:
             enroll(db, 5, 2)
         with serving(*options) as server:
             httpx2.delete(f"{server.url}/students/3/courses/1").raise_for_status()
             expect(page.locator(".lost p")).to_have_count(0)
             expect(page.locator(".facts")).to_contain_text("Nobody waits.")
+            expect(other.get_by_role("link", name="Ada Lovelace")).to_be_visible()
             page.get_by_role("link", name="Courses", exact=True).click()
             expect(page.locator("tr", has_text="SETS/A").locator(".count")).to_have_text("4 / 30")
 

@@ -64,7 +64,6 @@ export async function all(path, signal) {
 	return rows;
 }
 
-/** Give a query of the values that say something, and perhaps of one that is empty. */
 export function query(values, empty) {
 	const given = Object.entries(values).filter(([, value]) => value !== "" && value !== null && value !== undefined);
 	if (empty) given.push([empty, ""]);

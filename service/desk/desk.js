@@ -65,7 +65,7 @@ function frame() {
 
 const trouble = (error, again) => [
 	h("h1", t("failed")),
-	h("p.bad", { role: "alert" }, error.message),
+	h("p.bad", { role: "alert" }, error instanceof Refusal ? error.message : t("no_answer.read")),
 	button(t("again"), again),
 ];
 
@@ -133,7 +133,9 @@ async function route() {
 		view = await show(desk, { id, query: Object.fromEntries(new URLSearchParams(text)), signal });
 	} catch (error) {
 		if (signal.aborted || error.status === 401) return;
-		view = { title: t("failed"), node: trouble(error, route) };
+		// The page does not ask again for a module that once did not come.
+		const again = error instanceof Refusal ? route : () => location.reload();
+		view = { title: t("failed"), node: trouble(error, again), refresh: error.status ? null : again };
 	}
 	if (signal.aborted) return;
 	main.ariaBusy = null;
@@ -171,13 +173,13 @@ addEventListener("hashchange", async ({ oldURL, newURL }) => {
 	location.href = newURL;
 });
 addEventListener("signed-out", () => signedOut(shown && new Error(t("login.ended"))));
-// What a view asked for by itself, such as who is passed over by an override, may be refused too.
+// What a view asked for by itself may be refused too.
 addEventListener("unhandledrejection", (event) => {
 	if (!(event.reason instanceof Refusal)) return;
 	event.preventDefault();
 	(shown?.said ?? desk.late).bad(event.reason);
 });
-// A page that nobody sees asks nothing, and holds none of the few connections that a browser has for one host.
+// A page that nobody sees asks nothing, and holds no connection.
 document.addEventListener("visibilitychange", () => {
 	if (!desk.session || !main.isConnected) return;
 	if (document.hidden) feed.stop();

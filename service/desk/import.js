@@ -15,7 +15,7 @@ const TYPES = {
 
 const typeOf = ({ name }) => TYPES[/\.(\w+)$/.exec(name)?.[1].toLowerCase()];
 
-/** Read the lines of an import: `tell` gets how far it is. Gives the report, the last line. */
+/** Read the lines of an import, of which the last one is the report. */
 async function follow(answer, tell) {
 	const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
 	let text = "";

@@ -139,7 +139,7 @@ export function list({ key, columns, row, signal, loaded = () => {} }) {
 		return render();
 	}
 
-	/** Read all that is to come. Tells whether that was possible; if not, the foot says why. */
+	/** Read all that is to come. Tells whether that was possible. */
 	async function whole() {
 		for (let before = null; next && next !== before; await more(MOST)) before = next;
 		return !next;

@@ -952,6 +952,7 @@ def test_refusals_beside_their_fields(desk: Page, url: str) -> None:
     expect(fault("Last day")).to_have_text("must not be before First day")
     desk.keyboard.press("Escape")
     desk.goto(f"{url}/desk#/courses/1")
+    expect(desk.get_by_role("heading", name="Logic")).to_be_visible()
     desk.get_by_role("button", name="Edit").click()
     for seats in ("1.5", "-1", "9007199254740993"):
         form.get_by_label("Seats").fill(seats)

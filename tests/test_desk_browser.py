@@ -885,6 +885,7 @@ def test_with_the_keyboard_alone(desk: Page) -> None:
     expect(desk.get_by_role("button", name="Undo")).to_be_focused()
 
 
+@pytest.mark.long
 def test_who_is_passed_over(desk: Page, url: str) -> None:
     """An override names those who wait before the student, and nobody who waits behind; an id is a number too."""
     httpx2.patch(f"{url}/courses/1", json={"waitlist_capacity": None}).raise_for_status()
@@ -906,6 +907,7 @@ def test_who_is_passed_over(desk: Page, url: str) -> None:
     expect(form).to_contain_text("4 students who wait are passed over: Alan Turing, Katherine Johnson, Emmy Noether, <")
 
 
+@pytest.mark.long
 def test_refusals_in_their_place(desk: Page, url: str) -> None:
     """A swap into a full course is refused beside the course, and offers the line; an undo says if the seat is gone."""
     form = desk.get_by_role("dialog")
@@ -938,6 +940,7 @@ def test_refusals_in_their_place(desk: Page, url: str) -> None:
     expect(told(desk)).not_to_contain_text("changed")
 
 
+@pytest.mark.long
 def test_refusals_beside_their_fields(desk: Page, url: str) -> None:
     """Each fault is beside its field, with the names that the form has for the fields, and no number is rounded."""
     form = desk.get_by_role("dialog")
@@ -968,6 +971,7 @@ def test_refusals_beside_their_fields(desk: Page, url: str) -> None:
     expect(form.get_by_label("Reason")).to_be_focused()
 
 
+@pytest.mark.long
 def test_numbers_in_a_row(desk: Page, url: str) -> None:
     """Whoever types number after number, each with Enter, loses none on a slow line, and hears of one of nobody."""
     desk.goto(f"{url}/desk#/courses/2")
@@ -987,6 +991,7 @@ def test_numbers_in_a_row(desk: Page, url: str) -> None:
     assert len(held) == 3
 
 
+@pytest.mark.long
 def test_suggestions_are_of_what_was_typed(desk: Page, url: str) -> None:
     """An arrow chooses among what was found for the whole text, and no list opens over what has the focus by then."""
     desk.goto(f"{url}/desk#/courses/2")
@@ -1015,6 +1020,7 @@ def test_suggestions_are_of_what_was_typed(desk: Page, url: str) -> None:
     expect(desk.locator(".foot")).to_contain_text("There is no such student. One or two letters")
 
 
+@pytest.mark.long
 def test_the_focus_is_never_lost(desk: Page, url: str) -> None:
     """After a message is closed, and after a form of a menu is left, the focus is where the next key is wanted."""
     desk.goto(f"{url}/desk#/courses/1")
@@ -1029,6 +1035,7 @@ def test_the_focus_is_never_lost(desk: Page, url: str) -> None:
     expect(desk.locator("summary")).to_be_focused()
 
 
+@pytest.mark.long
 def test_names_that_change(desk: Page, url: str) -> None:
     """A changed name is shown within a minute where only events tell of it, and that of an erased student nowhere."""
     desk.clock.install()

@@ -140,6 +140,28 @@ def _check_place(report: Path, files: Sequence[Path]) -> None:
             raise click.BadParameter(message, param_hint="'--report'")
 
 
+@contextmanager
+def _written(path: Path | None) -> Iterator[Callable[["Report"], object]]:
+    """Give a function that writes the report as JSON; the file is put into place once it is whole.
+
+    Raises SetupError where no file can be made there, before anything is imported.
+    """
+    if path is None:
+        yield id
+        return
+    from service.exchange.refusals import writing  # noqa: PLC0415 - as in `import_`.
+
+    def tell(report: "Report") -> None:
+        with writing(path):
+            (Path(made.name) / path.name).write_bytes(msgspec.json.encode(report))
+            (Path(made.name) / path.name).replace(path)
+
+    with writing(path):
+        made = TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent)
+    with made:
+        yield tell
+
+
 def _check_percent(_: click.Context, __: click.Parameter, value: float) -> float:
     if math.isnan(value):  # It is neither less nor more than anything, so it would be no limit at all.
         raise click.BadParameter("nan is no number.")
@@ -158,7 +180,8 @@ def _check_percent(_: click.Context, __: click.Parameter, value: float) -> float
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the refused rows to a CSV file, with the reason beside each, to be mended there and imported. Where "
-    "rows of several kinds are refused, each kind has a file of its own, such as FILE-students.csv.",
+    "rows of several kinds are refused, each kind has a file of its own, such as FILE-students.csv. Where FILE ends in "
+    ".json, write the whole report there as JSON.",
 )
 @click.option(
     "--format",
@@ -225,8 +248,11 @@ def import_(  # noqa: PLR0913, PLR0917 - each is an option.
     from service.exchange.report import BrokenOff, Report, lines  # noqa: PLC0415
 
     settings = settings_of(database_url=database_url)
+    told_to = None
     if refused_to:
         _check_place(refused_to, files)
+        if refused_to.suffix.lower() == ".json":
+            told_to, refused_to = refused_to, None
     options = Options(
         dry_run=dry_run,
         override=override,
@@ -238,6 +264,7 @@ def import_(  # noqa: PLR0913, PLR0917 - each is an option.
     with (
         _stoppable() as check,
         _rarely_collected(),
+        _written(told_to) as tell,
         TemporaryDirectory(prefix="enrollment-") as work,
         closing(connect(settings.database_url, busy_timeout=max(PATIENCE, settings.busy_timeout))) as db,
     ):
@@ -258,6 +285,7 @@ def import_(  # noqa: PLR0913, PLR0917 - each is an option.
             code = 128 + stopped.number
         finally:
             show.end()
+        tell(report)
     if as_json or progress == "ndjson":
         click.echo(msgspec.json.encode(report))
     else:

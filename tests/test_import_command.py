@@ -122,6 +122,19 @@ def test_json(path: Path, files: list[str]) -> None:
     assert {**last, "seconds": 0, "dry_run": True} == {**report, "seconds": 0}
 
 
+def test_a_report_as_json(path: Path, files: list[str], tmp_path: Path) -> None:
+    """A report whose name ends in .json is what --json prints, and takes no file with refused rows along."""
+    place = tmp_path / "report.json"
+    shown = imported(path, *files, "--json", "--report", str(place))
+    assert json.loads(place.read_bytes()) == json.loads(shown.stdout)
+    assert [each.name for each in tmp_path.iterdir() if "report" in each.name] == ["report.json"]
+    nowhere = imported(path, *files, "--report", "/nowhere/report.json")
+    assert (nowhere.exit_code, "cannot be written to /nowhere/report.json: No such" in nowhere.stderr) == (1, True)
+    place.unlink()
+    place.mkdir()
+    assert "--report" in imported(path, *files, "--report", str(place)).stderr
+
+
 def test_options(path: Path, files: list[str]) -> None:
     """Each option reaches the import."""
     imported(path, *files)

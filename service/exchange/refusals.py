@@ -46,7 +46,7 @@ class Refusals:
                 known.setdefault(field, header)
         self._writers: dict[Kind, tuple[IO[str], Any]] = {}
         if path:
-            with _writing(path):
+            with writing(path):
                 self._folder = TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent)
 
     def _named(self, part: Part) -> Mapping[str, str]:
@@ -65,7 +65,7 @@ class Refusals:
             self._report.refused_rows.append(RefusedRow(kind, file, *fault, read))
         if self._path and part:
             told = row.line, row.code, row.detail
-            with _writing(self._path):
+            with writing(self._path):
                 self._writer(kind).writerow([*(cells.get(field) or "" for field in self._columns[kind]), *told])
 
     def _writer(self, kind: Kind) -> Any:
@@ -84,7 +84,7 @@ class Refusals:
         """
         if self._path is None:
             return
-        with _writing(self._path), self._folder as folder:
+        with writing(self._path), self._folder as folder:
             for file, _ in self._writers.values():
                 file.close()
             if not self._writers:
@@ -96,12 +96,12 @@ class Refusals:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     """Raise an error of a file as SetupError."""
     try:
         yield
     except OSError as error:
-        message = f"The refused rows cannot be written to {path}: {error.strerror}."
+        message = f"The report cannot be written to {path}: {error.strerror}."
         raise SetupError(message) from error
 
 

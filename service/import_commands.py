@@ -270,7 +270,7 @@ def import_(  # noqa: PLR0913, PLR0917 - each is an option.
     ):
         show = _Show(progress or ("bar" if sys.stderr.isatty() else "none"), check)
         try:
-            found = read(files, format_, work=Path(work))
+            found = read(files, format_, work=Path(work), whole=missing == "drop")
         except UnreadableFile as error:
             if progress != "ndjson":
                 raise

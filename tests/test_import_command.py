@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import signal
 import sqlite3
 import subprocess
@@ -387,6 +388,77 @@ def test_a_messy_spreadsheet(path: Path, tmp_path: Path) -> None:
     report = json.loads(imported(path, str(tmp_path / "list.csv"), "--json").stdout)
     assert report["totals"]["students"]["unchanged"] == 40
     assert [row["code"] for row in report["refused_rows"]] == ["repeated", "invalid_row"]
+
+
+def test_every_night(path: Path, tmp_path: Path) -> None:
+    """The line of the page for a crontab does its work night after night, whatever the night before has refused."""
+    (line,) = re.findall(
+        r"^0 3 \* \* \* enrollment (.*)$", (ROOT / "service/docs/files.md").read_text("utf-8"), re.MULTILINE
+    )
+    folder, reports = tmp_path / "export", tmp_path / "reports"
+    for each in (folder, reports):
+        each.mkdir()
+    for name, place in {
+        "/var/lib/enrollment/enrollment.db": path,
+        "/opt/enrollment/bin/python": sys.executable,
+        "/srv/export": folder,
+        "/var/lib/enrollment": reports,
+    }.items():
+        assert name in line
+        line = line.replace(name, str(place))
+    codes = []
+    assert "-$(date +\\%F).csv" in line
+    for night, email in enumerate(("nope", "nope", "ada@example.org", "")):
+        texts = {"students": STUDENTS + f"S1,Ada,{email}\n", "courses": COURSES + "C1,Logic,1,\n"}
+        texts["enrollments"] = ENROLLMENTS + "S1,C1,\n"
+        for name, text in texts.items():
+            (folder / f"{name}.csv").write_text(text, "utf-8")
+        done = subprocess.run(
+            ["sh", "-c", line.replace("$(date +\\%F)", str(night))],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=False,
+        )
+        codes.append(done.returncode)
+    assert codes == [3, 3, 0, 0]
+    kinds = ("0-students", "0-enrollments", "1-students", "1-enrollments", "2", "3")
+    assert {each.name for each in reports.iterdir()} == {f"mend-{kind}.csv" for kind in kinds}
+    assert counts(path)[:2] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "mended"),
+    [
+        ("students", "external_id,name\nS1,\n", "Ada"),
+        ("terms", "external_id,name\nT1,\n", "Autumn"),
+        ("courses", "external_id,name\nC1,Logic\n", "Logic,1"),
+    ],
+)
+def test_refused_rows_tell_what_they_are(path: Path, tmp_path: Path, kind: str, text: str, mended: str) -> None:
+    """The file of refused rows has a column that tells what they are, whatever its name."""
+    (tmp_path / f"{kind}.csv").write_text(text, "utf-8")
+    mend = tmp_path / "mend.csv"
+    assert imported(path, str(tmp_path / f"{kind}.csv"), "--report", str(mend)).exit_code == 3
+    head, row = mend.read_text("utf-8-sig").splitlines()
+    mend.write_text(f"{head}\n{row.split(',')[0]},{mended},,,,\n".replace(",,,,,", ",,,,"), "utf-8")
+    again = imported(path, str(mend), "--json", "--report", str(tmp_path / "more.csv"))
+    report = json.loads(again.stdout)
+    assert (again.exit_code, report["totals"][kind]["created"]) == (0, 1)
+    # Where nothing was refused any more, the file says nothing.
+    both = imported(path, str(mend), str(tmp_path / "more.csv"))
+    assert (both.exit_code, "more.csv was left out." in both.stdout) == (0, True)
+
+
+def test_who_is_missing_in_a_delta(path: Path, files: list[str], tmp_path: Path) -> None:
+    """A delta has nobody who has stayed, so it lets nobody be dropped for being missing."""
+    assert imported(path, *files).exit_code == 3
+    delta = str(tmp_path / "delta.zip")
+    export = ("--database-url", str(path), "--format", "oneroster", "--since", "0")
+    assert run("export", delta, *export).exit_code == 0
+    before = counts(path)
+    done = imported(path, delta, "--missing", "drop", "--max-drops", "100")
+    assert (done.exit_code, counts(path)) == (1, before)
+    assert "have only what has changed" in done.stderr
+    assert imported(path, delta).exit_code == 0
 
 
 def test_a_night_without_changes(path: Path, tmp_path: Path) -> None:

@@ -22,17 +22,23 @@ TEXTS = (".csv", ".tsv", ".tab", ".txt")
 """How the names of the files end that are read from a zip."""
 
 
-def read(files: Sequence[Path], format: FormatName | None = None, *, work: Path) -> Found:
+def read(files: Sequence[Path], format: FormatName | None = None, *, work: Path, whole: bool = False) -> Found:
     """Read the files of one import: texts, zips of texts, and workbooks.
 
     The format is told by the columns, unless it is given: the API's own names ("csv"), OneRoster, or a SIS import of
     Canvas. The refused rows of an import, whichever format it had, have the API's own names. What is looked up between
-    files is kept in the folder `work`, which the caller removes after the last use of
-    what is found. Raises UnreadableFile, here and while the rows of a part are read.
+    files is kept in the folder `work`, which the caller removes after the last use of what is found. With `whole`,
+    files that have only what has changed are refused. Raises UnreadableFile, here and while the rows of a part are
+    read.
     """
     tables, left_out = _tables(files)
     chosen = FORMATS["csv" if all(map(is_refused, tables)) else format or _format_of(tables)]
     found, others, notes = chosen.files(tables)
+    if whole and chosen.is_delta(found):
+        raise UnreadableFile(
+            "The files have only what has changed, as manifest.csv says, so who is missing in them has not left. Keep "
+            "who is missing, or import a whole set."
+        )
     if left_out := [*left_out, *others]:
         notes.append(f"{listed(left_out)} {'was' if len(left_out) == 1 else 'were'} left out.")
     parts = sorted(chosen.parts(found, Lookups(work)), key=lambda part: get_args(Kind).index(part.kind))

@@ -123,7 +123,7 @@ class _Set:
 
 def parts(files: Files, lookups: Lookups) -> Iterator[Part]:
     """Give academic sessions as terms, classes as courses, users as students, and enrollments."""
-    of_set = _Set(files, lookups, "delta" in _manifest(files).values())
+    of_set = _Set(files, lookups, is_delta(files))
     for name, (kind, fields, rows) in PARTS.items():
         for file in files[name]:
             yield file.part(kind, fields, partial(rows, of_set), [GONE])
@@ -148,6 +148,11 @@ def notes(files: Files) -> Iterator[str]:
             yield f"{name}.csv is {word or 'missing'} in manifest.csv, and was read all the same."
         elif not files[name] and word in {"bulk", "delta"}:
             yield f"{name}.csv is {word} in manifest.csv, but it is not there."
+
+
+def is_delta(files: Files) -> bool:
+    """Tell whether the manifest says that files have only what has changed."""
+    return "delta" in _manifest(files).values()
 
 
 def tells_nothing(files: Files) -> bool:
@@ -275,4 +280,4 @@ PARTS: Mapping[str, tuple[Kind, Fields, Callable[[_Set, File], Iterator[Read]]]]
     "enrollments": ("enrollments", ENROLLMENT, _enrollments),
 }
 
-FORMAT = Format("oneroster", SHAPES, parts, frozenset(OTHERS.casefold().split()), notes, tells_nothing)
+FORMAT = Format("oneroster", SHAPES, parts, frozenset(OTHERS.casefold().split()), notes, tells_nothing, is_delta)

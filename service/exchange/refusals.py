@@ -18,6 +18,8 @@ COLUMNS: Mapping[Kind, Sequence[str]] = {
     "enrollments": ("student_external_id", "course_external_id", "action"),
 }
 """The columns of refused rows that were in another format than the service's own: all that a row of it may have."""
+TELLING: Mapping[Kind, Sequence[str]] = {"terms": ["starts_on"], "courses": ["level"], "students": ["email"]}
+"""A column that tells what rows are where they have no more than an external id and a name."""
 
 
 def place_of(path: Path, kind: Kind) -> Path:
@@ -44,6 +46,9 @@ class Refusals:
             known = self._columns.setdefault(part.kind, {})
             for field, header in self._named(part).items():
                 known.setdefault(field, header)
+        for kind, known in self._columns.items():
+            for field in TELLING.get(kind, ()):
+                known.setdefault(field, field)
         self._writers: dict[Kind, tuple[IO[str], Any]] = {}
         if path:
             with writing(path):

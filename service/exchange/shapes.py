@@ -68,6 +68,8 @@ class Format:
     """Give what is to be said of the files, beside what is said of any file."""
     tells_nothing: Callable[[Files], bool] = lambda _: False
     """Tell whether files say themselves that there is nothing to import."""
+    is_delta: Callable[[Files], bool] = lambda _: False
+    """Tell whether files have only what has changed."""
 
     def count(self, table: Table) -> int:
         """Count the columns of a table that the shape has of which the table has most."""
@@ -85,7 +87,7 @@ class Format:
 
     def shape_of(self, table: Table) -> str | None:
         """Give the shape of a table by its columns; None if the table is to be left out. Raises UnreadableFile."""
-        if PurePath(table.name).stem.casefold() in self.others:
+        if PurePath(table.name).stem.casefold() in self.others or {*map(squashed, table.header)} == {*ADDED}:
             return None
         fitting, named = self.fitting(table), self.named(table)
         if not fitting:

@@ -57,8 +57,9 @@ UNNAMED = """
 def export(path: str, database_url: str | None, format_: str, term: str | None, since: str | None) -> None:
     """Export students, courses, terms and enrollments to PATH, all as they were at one moment.
 
-    PATH is a folder, or ends in /, for four CSV files; or it is one of these files, such as students.csv; or it ends in
-    .zip, for all in one file. A file that is there is replaced once the new one is whole. Only you may read the files.
+    PATH is a folder, which need not be there yet, for four CSV files; or it is one of these files, such as
+    students.csv; or it ends in .zip, for all in one file. A file that is there is replaced once the new one is whole.
+    Only you may read the files.
 
     The service may go on meanwhile. With a setting SCHOOL_NAME the school has that name in OneRoster.
     """
@@ -94,7 +95,7 @@ def _exports(path: str, format_: str, term: str | None, since: str | None, schoo
     if since is not None:
         raise click.UsageError("Only a OneRoster file set can be a delta: add --format oneroster.")
     selection = exporting.Selection(key)
-    if path.endswith("/") or place.is_dir():
+    if path.endswith("/") or place.is_dir() or not place.suffix:
         place.mkdir(mode=0o700, exist_ok=True)
         return {place / f"{kind}.csv": exporting.csv_of(kind, selection, tick) for kind in KINDS}
     if place.suffix.lower() == ".zip":

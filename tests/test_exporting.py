@@ -528,6 +528,19 @@ def test_what_cannot_be_exported(path: Path, tmp_path: Path, args: list[str], sa
     assert [file.name for file in tmp_path.iterdir() if not file.name.startswith("school.db")] == []
 
 
+@pytest.mark.parametrize("name", ["folder", "folder/", "a folder of 2026"])
+def test_a_folder_that_is_not_there(path: Path, tmp_path: Path, name: str) -> None:
+    """A folder is made where there is none, which only its owner may enter; a file in its place stays."""
+    assert export(f"{tmp_path}/{name}", path=path).exit_code == 0
+    folder = tmp_path / name
+    assert {each.name for each in folder.iterdir()} == {f"{kind}.csv" for kind in KINDS}
+    assert folder.stat().st_mode & 0o777 == 0o700
+    (tmp_path / "file").write_text("mine")
+    result = export(f"{tmp_path}/file", path=path)
+    assert (result.exit_code, (tmp_path / "file").read_text()) == (1, "mine")
+    assert "Nothing was exported: File exists." in result.stderr
+
+
 def test_no_device_is_replaced(path: Path, tmp_path: Path) -> None:
     """What is there and no ordinary file stays."""
     pipe = tmp_path / "students.csv"

@@ -181,6 +181,8 @@ def test_one_term_of_two_ids(found: Any) -> None:
         ("list.csv", ["external_id", "email", "name"], "students"),
         ("list.csv", ["external_id", "name", "starts_on"], "terms"),
         ("list.csv", ["external_id", "name", "level"], "courses"),
+        ("list.csv", ["external_id", "name", "level", "term_id"], "courses"),  # A term of Canvas has two of them.
+        ("courses.csv", ["term_id", "external_id", "name"], "courses"),
         ("2026 Students (1).csv", ["external_id", "name"], "students"),
         ("our terms.txt", ["external_id", "name"], "terms"),
         ("students.csv", ["student_id", "course_external_id"], "enrollments"),

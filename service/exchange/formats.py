@@ -71,10 +71,16 @@ def _tables(files: Sequence[Path]) -> tuple[list[Table], list[str]]:
 
 def _format_of(tables: Sequence[Table]) -> FormatName:
     """Tell the format by the columns. Raises UnreadableFile where there are several."""
-    fitting = {name: [table.file for table in tables if format.fitting(table)] for name, format in FORMATS.items()}
+    fitting = {name: [table.file for table in tables if name in _fitting(table)] for name in FORMATS}
     found = [name for name, names in fitting.items() if names]
     if len(found) > 1:
         several = listed([f"{fitting[name][0]} of the format {name}" for name in found])
         raise UnreadableFile(f"The files are of several formats: {several}. Import those of each format by themselves.")
     # Where no file has all columns that it needs, the format of which the files have most tells what is missing.
     return max(found or FORMATS, key=lambda name: sum(map(FORMATS[name].count, tables)))
+
+
+def _fitting(table: Table) -> Sequence[FormatName]:
+    """Give the formats that a table may be of: where it fits several, those that know most of its columns."""
+    counts = {name: format.count(table) for name, format in FORMATS.items() if format.fitting(table)}
+    return [name for name, count in counts.items() if count == max(counts.values())]

@@ -24,7 +24,7 @@ from service import Settings, connect, create_app
 from service.errors import Busy, ConstraintViolated, SetupError, StorageUnavailable, StudentNotFound
 from service.storage import fetch
 from service.storage.groups import Job
-from service.storage.postgres import connections
+from service.storage.postgres import connections, readers
 from service.storage.postgres import store as store_module
 from service.storage.postgres.connections import TURN, open_database
 from service.storage.postgres.urls import parameters, without_password
@@ -566,11 +566,34 @@ async def test_a_server_that_hangs(own: str, own_server: postgresql.Server) -> N
                 assert re.search("Nothing was (read|kept)|within 1 s", result.detail)
             seconds, result = await timed(store.scan(number))
             assert isinstance(result, StorageUnavailable)
-            assert seconds < 2.6  # libpq waits for two seconds at least.
+            assert seconds < 1.6
         await asyncio.sleep(0.1)
         assert await store.write(add) > 1
         assert await store.read(number) == 2
         await store.check_ready()
+
+
+@pytest.mark.parametrize("together", [1, readers.TOGETHER])
+async def test_who_asks_while_a_server_hangs(
+    own: str, own_server: postgresql.Server, monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    """Each caller has an answer within its own time, whatever the others wait for before it."""
+    monkeypatch.setattr(readers, "TOGETHER", together)
+    with closing(open_store(own, busy_timeout=1)) as store:
+        await store.write(add)
+        await store.read(number)
+        asked: list[asyncio.Task[Any]] = []
+        with stopped(own_server):
+            for _ in range(25):
+                answers = (store.read(number), store.write(add), store.write(add, alone=True))
+                asked += [asyncio.create_task(timed(answer)) for answer in answers]
+                await asyncio.sleep(0.1)
+            found = await asyncio.gather(*asked)
+        for seconds, refusal in found:
+            assert isinstance(refusal, (Busy, StorageUnavailable))
+            assert re.search("Nothing was (read|kept)", refusal.detail)
+            assert seconds < 1.4
+        assert await store.write(add) > 1
 
 
 def test_a_connection_that_comes_too_late(own: str, own_server: postgresql.Server) -> None:

@@ -235,6 +235,14 @@ class Groups(ABC):
                     job.result = job.error = None  # These are of the first run, which was undone.
                     self._commit_at_once([job], list)
 
+    def _take_late(self, late: float) -> list[Job]:
+        """Take those jobs out of the queue whose time is over at a moment of the monotonic clock."""
+        with self._changed:
+            waiting = [*self._pending, *self._alone]
+            self._pending = [job for job in self._pending if job.until > late]
+            self._alone = deque(job for job in self._alone if job.until > late)
+        return [job for job in waiting if job.until <= late]
+
     def _join(self, group: list[Job]) -> list[Job]:
         with self._changed:
             more, self._pending = self._pending, []

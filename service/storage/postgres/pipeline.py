@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import psycopg
 from psycopg import errors, waiting
-from psycopg.abc import PQGen
+from psycopg.abc import PQGen, PQGenConn
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 
 from service.storage.postgres.packets import Packets, Rows, numbered
@@ -120,6 +121,19 @@ class Connection(psycopg.Connection[Any]):
         self._unsure = False
         self.add_notice_handler(self._heed)
 
+    @classmethod
+    def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
+        """Connect within connect_timeout; psycopg would take whole seconds of it, and two at least. 0 is for ever."""
+        until = time.monotonic() + (float(str(conninfo_to_dict(conninfo)["connect_timeout"])) or math.inf)
+        connecting = super()._connect_gen(conninfo)
+        try:
+            asks = next(connecting)
+            while (ready := (yield asks)) or time.monotonic() < until:
+                asks = connecting.send(ready)
+        except StopIteration as done:
+            return cast("Self", done.value)
+        raise errors.ConnectionTimeout(LATE)
+
     def _heed(self, told: errors.Diagnostic) -> None:
         """Note that PostgreSQL gave up waiting for a standby: it calls such a COMMIT a success, and only warns.
 
@@ -148,12 +162,11 @@ class Connection(psycopg.Connection[Any]):
         timeout = None if until == math.inf else max(0.0, until - now)
         try:
             return await waiting.wait_async(gen, self.pgconn.socket, interval=INTERVAL, timeout=timeout)
-        except errors._WaitTimeout:  # noqa: SLF001 - psycopg's own connections have it from there.
+        except (errors._WaitTimeout, asyncio.CancelledError) as error:  # noqa: SLF001 - psycopg's own have it from there.
             self.close()
+            if isinstance(error, asyncio.CancelledError):
+                raise
             raise errors.ConnectionTimeout(LATE) from None
-        except asyncio.CancelledError:
-            self.close()
-            raise
         finally:
             gen.close()  # What runs in it can only be ended by this thread, and not by the one that collects garbage.
 

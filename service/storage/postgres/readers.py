@@ -14,6 +14,7 @@ from weakref import WeakSet
 from greenlet import GreenletExit
 from psycopg.errors import ConnectionTimeout
 
+from service.errors import Busy
 from service.storage.event_loop import running_loop
 from service.storage.groups import Job, settle
 from service.storage.postgres.connections import Database
@@ -104,7 +105,7 @@ class Readers:
             db.close()
             for job in jobs:
                 job.fail(error)
-        settle(jobs)
+            settle(jobs)
         self._give_back(db, closed)
         return db, number
 
@@ -120,6 +121,7 @@ class Readers:
         was_connected = db.is_connected()
         try:
             await self._run_together(db, jobs)
+            settle(jobs)
         except ERRORS as error:
             is_stale = getattr(cause_of(error), "sqlstate", None) == STALE
             is_lost = not db.is_connected() and not isinstance(error, ConnectionTimeout)
@@ -142,9 +144,10 @@ class Readers:
         """Refuse reads for an error; where the time of some was over, the others have the rest of theirs."""
         late = time.monotonic() + LONG if isinstance(error, ConnectionTimeout) else math.inf
         answer = unavailable(error, "Nothing was read.")
-        for job in jobs:
-            if job.until <= late:
-                job.error = answer
+        over = [job for job in jobs if job.until <= late]
+        for job in over:
+            job.error = answer
+        settle(over)
         if left := [job for job in jobs if job.until > late]:
             await self._run(db, left)
 
@@ -227,7 +230,12 @@ class _Reads:
         return len(began) < AT_ONCE or (len(began) < MOST and time.monotonic() - max(began) >= LONG)
 
     def _look(self) -> None:
-        self._timer = None
+        """Begin what may be begun by now, and refuse what has waited for too long."""
+        self._timer, over = None, list[Job]()
+        while self._waiting and self._waiting[0].until <= time.monotonic():
+            over.append(self._waiting.popleft())
+            over[-1].error = Busy("Other reads took all of the time. Nothing was read.")
+        settle(over)
         self.begin()
 
     async def _serve(self, jobs: Sequence[Job], closed: int) -> None:

@@ -55,11 +55,12 @@ class Writer(Groups):
         self._look_at = math.inf
 
     def _commit_at_once(self, group: Sequence[Job], join: Callable[[], list[Job]]) -> bool:
-        # It may take long to connect, for libpq tries for two seconds at least: that is not begun at the last moment.
+        # It may take long to connect: that is not begun at the last moment.
         late = time.monotonic() + (0 if self._db.is_connected() else min(NEARLY, self._seconds / 10))
-        for job in group:
-            if job.until <= late:
-                job.error = Busy(f"Other writes took all of {self._seconds:g} s. {NOTHING}")
+        over = [job for job in group if job.until <= late]
+        for job in over:
+            job.error = Busy(f"Other writes took all of {self._seconds:g} s. {NOTHING}")
+        self._tell(over)
         due = [job for job in group if job.until > late]
         return not due or self._commit_due(due, join)
 
@@ -74,6 +75,8 @@ class Writer(Groups):
         for job in group:
             job.result = job.error = None  # These may be of a run that was undone.
         try:
+            if not was_connected:
+                self._connect(group)
             # A job that is alone opens transactions of its own, which may be many, so each answer has its time.
             db.wait_until(math.inf if alone else min(job.until for job in group), self._seconds)
             with nullcontext() if alone else db.atomic("IMMEDIATE", self._lock_timeout(group)):
@@ -92,6 +95,13 @@ class Writer(Groups):
             return self._fail(group, error, again=again and was_connected)
         return True
 
+    def _connect(self, group: Sequence[Job]) -> None:
+        """Connect until the time of a job is over, which may be one that waits behind the group."""
+        with self._changed:
+            oldest = [*group, *self._pending[:1], *[*self._alone][:1]]
+        self._db.wait_until(min(job.until for job in oldest))
+        self._db.connection()
+
     def _lock_timeout(self, group: Sequence[Job]) -> int | None:
         """Give the milliseconds that a group may wait for the turn, where it is less than the connection is set to."""
         left = min(job.until for job in group) - time.monotonic() - NEARLY
@@ -107,14 +117,8 @@ class Writer(Groups):
         if not is_locked(error):
             self._db.close()
         if not is_unsure and (not alone or group[0].error is None):  # One that is alone, and has begun, has an error.
-            late = time.monotonic() + NEARLY
-            rest = [job for job in group if job.until > late]
-            if len(rest) < len(group) and (is_lost or is_locked(error)):
-                # The oldest job's time is over, of which its caller hears now; the others still have some.
-                over = [job for job in group if job.until <= late]
-                for job in over:
-                    job.error = self._answer(error, NOTHING)
-                self._tell(over)
+            if (is_lost or is_locked(error)) and (over := self._tell_late(group, error)):
+                rest = [job for job in group if job not in over]
                 return not rest or self._commit_due(rest)
             if again and is_lost:
                 # PostgreSQL was restarted since the last group, or what is between it and here let go.
@@ -126,6 +130,18 @@ class Writer(Groups):
         for job in group:
             job.error = answer
         return True
+
+    def _tell_late(self, group: Sequence[Job], error: Exception) -> Sequence[Job]:
+        """Tell the callers whose time is over of an error, also those who wait behind the group, and give their jobs.
+
+        The others still have some time.
+        """
+        late = time.monotonic() + NEARLY
+        over = [job for job in group if job.until <= late] + self._take_late(late)
+        for job in over:
+            job.error = self._answer(error, NOTHING)
+        self._tell(over)
+        return over
 
     def _answer(self, error: Exception, kept: str) -> ServiceError:
         answer = error if isinstance(error, StorageUnavailable) else unavailable(error, kept)

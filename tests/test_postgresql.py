@@ -5,6 +5,7 @@ import gc
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import peewee as pw
 import postgresql
@@ -24,7 +26,7 @@ from service import Settings, connect, create_app
 from service.errors import Busy, ConstraintViolated, SetupError, StorageUnavailable, StudentNotFound
 from service.storage import fetch
 from service.storage.groups import Job
-from service.storage.postgres import connections, readers
+from service.storage.postgres import connections, readers, writer
 from service.storage.postgres import store as store_module
 from service.storage.postgres.connections import TURN, open_database
 from service.storage.postgres.urls import parameters, without_password
@@ -597,22 +599,57 @@ async def test_who_asks_while_a_server_hangs(
 
 
 def test_a_connection_that_comes_too_late(own: str, own_server: postgresql.Server) -> None:
-    """It is closed where nobody waits for it any more: a read's time is over, or its event loop has ended."""
+    """Those who come later have it where the time of its own read or write is over, or an event loop has ended."""
 
     async def leave() -> None:
         asyncio.ensure_future(store.read(number))  # noqa: RUF006
         await asyncio.sleep(0.1)
 
-    async def wait() -> None:
-        with pytest.raises(StorageUnavailable):
-            await store.read(number)
+    async def refused(*asked: Any) -> None:
+        for _, refusal in await asyncio.gather(*map(timed, asked)):
+            assert isinstance(refusal, StorageUnavailable)
 
     with closing(open_store(own, busy_timeout=1)) as store:
         with stopped(own_server):
-            asyncio.run(wait())
+            asyncio.run(refused(store.read(number), store.write(add)))
             asyncio.run(leave())
-        store._readers._threads.shutdown()  # noqa: SLF001 - it waits until both are connected.
+        store._readers._threads.shutdown()  # noqa: SLF001 - it waits until both are connected, and makes no other.
+        assert are_open(own, 3)
+        assert asyncio.run(store.read(number)) == 0
+        assert asyncio.run(store.write(add)) == 1
+        assert are_open(own, 3)
+        store.close()
         assert are_open(own, 0)
+        with stopped(own_server):
+            asyncio.run(refused(store.write(add)))
+            store.close()
+        assert are_open(own, 0)
+
+
+async def test_a_host_that_says_nothing(school: str) -> None:
+    """A connection takes longer than anybody waits where the first host of the URL is gone: it is there in the end."""
+    parts = urlsplit(school)
+    user, _, place = parts.netloc.rpartition("@")
+    with socket.create_server(("127.0.0.1", 0)) as dead:
+        url = f"postgresql://{user}@127.0.0.1:{dead.getsockname()[1]},{place}{parts.path}"
+        with closing(open_store(url, busy_timeout=1)) as store:
+            asks: list[Callable[[], Any]] = [lambda: store.read(number), lambda: store.write(add)]
+            for ask in asks:
+                began = time.monotonic()
+                while isinstance((await timed(ask()))[1], StorageUnavailable):
+                    assert time.monotonic() < began + 6
+
+
+async def test_no_thread_for_a_connection(school: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no further thread can be started, as at the end of the program, writes are done all the same."""
+
+    class Unable(threading.Thread):
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(writer, "Thread", Unable)
+    with closing(open_store(school)) as store:
+        assert await store.write(add) == 1
 
 
 @pytest.mark.long

@@ -61,7 +61,7 @@ class Database(pw.PostgresqlDatabase):
         given = dict(self._given)
         if left < math.inf:
             hosts = len(str(given.get("host", "")).split(","))
-            given["connect_timeout"] = f"{max(0.001, left / hosts):.3f}"
+            given["connect_timeout"] = max(2, int(left / hosts))  # libpq gives each host two seconds at least.
         with ExitStack() as unless_good:
             connection = Connection.connect(**given, autocommit=True, prepare_threshold=0, context=adapters)
             unless_good.callback(connection.close)
@@ -84,6 +84,13 @@ class Database(pw.PostgresqlDatabase):
     def adopt(self, connection: Connection) -> None:
         """Have a connection that `connected` made as this thread's."""
         vars(self)["_state"].set_connection(connection)
+
+    def release(self) -> Connection:
+        """Give this thread's connection away."""
+        state: Any = vars(self)["_state"]
+        connection: Connection = state.conn
+        state.reset()
+        return connection
 
     def connection(self) -> Connection:
         """Give this thread's connection, which is a new one if there is none, or if the last one was lost."""
@@ -198,7 +205,7 @@ def open_database(  # noqa: PLR0913 - a connection has so many settings.
     options = " ".join(f"-c {name}={value}" for name, value in settings.items())
     defaults = {
         "application_name": NAME,
-        "connect_timeout": busy_timeout / hosts,
+        "connect_timeout": max(2, int(busy_timeout / hosts)),
         "target_session_attrs": "read-write",
         "tcp_user_timeout": max(1, round(busy_timeout * 1000)),
         **KEEPALIVES,

@@ -7,12 +7,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any, Self, TypeVar, cast
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import errors, waiting
-from psycopg.abc import PQGen, PQGenConn
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 
 from service.storage.postgres.packets import Packets, Rows, numbered
@@ -120,19 +119,6 @@ class Connection(psycopg.Connection[Any]):
         """The error for which PostgreSQL refuses whatever else comes in this transaction."""
         self._unsure = False
         self.add_notice_handler(self._heed)
-
-    @classmethod
-    def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
-        """Connect within connect_timeout; psycopg would take whole seconds of it, and two at least. 0 is for ever."""
-        until = time.monotonic() + (float(str(conninfo_to_dict(conninfo)["connect_timeout"])) or math.inf)
-        connecting = super()._connect_gen(conninfo)
-        try:
-            asks = next(connecting)
-            while (ready := (yield asks)) or time.monotonic() < until:
-                asks = connecting.send(ready)
-        except StopIteration as done:
-            return cast("Self", done.value)
-        raise errors.ConnectionTimeout(LATE)
 
     def _heed(self, told: errors.Diagnostic) -> None:
         """Note that PostgreSQL gave up waiting for a standby: it calls such a COMMIT a success, and only warns.

@@ -5,10 +5,10 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from greenlet import GreenletExit
@@ -19,7 +19,12 @@ from service.storage.event_loop import running_loop
 from service.storage.groups import Job, settle
 from service.storage.postgres.connections import Database
 from service.storage.postgres.faults import ERRORS, cause_of, unavailable
-from service.storage.postgres.pipeline import LATE, Connection
+from service.storage.postgres.pipeline import LATE
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from service.storage.postgres.pipeline import Connection
 
 TOGETHER = 50
 """How many reads a packet has at most; what waits behind it is for the next one."""
@@ -118,7 +123,7 @@ class Readers:
             return db
 
     async def _run(self, db: Database, jobs: Sequence[Job]) -> None:
-        was_connected = db.is_connected()
+        was_connected = db.is_connected() or self._takes_idle(db)
         try:
             await self._run_together(db, jobs)
             settle(jobs)
@@ -134,6 +139,14 @@ class Readers:
                 await self._run_each(db, jobs)
             else:
                 await self._refuse(db, jobs, error)
+
+    def _takes_idle(self, db: Database) -> bool:
+        """Let one have the connection of another that is idle, if there is any."""
+        try:
+            db.adopt(self._idle.pop().release())
+        except IndexError:
+            return False
+        return True
 
     async def _run_each(self, db: Database, jobs: Sequence[Job]) -> None:
         """Run reads of which one has failed, so that PostgreSQL has answered none: each is to have its own outcome."""
@@ -164,16 +177,30 @@ class Readers:
             await connection.wait_on_loop(connection.run_together(some))
 
     async def _connect(self, db: Database, until: float) -> None:
-        """Connect in a thread. Raises the errors of the database."""
+        """Connect in a thread. Raises the errors of the database.
+
+        Where the time of the reads is over, the thread goes on, and the next reads have the connection: it may take
+        longer than the oldest read has, which would else be so for ever.
+        """
+        db.wait_until(patience=self._seconds)
         connecting = self._threads.submit(db.connected)
         try:
             connection = await asyncio.wait_for(asyncio.wrap_future(connecting), max(0.0, until - time.monotonic()))
         except (TimeoutError, asyncio.CancelledError) as error:
-            connecting.add_done_callback(_close_unwanted)  # The thread does it, if it still connects.
+            connecting.add_done_callback(partial(self._keep, self.closed))
             if isinstance(error, TimeoutError):
                 raise ConnectionTimeout(LATE) from None
             raise
         db.adopt(connection)
+        db.wait_until(until)
+
+    def _keep(self, closed: int, connecting: "Future[Connection]") -> None:
+        """Keep a connection for the next reads, if there came to be one."""
+        if not connecting.cancelled() and connecting.exception() is None:
+            db = self._open()
+            db.adopt(connecting.result())
+            self._all.add(db)
+            self._give_back(db, closed if len(self._idle) < MOST else -1)
 
     def _give_back(self, db: Database, closed: int) -> None:
         self._idle.append(db)
@@ -248,12 +275,6 @@ class _Reads:
         if task in self._under_way:
             del self._under_way[task]
             self.begin()
-
-
-def _close_unwanted(connecting: "Future[Connection]") -> None:
-    """Close a connection for which nobody waits any more, if there came to be one."""
-    if not connecting.cancelled() and connecting.exception() is None:
-        connecting.result().close()
 
 
 def _answer(db: Database, job: Job) -> None:

@@ -3,18 +3,21 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from contextlib import nullcontext
 from itertools import groupby
 from operator import attrgetter
+from threading import Thread
 
 import peewee as pw
+from psycopg.errors import ConnectionTimeout
 
 from service.errors import Busy, ServiceError, StorageUnavailable
 from service.storage.groups import NOTHING, UNKNOWN, Groups, Job, take
 from service.storage.measured import SECONDS, Histogram
 from service.storage.postgres.connections import Database
 from service.storage.postgres.faults import ERRORS, cause_of, is_failure, is_locked, unavailable
-from service.storage.postgres.pipeline import Unsure
+from service.storage.postgres.pipeline import LATE, Connection, Unsure
 from service.storage.postgres.violations import violation
 
 NEARLY = 0.2
@@ -45,11 +48,16 @@ class Writer(Groups):
         """Whether the last commit failed."""
         self.commits = Histogram(SECONDS)
         self._db, db.committed = db, self.commits.observe
+        self._connecting: Future[Connection] | None = None
+        """The connection that is being made, or was made when the time of those who waited for it was over."""
         self._seconds, self._lock_seconds = seconds, lock_seconds
         self._verify_schema = verify_schema
 
     def _let_go(self) -> None:
         self._db.close()
+        if self._connecting is not None:
+            self._connecting.add_done_callback(_close)
+            self._connecting = None
 
     def _look_around(self) -> None:
         self._look_at = math.inf
@@ -76,6 +84,7 @@ class Writer(Groups):
             job.result = job.error = None  # These may be of a run that was undone.
         try:
             if not was_connected:
+                was_connected = self._connecting is not None and self._connecting.done()
                 self._connect(group)
             # A job that is alone opens transactions of its own, which may be many, so each answer has its time.
             db.wait_until(math.inf if alone else min(job.until for job in group), self._seconds)
@@ -96,11 +105,37 @@ class Writer(Groups):
         return True
 
     def _connect(self, group: Sequence[Job]) -> None:
-        """Connect until the time of a job is over, which may be one that waits behind the group."""
+        """Connect until the time of a job is over, which may be one that waits behind the group.
+
+        It is done in another thread, which goes on then, for it may take longer than the oldest job has: the others
+        have the connection later. Raises ConnectionTimeout, and the errors of the database.
+        """
         with self._changed:
             oldest = [*group, *self._pending[:1], *[*self._alone][:1]]
-        self._db.wait_until(min(job.until for job in oldest))
-        self._db.connection()
+        until = min(job.until for job in oldest)
+        if self._connecting is None:
+            self._connecting = self._begin_to_connect()
+        wait([self._connecting], max(0.0, until - time.monotonic()))
+        if not self._connecting.done():
+            raise ConnectionTimeout(LATE)
+        connecting, self._connecting = self._connecting, None
+        self._db.adopt(connecting.result())
+
+    def _begin_to_connect(self) -> "Future[Connection]":
+        self._db.wait_until(patience=self._seconds)
+        connecting: Future[Connection] = Future()
+
+        def connect() -> None:
+            try:
+                connecting.set_result(self._db.connected())
+            except BaseException as error:  # noqa: BLE001 - whoever waits is told.
+                connecting.set_exception(error)
+
+        try:
+            Thread(target=connect, name="enrollment-connecting", daemon=True).start()
+        except RuntimeError:  # The program ends, or has too many threads.
+            connect()
+        return connecting
 
     def _lock_timeout(self, group: Sequence[Job]) -> int | None:
         """Give the milliseconds that a group may wait for the turn, where it is less than the connection is set to."""
@@ -174,3 +209,9 @@ class Writer(Groups):
             if is_failure(job.error):
                 raise job.error
             job.error = violation(self._db, job.error)
+
+
+def _close(connecting: "Future[Connection]") -> None:
+    """Close a connection for which nobody waits any more, if there came to be one."""
+    if connecting.exception() is None:
+        connecting.result().close()

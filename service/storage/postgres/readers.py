@@ -14,7 +14,6 @@ from weakref import WeakSet
 from greenlet import GreenletExit
 from psycopg.errors import ConnectionTimeout
 
-from service.errors import Busy
 from service.storage.event_loop import running_loop
 from service.storage.groups import Job, settle
 from service.storage.postgres.connections import Database
@@ -257,12 +256,7 @@ class _Reads:
         return len(began) < AT_ONCE or (len(began) < MOST and time.monotonic() - max(began) >= LONG)
 
     def _look(self) -> None:
-        """Begin what may be begun by now, and refuse what has waited for too long."""
-        self._timer, over = None, list[Job]()
-        while self._waiting and self._waiting[0].until <= time.monotonic():
-            over.append(self._waiting.popleft())
-            over[-1].error = Busy("Other reads took all of the time. Nothing was read.")
-        settle(over)
+        self._timer = None
         self.begin()
 
     async def _serve(self, jobs: Sequence[Job], closed: int) -> None:

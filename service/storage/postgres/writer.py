@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from itertools import groupby
 from operator import attrgetter
 from threading import Thread
@@ -213,5 +213,5 @@ class Writer(Groups):
 
 def _close(connecting: "Future[Connection]") -> None:
     """Close a connection for which nobody waits any more, if there came to be one."""
-    if connecting.exception() is None:
+    with suppress(*ERRORS):
         connecting.result().close()

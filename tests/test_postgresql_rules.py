@@ -182,6 +182,20 @@ def test_a_cancelled_course_is_counted_once(path: str) -> None:
         assert [event.student_id for event in events.list_events(db, course_id=3)[-5:]] == [5, 3, 1, 2, 4]
 
 
+def test_each_seat_of_many_goes_to_the_head_of_the_line(path: str, other: Connect) -> None:
+    """A statement that drops several seats tells behind each of them who has it; the rest is counted once."""
+    with closing(connect(path)) as db:
+        courses.update_course(db, 3, {"capacity": 4, "waitlist_capacity": None})
+        for student in (1, 2, 3, 6, 7, 8):
+            enrollments.enroll(db, student, 3)
+        other().execute("DELETE FROM enrollments WHERE course_id = 3 AND student_id IN (4, 5, 1, 2, 6)")
+        assert [(event.type, event.student_id) for event in events.list_events(db, course_id=3)[-8:]] == [
+            *(("dropped", 6), ("dropped", 1), ("promoted", 3)),
+            *(("dropped", 2), ("promoted", 7), ("dropped", 4), ("promoted", 8), ("dropped", 5)),
+        ]
+    assert audit(path)
+
+
 def test_ids_are_never_given_twice(path: str, other: Connect) -> None:
     """An id that another program chose is not given again, nor is that of a row that is gone."""
     with closing(connect(path)) as db:

@@ -397,7 +397,7 @@ DECLARE
     places bigint := 0;
 BEGIN
     FOR old IN SELECT * FROM gone ORDER BY course_id, waiting IS NULL, waiting, student_id LOOP
-        IF course <> old.course_id THEN
+        IF course <> old.course_id AND seats + places > 0 THEN
             PERFORM enrollment_count(course, event, -seats, -places);
             seats := 0; places := 0;
         END IF;
@@ -405,11 +405,15 @@ BEGIN
         event := enrollment_tell('dropped', moment, old.student_id, course);
         IF old.waiting IS NULL THEN
             seats := seats + 1;
+            IF (SELECT waitlisted > places FROM courses WHERE id = course) THEN
+                PERFORM enrollment_count(course, event, -seats, -places);
+                seats := 0; places := 0;
+            END IF;
         ELSE
             places := places + 1;
         END IF;
     END LOOP;
-    IF course IS NOT NULL THEN
+    IF seats + places > 0 THEN
         PERFORM enrollment_count(course, event, -seats, -places);
     END IF;
     RETURN NULL;

@@ -408,8 +408,9 @@ BEGIN
     RETURN NEW;
 END $$;
 
--- After all rows are gone, those who waited first: what is promoted then is the head of the line, and stays. The counts
--- of a course move once: each version of a row that the same transaction has left behind makes the next one slower.
+-- After all rows are gone, those who waited first: what is promoted then is the head of the line, and stays. A seat is
+-- counted at once where somebody waits, so that the next event tells who has it. Else the counts of a course move once:
+-- each version of a row that the same transaction has left behind makes the next one slower.
 CREATE FUNCTION enrollment_dropped() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     moment text := enrollment_now();
@@ -420,7 +421,7 @@ DECLARE
     places bigint := 0;
 BEGIN
     FOR old IN SELECT * FROM gone ORDER BY course_id, waiting IS NULL, waiting, student_id LOOP
-        IF course <> old.course_id THEN
+        IF course <> old.course_id AND seats + places > 0 THEN
             PERFORM enrollment_count(course, event, -seats, -places);
             seats := 0; places := 0;
         END IF;
@@ -428,11 +429,15 @@ BEGIN
         event := enrollment_tell('dropped', moment, old.student_id, course);
         IF old.waiting IS NULL THEN
             seats := seats + 1;
+            IF (SELECT waitlisted > places FROM courses WHERE id = course) THEN
+                PERFORM enrollment_count(course, event, -seats, -places);
+                seats := 0; places := 0;
+            END IF;
         ELSE
             places := places + 1;
         END IF;
     END LOOP;
-    IF course IS NOT NULL THEN
+    IF seats + places > 0 THEN
         PERFORM enrollment_count(course, event, -seats, -places);
     END IF;
     RETURN NULL;

@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Timer
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -73,6 +74,28 @@ class Server:
             yield urlsplit(self.url)._replace(path=f"/{name}").geturl()
         finally:
             self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    @contextmanager
+    def waiting_for_a_standby(self) -> Iterator[None]:
+        """Let each commit wait for a standby that is not there, until the block ends."""
+        import psycopg  # noqa: PLC0415 - as in `execute`.
+
+        self.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        try:
+            self.execute("SELECT pg_reload_conf()")
+            warnings: list[object] = []
+            with psycopg.connect(self.url, autocommit=True) as connection:
+                connection.add_notice_handler(warnings.append)
+                while not warnings:  # The processes of the server hear of it some time later.
+                    cancelling = Timer(0.05, connection.cancel)
+                    cancelling.start()
+                    connection.execute("SELECT pg_logical_emit_message(TRUE, '', '')")
+                    cancelling.cancel()
+                    cancelling.join()
+            yield
+        finally:
+            self.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            self.execute("SELECT pg_reload_conf()")
 
 
 def binaries() -> Path | None:

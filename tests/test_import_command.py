@@ -390,6 +390,7 @@ def test_a_messy_spreadsheet(path: Path, tmp_path: Path) -> None:
     assert [row["code"] for row in report["refused_rows"]] == ["repeated", "invalid_row"]
 
 
+@pytest.mark.long
 def test_every_night(path: Path, tmp_path: Path) -> None:
     """The line of the page for a crontab does its work night after night, whatever the night before has refused."""
     (line,) = re.findall(

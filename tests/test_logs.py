@@ -213,6 +213,7 @@ async def test_a_request_of_an_actor_without_an_address(caplog: pytest.LogCaptur
     assert ("client" in told, told["actor"], told["status"]) == (False, "token:1", 0)
 
 
+@pytest.mark.long
 def test_a_statement_that_is_slow_to_give_its_rows(caplog: pytest.LogCaptureFixture) -> None:
     """The time that the rows take counts as well; a statement that is quick is not told."""
     with closing(sqlite3.connect(":memory:", factory=connection_class(0.05))) as db:

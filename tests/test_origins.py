@@ -112,6 +112,7 @@ def test_more_than_one_host(app: TestClient) -> None:
             assert app.get("/students", headers=[("host", host) for host in each]).status_code == status
 
 
+@pytest.mark.long
 def test_many_names(app: TestClient) -> None:
     """More names than are remembered are all judged as the first one was."""
     for number in range(200):

@@ -575,6 +575,7 @@ async def test_a_server_that_hangs(own: str, own_server: postgresql.Server) -> N
         await store.check_ready()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("together", [1, readers.TOGETHER])
 async def test_who_asks_while_a_server_hangs(
     own: str, own_server: postgresql.Server, monkeypatch: pytest.MonkeyPatch, together: int
@@ -598,6 +599,7 @@ async def test_who_asks_while_a_server_hangs(
         assert await store.write(add) > 1
 
 
+@pytest.mark.long
 def test_a_connection_that_comes_too_late(own: str, own_server: postgresql.Server) -> None:
     """Those who come later have it where the time of its own read or write is over, or an event loop has ended."""
 
@@ -626,6 +628,7 @@ def test_a_connection_that_comes_too_late(own: str, own_server: postgresql.Serve
         assert are_open(own, 0)
 
 
+@pytest.mark.long
 async def test_a_host_that_says_nothing(school: str) -> None:
     """A connection takes longer than anybody waits where the first host of the URL is gone: it is there in the end."""
     parts = urlsplit(school)
@@ -692,17 +695,13 @@ async def test_a_server_that_is_killed(own: str, own_server: postgresql.Server) 
 @pytest.mark.long
 async def test_a_commit_whose_outcome_is_unknown(own: str, own_server: postgresql.Server) -> None:
     """A wait for the standby that is broken off is a success to PostgreSQL; the caller is told that nobody knows."""
-    own_server.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
-    own_server.execute("SELECT pg_reload_conf()")
     with closing(open_store(own, busy_timeout=1)) as store:
-        await asyncio.sleep(0.3)
-        _, refusal = await timed(store.write(add))
-        assert isinstance(refusal, StorageUnavailable)
-        assert "Whether anything was kept is not known." in refusal.detail
-        with pytest.raises((Busy, StorageUnavailable)):
-            await store.check_ready()  # The transaction whose outcome is unknown still has the turn.
-        own_server.execute("ALTER SYSTEM RESET synchronous_standby_names")
-        own_server.execute("SELECT pg_reload_conf()")
+        with own_server.waiting_for_a_standby():
+            _, refusal = await timed(store.write(add))
+            assert isinstance(refusal, StorageUnavailable)
+            assert "Whether anything was kept is not known." in refusal.detail
+            with pytest.raises((Busy, StorageUnavailable)):
+                await store.check_ready()  # The transaction whose outcome is unknown still has the turn.
         async with asyncio.timeout(10):
             while isinstance((await timed(store.check_ready()))[1], Exception):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
@@ -712,11 +711,8 @@ async def test_a_commit_whose_outcome_is_unknown(own: str, own_server: postgresq
 @pytest.mark.long
 async def test_a_cancelled_wait_for_the_standby(own: str, own_server: postgresql.Server) -> None:
     """An operator who cancels the wait makes PostgreSQL say success, with a warning: the caller hears that."""
-    own_server.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
-    own_server.execute("SELECT pg_reload_conf()")
     cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-    with closing(open_store(own)) as store:
-        await asyncio.sleep(0.3)
+    with own_server.waiting_for_a_standby(), closing(open_store(own)) as store:
         writing = asyncio.create_task(timed(store.write(add)))
         for _ in range(20):
             await asyncio.sleep(0.1)
@@ -726,7 +722,6 @@ async def test_a_cancelled_wait_for_the_standby(own: str, own_server: postgresql
         _, refusal = await writing
         assert isinstance(refusal, StorageUnavailable)
         assert "not known" in refusal.detail
-        own_server.execute("ALTER SYSTEM RESET synchronous_standby_names")
 
 
 async def test_a_server_that_takes_no_writes(school: str, server: postgresql.Server) -> None:

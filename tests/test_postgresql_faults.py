@@ -163,21 +163,17 @@ def test_a_node_stands_still_with_the_turn(url: str) -> None:
     check(url)
 
 
+@pytest.mark.long
 def test_a_wait_for_the_standby_that_is_broken_off(server: postgresql.Server, url: str) -> None:
     """A client whose write may be lost with this server is told that nobody knows; what was written is in the feed."""
     with node_on(url) as client, ThreadPoolExecutor() as pool:
         assert client.put("/students/1/courses/1").status_code == 201
-        try:
-            server.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
-            server.execute("SELECT pg_reload_conf()")
+        with server.waiting_for_a_standby():
             waiting = pool.submit(lambda: client.put("/students/2/courses/1"))
             while not waiting.done():
                 server.execute("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
                 time.sleep(0.05)
             assert told(waiting.result()) == "Whether anything was kept is not known."
-        finally:
-            server.execute("ALTER SYSTEM RESET synchronous_standby_names")
-            server.execute("SELECT pg_reload_conf()")
         assert recovered(client, time.monotonic()) < RECOVERY
     check(url)
 

@@ -156,6 +156,7 @@ def test_many_courses_of_one_student(
     check(path)
 
 
+@pytest.mark.long
 def test_many_events_of_one_student(db: pw.SqliteDatabase, path: Path) -> None:
     """All are exported, and blanked, by few statements: each is a way to the database, while others may not write."""
     count = 300

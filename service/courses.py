@@ -163,13 +163,12 @@ def update_course(db: pw.Database, course_id: Key, changes: Mapping[str, str | i
     kept = checked(FIELDS, changes)
     # Of several rules that the changes break, the database names the one that it comes to first. The external id goes
     # first, and behind the capacity, which may give seats to who waits, the waitlist.
-    apart: dict[str, Any] = {
-        name: {name: kept.pop(name)} for name in ("external_id", "waitlist_capacity") if name in kept
-    }
+    first = {name: kept.pop(name) for name in ("external_id",) if name in kept}
+    last = {name: kept.pop(name) for name in ("waitlist_capacity",) if name in kept}
     with backend_of(db).atomic(db):
         course = find_course(db, course_id)
         _check_window(msgspec.structs.asdict(course) | kept, kept)
-        for columns in (apart.get("external_id", {}), kept, apart.get("waitlist_capacity", {})):
+        for columns in (first, kept, last):
             rows.update(db, "courses", course.id, columns, partial(_refused, db, course.id, columns))
         return find_course(db, course.id)
 
